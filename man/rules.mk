@@ -1,0 +1,1 @@
+# Manual pages are plain roff; nothing to build.

@@ -1,0 +1,3 @@
+shm_src := $(wildcard shm/*.c)
+$(O)/libwshm.a: $(call obj,$(shm_src))
+	$(archive)

@@ -1,0 +1,27 @@
+# One executable per test source, in tests/<group>/test_*.c; shell tests are tests/<group>/*.t.
+# Helpers shared by a group's tests are its other .c files.
+test_groups := unit shm kernels model e2e hostile fault
+check_groups ?= $(test_groups)
+tests_src   := $(foreach g,$(test_groups),$(wildcard tests/$(g)/test_*.c))
+tests_bin   := $(patsubst %.c,$(O)/%,$(tests_src))
+tests_group  = $(foreach g,$(check_groups),$(patsubst %.c,$(O)/%,$(wildcard tests/$(g)/test_*.c)))
+tests_sh     = $(foreach g,$(check_groups),$(wildcard tests/$(g)/*.t))
+test_common := $(filter-out test_%,$(wildcard tests/*.c))
+
+test_archives := $(O)/libtools.a $(O)/libsupervisor.a $(O)/libengine.a $(O)/libweft.a $(O)/libwk.a
+test_libs := $(engine_libs) $(supervisor_libs) $(client_libs) -lseccomp
+
+$(O)/libtest.a: $(call obj,$(test_common) $(foreach g,$(test_groups),$(filter-out tests/$(g)/test_%,$(wildcard tests/$(g)/*.c))))
+	$(archive)
+
+$(tests_bin): $(O)/%: $(O)/%.o $(O)/libtest.a $(test_archives)
+	@mkdir -p $(@D)
+	$(say) LINK $@
+	$(Q)$(CC) $(base_ldflags) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(test_libs)
+
+.PHONY: check-run tests
+tests: $(tests_bin)
+
+# make check check_groups="unit shm" runs some groups; WEFT_BUILD tells the tests where the programs are.
+check-run: all $(tests_bin)
+	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)

@@ -1,0 +1,10 @@
+tools_src := $(filter-out %/main.c,$(wildcard tools/*.c))
+$(O)/libtools.a: $(call obj,$(tools_src))
+	$(archive)
+
+# The command line talks to the daemon through libweft alone; `weft bench` and `weft model` also
+# use the kernels and the model loader directly, in their own process.
+$(O)/weft: $(O)/tools/main.o $(O)/libtools.a $(O)/libengine.a $(O)/libweft.a $(O)/libwk.a
+	$(call link,$(engine_libs) $(client_libs))
+
+tools_programs := $(O)/weft
