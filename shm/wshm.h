@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wshm.h - everything that touches the shared regions goes through these functions.
+ *
+ * Three users: weftd makes and seals regions; libweft holds the client end; weft-engine holds the
+ * engine end. Each end keeps its own indices, sizes and masks in private memory; what the other
+ * side can write is fetched once, checked, and only the copy is used.
+ *
+ * The two handshakes (all operations sequentially consistent):
+ *
+ *   submit   client: sq entry, sq_tail (S1); then reads need_wake (S2)
+ *            engine: sets need_wake (S3); then reads sq_tail and every cancel/released (S4); sleeps
+ *   notice   engine: counts, state, cq_tail (N1); then reads waiters, any_waiters (N2); wakes
+ *            client: adds itself to waiters (N3); then reads counts/cq_tail (N4); sleeps
+ */
+#ifndef WEFT_SHM_WSHM_H
+#define WEFT_SHM_WSHM_H
+
+#include "shm/wshm_abi.h"
+
+#include <stdbool.h>
+
+/* --- layout and regions --------------------------------------------------------------------------*/
+
+struct wshm_params {
+	uint32_t slots;			/* power of two, 1..WSHM_MAX_SLOTS */
+	uint64_t tx_arena_bytes;	/* multiples of WSHM_PAGE, up to WSHM_MAX_ARENA */
+	uint64_t rx_arena_bytes;
+};
+
+/* Offsets of everything, computed from params alone. Rings have 2 * slots entries. */
+struct wshm_layout {
+	struct wshm_params params;
+	uint32_t ring_entries;
+	uint64_t tx_ctl, tx_ring, tx_table, tx_arena, tx_bytes;
+	uint64_t rx_ctl, rx_ring, rx_table, rx_arena, rx_bytes;
+};
+
+/* 0, or -EINVAL when a parameter is out of its range. */
+int wshm_layout_init(struct wshm_layout *ret, const struct wshm_params *params);
+
+/*
+ * Make the two memfds of a session: sized, headers written, sealed (SHRINK, GROW, SEAL), rx of
+ * mode 0600. 0 or -errno; on failure nothing is left open. The caller owns the descriptors.
+ */
+int wshm_regions_new(const struct wshm_layout *layout, uint64_t session_id, int *ret_tx_fd,
+		     int *ret_rx_fd);
+/* A read-only descriptor of rx for the client, opened through /proc/self/fd. fd or -errno. */
+int wshm_open_read_only(int rx_fd);
+/* Wipe dead regions so that they can serve the same uid again: all bytes zero, headers anew. */
+int wshm_regions_reset(const struct wshm_layout *layout, uint64_t session_id, int tx_fd, int rx_fd);
+/* Check type, seals and size of a received descriptor. 0 or -EPROTO/-errno. */
+int wshm_region_check(int fd, uint64_t bytes);
+
+/* --- client end ----------------------------------------------------------------------------------*/
+
+struct wshm_client {
+	struct wshm_layout layout;
+	uint8_t *tx;			/* owner of both mappings */
+	const uint8_t *rx;
+	uint32_t sq_tail;		/* private copy; guarded by libweft's lock */
+	uint32_t cq_head;		/* likewise */
+};
+
+/* Map and check both regions against the layout of the hello's reply. 0 or -errno. */
+int wshm_client_open(struct wshm_client *c, const struct wshm_layout *layout, int tx_fd, int rx_fd);
+void wshm_client_close(struct wshm_client *c);	/* half-open or zeroed allowed */
+
+struct wshm_req *wshm_client_req(const struct wshm_client *c, uint32_t slot);
+const struct wshm_slot *wshm_client_slot(const struct wshm_client *c, uint32_t slot);
+const struct wshm_rx_ctl *wshm_client_rx_ctl(const struct wshm_client *c);
+uint8_t *wshm_client_tx_arena(const struct wshm_client *c);
+const uint8_t *wshm_client_rx_arena(const struct wshm_client *c);
+
+/* Write a request record; the slot must be the caller's own and released. */
+void wshm_client_req_write(struct wshm_client *c, uint32_t slot, uint32_t generation,
+			   uint64_t desc_off, uint32_t desc_bytes);
+/* Push (slot, generation). Returns 1 if the engine sleeps and its eventfd must be written, 0 if
+ * not, -EAGAIN if the ring is full. */
+int wshm_client_submit(struct wshm_client *c, uint32_t slot, uint32_t generation);
+/* Both return 1 if the engine must be woken. */
+int wshm_client_cancel(struct wshm_client *c, uint32_t slot, uint32_t generation);
+int wshm_client_release(struct wshm_client *c, uint32_t slot, uint32_t generation);
+/* Next notice: 1 and (slot, generation), 0 when there is none. Advances cq_head with the full
+ * barrier after which the caller reads the slot's counts. */
+int wshm_client_notice(struct wshm_client *c, uint32_t *ret_slot, uint32_t *ret_generation);
+/* Sleep until progress of the slot differs from `seen`, or cq_tail from the private head (any),
+ * or the timeout. 0 woken or changed, -ETIMEDOUT, -EINTR. Handles the waiter counts. */
+int wshm_client_wait_slot(struct wshm_client *c, uint32_t slot, uint32_t seen, int64_t timeout_ns);
+int wshm_client_wait_any(struct wshm_client *c, int64_t timeout_ns);
+void wshm_client_arm_bell(struct wshm_client *c, bool armed);
+
+/* --- engine end ----------------------------------------------------------------------------------*/
+
+struct wshm_engine {
+	struct wshm_layout layout;
+	const uint8_t *tx;		/* owner; mapped read-only: the engine never writes tx */
+	uint8_t *rx;			/* owner */
+	uint32_t sq_head;		/* private copies; never read back from shared memory */
+	uint32_t cq_tail;
+	uint32_t *generation;		/* [slots] last generation admitted */
+	uint32_t *noticed_at;		/* [slots] cq_tail of the last notice + 1, 0: none */
+};
+
+/* Map both regions. With `resume`, private state is read once from rx (which only engines
+ * write). 0, -ENOMEM, -EPROTO, -errno. */
+int wshm_engine_open(struct wshm_engine *e, const struct wshm_layout *layout, int tx_fd, int rx_fd,
+		     bool resume);
+void wshm_engine_close(struct wshm_engine *e);
+
+struct wshm_slot *wshm_engine_slot(struct wshm_engine *e, uint32_t slot);
+uint8_t *wshm_engine_rx_arena(struct wshm_engine *e);
+void wshm_engine_set_state(struct wshm_engine *e, enum wshm_engine_state state,
+			   enum wshm_status end_status, uint64_t instance_id);
+
+/*
+ * Next submission: 1 with the pair, 0 none, -EPROTO when the tail jumped, the slot is out of range
+ * or a reserved bit is set. An entry whose slot already carries that generation is skipped. Does
+ * not advance sq_head: wshm_engine_accept() does, after the slot has been written.
+ */
+int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_generation);
+void wshm_engine_accept(struct wshm_engine *e);
+
+/* Is there anything in the ring (one load)? */
+bool wshm_engine_pending(const struct wshm_engine *e);
+
+/* The request's own words, fetched once. */
+struct wshm_req_copy {
+	uint32_t generation;
+	uint32_t desc_bytes;
+	uint64_t desc_off;
+};
+void wshm_engine_fetch_req(const struct wshm_engine *e, uint32_t slot, struct wshm_req_copy *ret);
+bool wshm_engine_cancelled(const struct wshm_engine *e, uint32_t slot, uint32_t generation);
+bool wshm_engine_released(const struct wshm_engine *e, uint32_t slot, uint32_t generation);
+/* Copy bytes out of the tx arena, each byte loaded once. -EPROTO when out of bounds. */
+int wshm_engine_fetch(const struct wshm_engine *e, uint64_t off, void *dst, uint64_t bytes);
+/* The same for u32 arrays: offset must be a multiple of 4. */
+int wshm_engine_fetch_u32(const struct wshm_engine *e, uint64_t off, uint32_t *dst, uint64_t n);
+
+/*
+ * Publication. Tokens and log-probabilities are written first, then for each slot that changed:
+ *   wshm_engine_publish(e, slot)    progress + 1 (release), notice unless one is outstanding,
+ *                                   full barrier, FUTEX_WAKE only if someone waits.
+ * Returns 1 if the session's bell should be rung, else 0.
+ */
+int wshm_engine_publish(struct wshm_engine *e, uint32_t slot);
+/* Announce everything unreleased again and wake every waiter (after a restart). */
+void wshm_engine_announce_all(struct wshm_engine *e);
+/* true: about to sleep (full barrier after the store); false: awake. */
+void wshm_engine_set_need_wake(struct wshm_engine *e, bool need);
+
+/* --- descriptor ----------------------------------------------------------------------------------*/
+
+#define WSHM_MAX_STOP_TOKENS 64
+#define WSHM_MAX_STOP_SEQS   16
+#define WSHM_MAX_STOP_SEQ    32		/* tokens of one */
+#define WSHM_MAX_BIAS	     256
+#define WSHM_MAX_NAME	     128
+#define WSHM_NO_LOGPROBS     UINT32_MAX
+
+/* Keys of the msgpack map; man/weft-protocol.7 documents them. */
+enum wshm_key {
+	WSHM_KEY_MODEL = 1,		/* str */
+	WSHM_KEY_ADAPTER = 2,		/* str */
+	WSHM_KEY_PROMPT = 3,		/* [offset, tokens] in the tx arena; required */
+	WSHM_KEY_RESUME = 4,		/* [[offset, tokens], ...] one per sample, already delivered */
+	WSHM_KEY_N = 5,			/* 1..WSHM_MAX_SAMPLES */
+	WSHM_KEY_MAX_TOKENS = 6,
+	WSHM_KEY_MIN_TOKENS = 7,
+	WSHM_KEY_TEMPERATURE = 8,	/* float32 */
+	WSHM_KEY_TOP_K = 9,
+	WSHM_KEY_TOP_P = 10,		/* float32 */
+	WSHM_KEY_MIN_P = 11,		/* float32 */
+	WSHM_KEY_REPETITION = 12,	/* float32 */
+	WSHM_KEY_PRESENCE = 13,		/* float32 */
+	WSHM_KEY_FREQUENCY = 14,	/* float32 */
+	WSHM_KEY_SEED = 15,		/* uint64; absent: the engine draws one and records it */
+	WSHM_KEY_STOP_TOKENS = 16,	/* [u32, ...] */
+	WSHM_KEY_STOP_SEQS = 17,	/* [[u32, ...], ...] */
+	WSHM_KEY_BIAS = 18,		/* [token, float32, token, float32, ...] */
+	WSHM_KEY_IGNORE_EOS = 19,	/* bool */
+	WSHM_KEY_LOGPROBS = 20,		/* top alternatives, 0: the token's own only */
+	WSHM_KEY_PROMPT_LOGPROBS = 21,
+	WSHM_KEY_PRIORITY = 22,		/* int, -100..100 */
+	WSHM_KEY_TIMEOUT_MS = 23,	/* deadline, from arrival */
+};
+
+struct wshm_span {
+	uint64_t off;			/* bytes into the tx arena */
+	uint32_t tokens;
+};
+
+/* A decoded descriptor: plain, self-contained, every count within its maximum. */
+struct wshm_desc {
+	char model[WSHM_MAX_NAME];	/* "" : the engine's */
+	char adapter[WSHM_MAX_NAME];	/* "" : base model */
+	struct wshm_span prompt;
+	struct wshm_span resume[WSHM_MAX_SAMPLES];
+	uint32_t n_resume;		/* 0 or n */
+	uint32_t n;
+	uint32_t max_tokens, min_tokens;
+	float temperature, top_p, min_p;
+	float repetition, presence, frequency;
+	uint32_t top_k;
+	bool has_seed;
+	uint64_t seed;
+	uint32_t n_stop_tokens;
+	uint32_t stop_tokens[WSHM_MAX_STOP_TOKENS];
+	uint32_t n_stop_seqs;
+	struct {
+		uint32_t n;
+		uint32_t tokens[WSHM_MAX_STOP_SEQ];
+	} stop_seqs[WSHM_MAX_STOP_SEQS];
+	uint32_t n_bias;
+	struct {
+		uint32_t token;
+		float value;
+	} bias[WSHM_MAX_BIAS];
+	bool ignore_eos;
+	uint32_t logprobs;		/* WSHM_NO_LOGPROBS: none wanted */
+	uint32_t prompt_logprobs;
+	int32_t priority;
+	uint32_t timeout_ms;		/* 0: none */
+};
+
+void wshm_desc_init(struct wshm_desc *d);	/* the defaults */
+
+/*
+ * Decode and validate: bounded, allocation-free, never reads past bytes. 0; or -EBADMSG malformed
+ * (depth, count, ext, duplicate or unknown key, trailing byte, non-minimal), or -ERANGE a value out
+ * of its range; *ret_key is the key at fault or 0. Ranges that need the model (vocabulary, length)
+ * and the arena (offsets) are the engine's to check.
+ */
+int wshm_desc_decode(struct wshm_desc *ret, const uint8_t *data, uint32_t bytes, uint32_t *ret_key);
+
+/* --- slab geometry: the same arithmetic on both sides ----------------------------------------------*/
+
+struct wshm_slab_layout {
+	uint64_t sample_bytes, logprob_off, prompt_logprob_off, bytes;
+	uint32_t logprob_bytes, prompt_logprob_bytes;
+};
+
+/* Sizes fit in 64 bits by the limits on their inputs; the caller checks bytes against the arena. */
+void wshm_slab_layout(struct wshm_slab_layout *ret, uint32_t n, uint32_t max_tokens,
+		      uint32_t prompt_tokens, uint32_t logprobs, uint32_t prompt_logprobs);
+
+#endif
