@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wshm_control.h - the messages of the two control sockets; both are SOCK_SEQPACKET, one message
+ * per packet, fixed-size little-endian structs, descriptors by SCM_RIGHTS.
+ *
+ *   client <-> weftd    /run/weft/weftd.sock: hello, models, complaints; none while tokens flow
+ *   weftd  <-> engine   a socketpair inherited over exec: sessions come and go, health, status
+ *
+ * A receiver checks magic, type and exact size before anything else, closes descriptors that it
+ * did not expect, and treats the rest as a protocol error that ends the connection.
+ */
+#ifndef WEFT_SHM_CONTROL_H
+#define WEFT_SHM_CONTROL_H
+
+#include "shm/wshm.h"
+
+#define WCTL_MAGIC	 0x4c544357u	/* "WCTL" */
+#define WCTL_NAME_BYTES	 64u
+#define WCTL_TEXT_BYTES	 256u
+#define WCTL_MAX_MODELS	 16u
+#define WCTL_MAX_EOS	 16u
+#define WCTL_MAX_FDS	 8u
+#define WCTL_STATUS_BYTES 32768u
+
+enum wctl_type {
+	/* client -> weftd */
+	WCTL_HELLO = 1,		/* struct wctl_hello; first and once */
+	WCTL_MODELS = 2,	/* wctl_head alone; allowed before the hello too */
+	WCTL_COMPLAIN = 3,	/* wctl_head alone: no progress for a second; rate-limited */
+	/* weftd -> client */
+	WCTL_WELCOME = 16,	/* struct wctl_welcome + fds: tx, rx (read-only), wake, bell */
+	WCTL_REFUSED = 17,	/* struct wctl_text; the connection is closed */
+	WCTL_MODEL_LIST = 18,	/* struct wctl_models */
+	WCTL_BYE = 19,		/* struct wctl_text: the session is over (protocol, drain, admin) */
+
+	/* weftd -> engine */
+	WLINK_ATTACH = 32,	/* struct wlink_attach + fds: tx, rx, wake, bell */
+	WLINK_DETACH = 33,	/* struct wlink_session: client gone; release everything */
+	WLINK_NUDGE = 34,	/* run one tiny step or say that all is idle */
+	WLINK_STATUS = 35,
+	WLINK_DRAIN = 36,	/* struct wlink_drain */
+	WLINK_TENANT = 37,	/* struct wlink_tenant: new or changed */
+	/* engine -> weftd */
+	WLINK_READY = 48,	/* struct wlink_ready: the model is loaded */
+	WLINK_FAILED = 49,	/* struct wctl_text: could not start; do not try again at once */
+	WLINK_DETACHED = 50,	/* struct wlink_session: no longer touches the regions */
+	WLINK_OFFENCE = 51,	/* struct wlink_offence: the session broke the protocol; ended */
+	WLINK_BUSY = 52,	/* wctl_head: from now on the heartbeat page must move */
+	WLINK_IDLE = 53,	/* wctl_head */
+	WLINK_STATUS_TEXT = 54,	/* struct wlink_status: JSON */
+	WLINK_DRAINED = 55,	/* wctl_head */
+	WLINK_NUDGED = 56,	/* wctl_head: the core thread answered */
+	WLINK_PROGRESS = 57,	/* struct wlink_progress: loading */
+};
+
+struct wctl_head {
+	uint32_t magic;
+	uint16_t type;		/* enum wctl_type */
+	uint16_t major;
+	uint32_t bytes;		/* of the whole message */
+	int32_t code;		/* 0 or -errno, where a reply has one */
+};
+
+struct wctl_text {
+	struct wctl_head head;
+	char text[WCTL_TEXT_BYTES];	/* NUL-terminated, one line */
+};
+
+struct wctl_hello {
+	struct wctl_head head;
+	uint16_t minor;
+	uint16_t reserved0;
+	uint32_t slots;			/* wanted; 0: the default. The welcome says what was given */
+	uint64_t features;		/* wanted; unknown bits are ignored */
+	uint64_t tx_arena_bytes, rx_arena_bytes;	/* 0: the default */
+	char model[WCTL_NAME_BYTES];	/* "": the only one */
+	uint8_t reserved[64];		/* zero */
+};
+
+struct wctl_model {
+	char name[WCTL_NAME_BYTES];
+	char type[32];			/* "llama", ... */
+	uint32_t vocab, max_positions;
+	uint32_t n_eos, eos[WCTL_MAX_EOS];
+	uint32_t bos;			/* UINT32_MAX: none */
+	uint64_t weight_bytes;
+	uint32_t ready;			/* the engine has loaded it */
+	uint32_t reserved;
+};
+
+struct wctl_models {
+	struct wctl_head head;
+	uint32_t n;
+	uint32_t reserved;
+	struct wctl_model models[WCTL_MAX_MODELS];
+};
+
+struct wctl_welcome {
+	struct wctl_head head;
+	uint16_t minor;
+	uint16_t reserved0;
+	uint32_t max_in_flight;		/* of the tenant */
+	uint64_t features;
+	uint64_t session_id;
+	uint64_t daemon_id;		/* changes when weftd restarts */
+	struct wshm_params params;	/* the layout follows from it */
+	struct wctl_model model;
+	char tenant[WCTL_NAME_BYTES];
+};
+
+/* --- weftd <-> engine -----------------------------------------------------------------------------*/
+
+/* Descriptors that the engine inherits at exec, by number. */
+#define WLINK_FD_SOCKET	   3	/* this socketpair */
+#define WLINK_FD_HEARTBEAT 4	/* memfd of one page: struct wlink_heartbeat */
+
+/* Written by the engine's core thread, read by weftd. */
+struct wlink_heartbeat {
+	_Atomic uint64_t steps;		/* completed device steps (and nudges) */
+	_Atomic uint64_t step_start_ns;	/* CLOCK_MONOTONIC; 0: not in a step */
+	_Atomic uint64_t step_budget_ns;	/* this step's own time budget */
+	_Atomic uint32_t busy;
+	uint32_t reserved;
+};
+
+struct wlink_quota {
+	uint32_t max_in_flight;		/* requests of the tenant in this engine */
+	uint32_t max_queued_tokens;	/* prompt tokens not yet started */
+	uint32_t max_rate;		/* descriptors per second, 0: no limit */
+	uint32_t weight;		/* fair share, 1..1000, 100 is normal */
+};
+
+struct wlink_tenant {
+	struct wctl_head head;
+	uint32_t tenant;		/* index, stable while weftd lives */
+	uint32_t reserved;
+	char name[WCTL_NAME_BYTES];
+	struct wlink_quota quota;
+};
+
+struct wlink_attach {
+	struct wctl_head head;
+	uint64_t session_id;
+	struct wshm_params params;
+	uint32_t tenant;		/* a WLINK_TENANT came before */
+	uint32_t resume;		/* 1: an earlier engine served these regions */
+	uint32_t pid;			/* of the client, for logs only */
+	uint32_t restarts;		/* of the engine, without a completed step between */
+};
+
+struct wlink_session {
+	struct wctl_head head;
+	uint64_t session_id;
+};
+
+struct wlink_offence {
+	struct wctl_head head;
+	uint64_t session_id;
+	uint32_t status;		/* enum wshm_status */
+	uint32_t reserved;
+	char text[WCTL_TEXT_BYTES];
+};
+
+struct wlink_drain {
+	struct wctl_head head;
+	uint64_t deadline_ns;		/* CLOCK_MONOTONIC */
+};
+
+struct wlink_ready {
+	struct wctl_head head;
+	uint64_t instance_id;
+	struct wctl_model model;
+};
+
+struct wlink_progress {
+	struct wctl_head head;
+	uint64_t done_bytes, total_bytes;
+};
+
+struct wlink_status {
+	struct wctl_head head;
+	uint32_t text_bytes;
+	uint32_t reserved;
+	char text[WCTL_STATUS_BYTES];	/* a JSON object; only text_bytes of it are sent */
+};
+
+/* Fill a head. */
+void wctl_head_init(struct wctl_head *h, enum wctl_type type, uint32_t bytes, int32_t code);
+/*
+ * Send one message with descriptors (borrowed). 0 or -errno (-EAGAIN when the peer does not
+ * read); never raises SIGPIPE.
+ */
+int wctl_send(int sock, const void *msg, uint32_t bytes, const int *fds, uint32_t n_fds);
+/*
+ * Receive one message into buf. Returns its bytes (>= sizeof head, equal to head.bytes), 0 at
+ * hang-up, -EPROTO for a malformed one, -EAGAIN, -errno. Descriptors (close-on-exec) go to fds[]
+ * up to *n_fds, the rest are closed; *n_fds is how many arrived. The caller owns them.
+ */
+int wctl_recv(int sock, void *buf, uint32_t buf_bytes, int *fds, uint32_t *n_fds);
+
+#endif
