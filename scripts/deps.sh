@@ -2,11 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that weft needs and that are missing: as root, or through sudo.
 # Says what it installs. DEPS=0 skips it (other distributions: install the same libraries by hand).
+# Arguments add what only some targets need: fuzz (clang and its run time), style (clang-format).
 set -eu
 
 [ "${DEPS:-1}" != 0 ] || exit 0
 packages="gcc libc6-dev pkg-config liburcu-dev libxxhash-dev libmsgpack-dev libnuma-dev libjansson-dev
 libinih-dev libseccomp-dev perl strace"
+for extra; do
+	case $extra in
+	fuzz) packages="$packages clang-14 libclang-rt-14-dev" ;;
+	style) packages="$packages clang-format-14 python3" ;;
+	*) echo "deps: unknown group '$extra' (fuzz, style)" >&2; exit 2 ;;
+	esac
+done
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
 	echo "deps: not a Debian system; needed: $packages. Install these libraries by hand," \

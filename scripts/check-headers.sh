@@ -1,0 +1,18 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Every header compiles alone. Arguments: the compiler's flags; CC in the environment.
+set -eu
+
+failed=0
+for h in $(git ls-files '*.h'); do
+	if ! printf '#include "%s"\n' "$h" |
+		${CC:-gcc} "$@" -MF /dev/null -fsyntax-only -x c - 2>/tmp/weft-headers.$$; then
+		echo "check-headers: $h does not compile alone:" >&2
+		cat /tmp/weft-headers.$$ >&2
+		failed=1
+	fi
+done
+rm -f /tmp/weft-headers.$$
+printf '#include "libclient/weft.h"\n' | ${CXX:-g++} -std=c++17 -I. -pedantic -Wall -Wextra \
+	-fsyntax-only -x c++ - || failed=1
+exit $failed
