@@ -10,8 +10,8 @@ packages="gcc libc6-dev pkg-config liburcu-dev libxxhash-dev libmsgpack-dev libn
 libinih-dev libseccomp-dev perl strace"
 for extra; do
 	case $extra in
-	fuzz) packages="$packages clang-14 libclang-rt-14-dev" ;;
-	style) packages="$packages clang-format-14 python3" ;;
+	fuzz) packages="$packages clang libclang-rt-14-dev" ;;
+	style) packages="$packages clang-format python3" ;;
 	*) echo "deps: unknown group '$extra' (fuzz, style)" >&2; exit 2 ;;
 	esac
 done
