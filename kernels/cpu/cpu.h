@@ -4,6 +4,7 @@
  *
  *   cpu.c       opens a backend, chooses the instruction set; buffers, batch, table of operations
  *   pool.c      the compute threads
+ *   memory.c    mappings for buffers, weights and scratch
  *   weight.c    packing of weights, embed
  *   matmul.c    matrix products: blocking, division among threads; matmul_<path>.c the kernels
  *   norm.c      rmsnorm
