@@ -17,6 +17,7 @@
  *
  * One writer per region, one writer per 128-byte line. Ring entries are (generation << 32 | slot).
  * Ring counters run freely; only differences modulo 2^32 have a meaning.
+ * Arenas start on a page, everything else on a line.
  *
  * Compatibility: major changes break, minor changes only add (reserved bytes are zero and
  * checked). Every size and offset is asserted below and pinned by tests/shm/test_abi.c.
@@ -41,6 +42,7 @@
 #define WSHM_MAX_LOGPROBS 20u
 #define WSHM_MAX_SECTIONS 8u
 #define WSHM_MAX_ARENA	  (UINT64_C(1) << 32)	/* bytes of an arena */
+#define WSHM_FEATURES	  UINT64_C(0)		/* feature bits that this version knows */
 
 enum wshm_section_id {
 	WSHM_SEC_CTL = 1,
