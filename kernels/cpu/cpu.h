@@ -90,7 +90,7 @@ struct wk_cpu_kernels {
 	void (*add)(float *h, const float *acc, const float *bias, float scale, uint32_t n);
 	/* acc: 32 gates, then 32 ups; n of each make n of x. The biases: each NULL allowed. */
 	void (*swiglu)(uint16_t *x, const float *acc, const float *gate_bias, const float *up_bias,
-		       float scale, uint32_t n);
+		       uint32_t n);
 	void (*norm)(uint16_t *x, const float *h, const float *weight, uint32_t dim, float eps);
 };
 
