@@ -53,13 +53,14 @@ struct weft_open_options {
 	uint64_t prompt_bytes;		/* room for prompts in flight; 0: default */
 	uint64_t result_bytes;		/* room for results not yet freed; 0: default */
 	uint32_t wait_ready_ms;		/* wait so long for the engine to have loaded; 0: default 120 s */
+	uint32_t reconnect_ms;		/* try so long to reach a daemon that went away; 0: 60 s */
 	uint32_t flags;			/* WEFT_POLL_ALWAYS */
 };
 
 #define WEFT_POLL_ALWAYS 1u	/* waiting spins; for dedicated cores. Default: adaptive */
 
 /* Options of all defaults: `struct weft_open_options o = WEFT_OPEN_OPTIONS_INIT;` */
-#define WEFT_OPEN_OPTIONS_INIT { sizeof(struct weft_open_options), NULL, NULL, 0, 0, 0, 0, 0 }
+#define WEFT_OPEN_OPTIONS_INIT { sizeof(struct weft_open_options), NULL, NULL, 0, 0, 0, 0, 0, 0 }
 
 WEFT_API int weft_open(struct weft **ret, const struct weft_open_options *options,
 		       struct weft_error *error);

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * private.h - what a session is made of, for libclient's own files.
+ *
+ *   struct weft ── link ──► struct link      one connection: socket, regions, slots, arena
+ *        │                     ▲   ▲
+ *        └─ requests ─► struct weft_request ── cur ─► struct attempt ─ prev ─► struct attempt
+ *                                                     (this daemon)            (an earlier one)
+ *
+ * An attempt is a request as one daemon knows it: link, slot, generation. It never changes once it
+ * is published through r->cur, so tokens are read without a lock. When a daemon goes away and the
+ * request is submitted to the next one, a new attempt is put in front; the old one keeps its link,
+ * and with it the old read-only mapping, until the request is freed.
+ *
+ * Locks: w->lock guards everything below that does not say otherwise, and every wshm_client_*
+ * call that changes a ring. w->connect_lock is held by the one thread that reconnects; it is taken
+ * before w->lock, never inside it. Neither is held while waiting for tokens.
+ */
+#ifndef WEFT_LIBCLIENT_PRIVATE_H
+#define WEFT_LIBCLIENT_PRIVATE_H
+
+#include "libclient/arena.h"
+#include "libclient/weft.h"
+#include "shm/wshm.h"
+#include "shm/wshm_control.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#define NS_PER_MS  INT64_C(1000000)
+#define NS_PER_SEC INT64_C(1000000000)
+
+enum link_slot_state { LINK_SLOT_FREE, LINK_SLOT_USED, LINK_SLOT_RELEASED };
+
+struct link_slot {
+	enum link_slot_state state;
+	uint32_t generation;
+	struct weft_request *request; /* borrowed; NULL unless USED */
+	uint64_t off, bytes;	      /* in the tx arena; bytes 0: nothing held */
+};
+
+struct link {
+	struct wshm_client c;
+	int sock, wake_fd, bell_fd; /* owner; -1: closed */
+	uint32_t refs;		    /* the session's and one per attempt */
+	struct wctl_welcome welcome;
+	struct arena arena;
+	struct link_slot *slots;
+	uint32_t next_slot; /* where the search for a free one starts: oldest first */
+};
+
+struct attempt {
+	struct attempt *prev;	   /* owner of the earlier ones */
+	struct link *link;	   /* a reference */
+	const struct wshm_slot *s; /* in link's rx */
+	uint32_t slot, generation;
+	uint32_t base[WSHM_MAX_SAMPLES]; /* tokens that earlier attempts had delivered */
+};
+
+struct weft_request {
+	struct weft *w;
+	struct weft_request *next, **pprev; /* the session's list */
+	_Atomic(struct attempt *) cur;	    /* owner; written under w->lock */
+	_Atomic int local_status;	    /* WEFT_RUNNING, or how libweft itself ended it */
+	_Atomic bool cancelled;
+	bool news;	       /* wait_any is to list it without a notice */
+	bool any_listed;       /* any_progress is of the current attempt */
+	uint32_t any_progress; /* progress when wait_any last listed it */
+	_Atomic uint32_t resubmitted;
+	uint32_t n, max_tokens, n_prompt;
+	uint32_t logprobs, prompt_logprobs;
+	uint32_t flags;
+	int64_t deadline_ns;	      /* CLOCK_MONOTONIC; 0: none */
+	struct wshm_slab_layout slab; /* what the engine must have laid out */
+	/* the waiting thread's own */
+	int64_t last_news_ns, gap_ns;
+};
+
+enum session_state { SESSION_UP, SESSION_DOWN, SESSION_DEAD };
+
+struct weft {
+	_Atomic uint32_t *fork_page; /* wiped in a child; [0] is 1 in the process that opened */
+	pthread_mutex_t lock, connect_lock;
+	_Atomic int state;	     /* enum session_state; written under lock */
+	_Atomic int end_status;	     /* enum weft_status, once DEAD */
+	_Atomic(struct link *) link; /* a reference; written under lock */
+	struct weft_request *requests;
+	uint32_t n_news;	 /* requests with .news */
+	char *socket, *model;	 /* owner */
+	struct wctl_hello hello; /* as asked at weft_open() */
+	uint32_t flags, wait_ready_ms, reconnect_ms;
+	int event_fd; /* epoll: bell, control socket, timer while down; -1: unused */
+	int timer_fd; /* -1: unused */
+	/* guarded by connect_lock */
+	int64_t down_since_ns, next_try_ns, backoff_ns;
+	_Atomic int64_t last_check_ns, last_complaint_ns;
+};
+
+/* error.c */
+int wc_fail(struct weft_error *error, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* link.c: one connection */
+int64_t wc_now_ns(void);
+int wc_link_connect(const char *path, int64_t deadline_ns, int *ret_sock, struct weft_error *error);
+int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *hello,
+		 int64_t deadline_ns, struct weft_error *error);
+void wc_link_put(struct link *l); /* under lock; NULL allowed */
+int wc_link_recv(int sock, void *buf, uint32_t bytes, int *fds, uint32_t *n_fds,
+		 int64_t deadline_ns);
+void wc_link_hang_up(struct link *l);
+void wc_link_wake_engine(const struct link *l);
+int wc_link_slot_get(struct link *l, struct weft_request *r, uint64_t bytes, uint32_t *ret_slot);
+void wc_link_slot_cancel(struct link *l, uint32_t slot);
+void wc_link_slot_put(struct link *l, uint32_t slot);
+bool wc_link_has_released(const struct link *l);
+
+/* session.c */
+bool wc_session_forked(const struct weft *w);
+int wc_session_check(struct weft *w, bool no_progress);
+int64_t wc_session_retry_in_ns(struct weft *w);
+void wc_session_end(struct weft *w, enum weft_status status);
+
+/* request.c */
+void wc_request_resume_all(struct weft *w, struct link *to);
+uint64_t wc_request_bytes_needed(struct weft *w);
+void wc_request_end_local(struct weft_request *r, enum weft_status status);
+bool wc_request_ended(const struct weft_request *r);
+const uint32_t *wc_request_tokens(const struct weft_request *r, uint32_t sample,
+				  uint32_t *ret_count);
+bool wc_request_sample_ended(const struct weft_request *r, uint32_t sample);
+
+/* descriptor.c: pack into buf; bytes, or -E2BIG */
+int wc_desc_pack(const struct wshm_desc *d, uint8_t *buf, uint32_t buf_bytes);
+int wc_desc_from_options(struct wshm_desc *d, const struct weft_submit_options *o,
+			 struct weft_error *error);
+
+/* --- what the engine writes, as this attempt sees it ---------------------------------------------*/
+
+/* FREE: not admitted yet; what stands in the slot is another request's. */
+static inline uint32_t attempt_state(const struct attempt *a)
+{
+	if (wshm_slot_generation(a->s) != a->generation)
+		return WSHM_SLOT_FREE;
+	return wshm_slot_state(a->s);
+}
+
+#endif

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wait.c - waiting for tokens.
+ *
+ * weft_wait() looks at its request alone; weft_wait_any() at the completion ring, whose notices
+ * say which slots to look at. Sleeps last at most a second, after which the control socket is
+ * checked. Before a sleep, weft_wait() spins only if recent tokens came closer together than a
+ * wake-up takes; with WEFT_POLL_ALWAYS it spins until something happens and a token costs no
+ * system call.
+ *
+ * Any thread may call anything; notices are consumed under the session's lock. A notice whose
+ * generation is an old one still means "look at this slot": the engine may have kept back a newer
+ * one because of it.
+ */
+#include "libclient/private.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SLICE_NS NS_PER_SEC
+/* What a futex wake-up costs on the machines we measured (30-60 us with idle states): spinning
+ * longer than this costs more than it saves. */
+#define WAKE_UP_NS INT64_C(50000)
+/* Pauses between two looks at the clock while spinning: about 10 us. */
+#define PAUSES_PER_CLOCK 256
+
+static inline void pause_cpu(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+static void sleep_ns(int64_t ns)
+{
+	nanosleep(&(struct timespec){ns / NS_PER_SEC, ns % NS_PER_SEC}, NULL);
+}
+
+static int64_t deadline_of(int timeout_ms)
+{
+	if (timeout_ms < 0)
+		return INT64_MAX;
+	return timeout_ms ? wc_now_ns() + timeout_ms * NS_PER_MS : 0;
+}
+
+static int64_t min_ns(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* --- one request ---------------------------------------------------------------------------------*/
+
+/* More tokens than `have`, or the end? *ret_n is how many there are. */
+static bool has_news(const struct weft_request *r, uint32_t sample, uint32_t have, uint32_t *ret_n)
+{
+	wc_request_tokens(r, sample, ret_n);
+	if (*ret_n > have)
+		return true;
+	if (!wc_request_sample_ended(r, sample))
+		return false;
+	/* The last tokens were published before the end was. */
+	wc_request_tokens(r, sample, ret_n);
+	return true;
+}
+
+/* Spin until the slot's progress is not `seen` or the time is over. */
+static bool spin(const struct attempt *a, uint32_t seen, int64_t until_ns)
+{
+	do {
+		for (uint32_t i = 0; i < PAUSES_PER_CLOCK; i++) {
+			if (wshm_slot_progress(a->s) != seen)
+				return true;
+			pause_cpu();
+		}
+	} while (wc_now_ns() < until_ns);
+	return false;
+}
+
+/* Sleep or spin for one slice. 0: look again; -EINTR; -ECONNRESET. */
+static int wait_slice(struct weft_request *r, const struct attempt *a, uint32_t seen,
+		      int64_t deadline_ns)
+{
+	struct weft *w = r->w;
+	int64_t now = wc_now_ns(), until = min_ns(deadline_ns, now + SLICE_NS);
+	int err;
+
+	if (atomic_load(&w->state) != SESSION_UP) {
+		err = wc_session_check(w, false);
+		if (!err && atomic_load(&w->state) == SESSION_DOWN)
+			sleep_ns(min_ns(wc_session_retry_in_ns(w), until - now));
+		return 0; /* a dead session has ended the request */
+	}
+	if (w->flags & WEFT_POLL_ALWAYS) {
+		err = spin(a, seen, until) ? 0 : -ETIMEDOUT;
+	} else {
+		if (r->gap_ns && r->gap_ns <= WAKE_UP_NS &&
+		    spin(a, seen, min_ns(until, now + WAKE_UP_NS)))
+			return 0;
+		err = wshm_client_wait_slot(&a->link->c, a->slot, seen, until - now);
+	}
+	if (err == -ETIMEDOUT && wc_now_ns() - now >= SLICE_NS)
+		wc_session_check(w, true);
+	return err == -ETIMEDOUT ? 0 : err;
+}
+
+static void note_gap(struct weft_request *r)
+{
+	int64_t now = wc_now_ns(), gap = now - r->last_news_ns;
+
+	if (r->last_news_ns)
+		r->gap_ns = r->gap_ns ? (3 * r->gap_ns + gap) / 4 : gap;
+	r->last_news_ns = now;
+}
+
+int64_t weft_wait(struct weft_request *r, uint32_t sample, uint32_t have, int timeout_ms)
+{
+	int64_t deadline = 0;
+	bool slept = false;
+
+	if (wc_session_forked(r->w))
+		return -EOWNERDEAD;
+	if (sample >= r->n)
+		return -EINVAL;
+	for (;;) {
+		/* A2: pairs with A1 in attempt_publish() */
+		const struct attempt *a = atomic_load_explicit(&r->cur, memory_order_acquire);
+		uint32_t seen = wshm_slot_progress(a->s), n;
+		int err;
+
+		if (has_news(r, sample, have, &n)) {
+			note_gap(r);
+			return n;
+		}
+		if (!slept)
+			deadline = deadline_of(timeout_ms);
+		if (timeout_ms >= 0 && wc_now_ns() >= deadline)
+			return -ETIMEDOUT;
+		err = wait_slice(r, a, seen, deadline);
+		if (err < 0)
+			return err;
+		slept = true;
+	}
+}
+
+/* --- any request ---------------------------------------------------------------------------------*/
+
+/* Under the lock: has the request something that was not listed yet? */
+static bool unlisted(struct weft_request *r)
+{
+	const struct attempt *a = atomic_load_explicit(&r->cur, memory_order_relaxed);
+	uint32_t progress = wshm_slot_progress(a->s);
+
+	if (attempt_state(a) == WSHM_SLOT_FREE || (r->any_listed && progress == r->any_progress))
+		return false;
+	r->any_listed = true;
+	r->any_progress = progress;
+	return true;
+}
+
+static uint32_t collect_local(struct weft *w, struct weft_request **ret, uint32_t max)
+{
+	uint32_t n = 0;
+
+	for (struct weft_request *r = w->requests; r && w->n_news && n < max; r = r->next) {
+		if (!r->news)
+			continue;
+		r->news = false;
+		w->n_news--;
+		unlisted(r);
+		ret[n++] = r;
+	}
+	return n;
+}
+
+static uint32_t collect(struct weft *w, struct weft_request **ret, uint32_t max)
+{
+	uint32_t n, slot, generation;
+	struct link *l;
+
+	pthread_mutex_lock(&w->lock);
+	l = atomic_load_explicit(&w->link, memory_order_relaxed);
+	n = collect_local(w, ret, max);
+	while (n < max && wshm_client_notice(&l->c, &slot, &generation) == 1) {
+		struct weft_request *r;
+
+		if (slot >= l->c.layout.params.slots)
+			continue;
+		r = l->slots[slot].request;
+		if (r && unlisted(r))
+			ret[n++] = r;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return n;
+}
+
+/* When nothing is there and the caller does not wait: look at the socket now and then, always if
+ * the program may have come here because the event descriptor told it to. */
+static void check_now_and_then(struct weft *w)
+{
+	int64_t every = w->flags & WEFT_POLL_ALWAYS ? NS_PER_SEC : 0;
+
+	if (!every || wc_now_ns() - atomic_load(&w->last_check_ns) >= every)
+		wc_session_check(w, false);
+}
+
+static int spin_any(const struct wshm_client *c, int64_t until_ns)
+{
+	const struct wshm_rx_ctl *ctl = wshm_client_rx_ctl(c);
+
+	do {
+		for (uint32_t i = 0; i < PAUSES_PER_CLOCK; i++) {
+			/* W4: pairs with W1 in wshm_engine_publish(); nobody sleeps here. */
+			if (atomic_load_explicit(&ctl->cq_tail, memory_order_acquire) != c->cq_head)
+				return 0;
+			pause_cpu();
+		}
+	} while (wc_now_ns() < until_ns);
+	return -ETIMEDOUT;
+}
+
+static int wait_any_slice(struct weft *w, int64_t deadline_ns)
+{
+	int64_t now = wc_now_ns(), until = min_ns(deadline_ns, now + SLICE_NS);
+	struct wshm_client c;
+	struct link *l;
+	int err;
+
+	if (atomic_load(&w->state) != SESSION_UP) {
+		err = wc_session_check(w, false);
+		if (!err && atomic_load(&w->state) == SESSION_DOWN)
+			sleep_ns(min_ns(wc_session_retry_in_ns(w), until - now));
+		return err;
+	}
+	/* A copy of the ring's end, so that our position cannot change under the sleeper, and a
+	 * reference, so that the mapping stays if another thread adopts a new daemon. */
+	pthread_mutex_lock(&w->lock);
+	l = atomic_load_explicit(&w->link, memory_order_relaxed);
+	l->refs++;
+	c = l->c;
+	pthread_mutex_unlock(&w->lock);
+	if (w->flags & WEFT_POLL_ALWAYS)
+		err = spin_any(&c, until);
+	else
+		err = wshm_client_wait_any(&c, until - now);
+	pthread_mutex_lock(&w->lock);
+	wc_link_put(l);
+	pthread_mutex_unlock(&w->lock);
+	if (err == -ETIMEDOUT && wc_now_ns() - now >= SLICE_NS)
+		err = wc_session_check(w, true);
+	return err == -ETIMEDOUT ? 0 : err;
+}
+
+int weft_wait_any(struct weft *w, struct weft_request **ret, uint32_t max, int timeout_ms)
+{
+	int64_t deadline = 0;
+	int err = 0;
+
+	if (wc_session_forked(w))
+		return -EOWNERDEAD;
+	if (!max)
+		return -EINVAL;
+	for (bool first = true;; first = false) {
+		uint32_t n = collect(w, ret, max);
+
+		if (n)
+			return (int)n;
+		if (err < 0)
+			return err;
+		if (first)
+			deadline = deadline_of(timeout_ms);
+		if (timeout_ms >= 0 && wc_now_ns() >= deadline) {
+			check_now_and_then(w);
+			n = collect(w, ret, max);
+			return n ? (int)n : -ETIMEDOUT;
+		}
+		/* What ended with the session is listed before the error is. */
+		err = wait_any_slice(w, deadline);
+	}
+}
+
+static void drain_bell(int fd)
+{
+	char byte[64];
+
+	while (fd >= 0 && recv(fd, byte, sizeof(byte), MSG_DONTWAIT) > 0)
+		;
+}
+
+int weft_event_arm(struct weft *w)
+{
+	const struct wshm_rx_ctl *ctl;
+	struct link *l;
+	uint64_t ticks;
+	int news;
+
+	if (wc_session_forked(w))
+		return -EOWNERDEAD;
+	pthread_mutex_lock(&w->lock);
+	l = atomic_load_explicit(&w->link, memory_order_relaxed);
+	drain_bell(l->bell_fd);
+	if (w->timer_fd >= 0 && read(w->timer_fd, &ticks, sizeof(ticks)) < 0)
+		ticks = 0; /* EAGAIN: it has not run out */
+	wshm_client_arm_bell(&l->c, true);
+	/* Both sequentially consistent: either the engine sees the bell armed, or we its notice.
+	 * W4: pairs with W1 in wshm_engine_publish() */
+	ctl = wshm_client_rx_ctl(&l->c);
+	news = w->n_news || atomic_load(&ctl->cq_tail) != l->c.cq_head;
+	pthread_mutex_unlock(&w->lock);
+	return news;
+}
