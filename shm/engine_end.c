@@ -178,7 +178,10 @@ int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_ge
 		old = e->generation[slot];
 		if (generation == old)
 			take_entry(e);
-		else if (old && !wshm_engine_released(e, slot, old))
+		/* The new one's release overwrites the old one's: a request may be given back before
+		 * we have seen it submitted. */
+		else if (old && !wshm_engine_released(e, slot, old) &&
+			 !wshm_engine_released(e, slot, generation))
 			return violation(e);
 		else
 			e->peeked = entry;

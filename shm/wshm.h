@@ -26,8 +26,9 @@
  * so the ring of 2 * slots entries cannot overflow; a client that lies about cq_head loses its own
  * notices and nothing else.
  *
- * Generations are nonzero and differ from the slot's previous one. A client may reuse a slot as
- * soon as it has released it.
+ * Generations are nonzero and differ from the slot's previous one. A client may reuse a slot once
+ * it has released it and rx shows the slot FREE under that generation; the request's bytes in the
+ * arena likewise.
  */
 #ifndef WEFT_SHM_WSHM_H
 #define WEFT_SHM_WSHM_H
@@ -179,7 +180,7 @@ void wshm_engine_set_state(struct wshm_engine *e, enum wshm_engine_state state,
 /*
  * Next submission: 1 with the pair, 0 none, -EPROTO (from then on for ever) when the tail jumped,
  * the slot is out of range, the generation is 0, or the slot holds a request that the client has
- * not released. An entry whose slot already carries that generation is skipped. The slot may still
+ * not released (releasing the new one counts: it has overwritten the old one's word). An entry whose slot already carries that generation is skipped. The slot may still
  * hold an older request that was released but not yet noticed so: the caller ends that one first.
  * Does not advance sq_head: wshm_engine_accept() does, after the slot has been written; until then
  * peek shows the same pair, whatever the client does to the ring.
