@@ -25,3 +25,15 @@ tests: $(tests_bin)
 # make check check_groups="unit shm" runs some groups; WEFT_BUILD tells the tests where the programs are.
 check-run: all $(tests_bin)
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
+
+# make fuzz FUZZ_SECONDS=60: each target with its seed corpus; what is found stays in $(O)/fuzz.
+FUZZ_SECONDS ?= 60
+FUZZ_CC      ?= clang
+fuzz_flags   := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+fuzz_targets := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz_shared  := $(shm_src) tests/shm/desc_oracle.c tests/shm/pair.c
+
+fuzz:
+	$(Q)FUZZ_CC='$(FUZZ_CC)' FUZZ_FLAGS='$(fuzz_flags)' FUZZ_SECONDS='$(FUZZ_SECONDS)' \
+		scripts/fuzz.sh $(O)/fuzz '$(fuzz_targets)' '$(fuzz_shared)' \
+		'$(filter-out $(SANFLAGS),$(base_cflags)) -O1 -g' '$(call pc_libs,$(MSGPACK_PC)) -lm'
