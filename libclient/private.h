@@ -92,7 +92,7 @@ struct weft {
 	int event_fd; /* epoll: bell, control socket, timer while down; -1: unused */
 	int timer_fd; /* -1: unused */
 	/* guarded by connect_lock */
-	int64_t down_since_ns, next_try_ns, backoff_ns;
+	_Atomic int64_t down_since_ns, next_try_ns, backoff_ns;
 	_Atomic int64_t last_check_ns, last_complaint_ns;
 };
 

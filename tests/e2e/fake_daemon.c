@@ -47,7 +47,7 @@ struct fake {
 	_Atomic bool stop;
 	struct fake_session sessions[MAX_SESSIONS];
 	uint32_t n_sessions;
-	pthread_mutex_t lock;		/* of the three below */
+	pthread_mutex_t lock; /* of the three below */
 	struct wshm_desc last;
 	uint32_t *last_resume;
 };
@@ -159,7 +159,8 @@ static void fetch_request(struct fake_session *s, uint32_t i, struct fake_reques
 	for (uint32_t k = 0; k < q->desc.n_resume; k++) {
 		q->resume[k] = calloc(q->desc.resume[k].tokens + 1, 4);
 		must(!wshm_engine_fetch_u32(&s->e, q->desc.resume[k].off, q->resume[k],
-					    q->desc.resume[k].tokens), "fetch resumed tokens");
+					    q->desc.resume[k].tokens),
+		     "fetch resumed tokens");
 	}
 }
 
@@ -368,8 +369,11 @@ static bool greet(struct fake_session *s)
 	if (h.tx_arena_bytes > w.params.tx_arena_bytes)
 		w.params.tx_arena_bytes = h.tx_arena_bytes;
 	w.params.rx_arena_bytes = f->o.rx_arena_bytes ? f->o.rx_arena_bytes : 4 << 20;
-	w.model = (struct wctl_model){.name = "fake", .type = "fake", .vocab = FAKE_VOCAB,
-				      .max_positions = 4096, .ready = 1};
+	w.model = (struct wctl_model){.name = "fake",
+				      .type = "fake",
+				      .vocab = FAKE_VOCAB,
+				      .max_positions = 4096,
+				      .ready = 1};
 	must(!wshm_layout_init(&l, &w.params), "layout");
 	make_regions(f, &l, &tx, &rx);
 	must(!socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sv), "socketpair");

@@ -21,9 +21,9 @@ struct fake;
 
 enum fake_fault {
 	FAKE_OK,
-	FAKE_REFUSE,	  /* WCTL_REFUSED with a text */
-	FAKE_NO_SEALS,	  /* regions of the right size, not sealed */
-	FAKE_SHORT_RX,	  /* rx smaller than agreed */
+	FAKE_REFUSE,   /* WCTL_REFUSED with a text */
+	FAKE_NO_SEALS, /* regions of the right size, not sealed */
+	FAKE_SHORT_RX, /* rx smaller than agreed */
 	FAKE_THREE_FDS,
 	FAKE_WRONG_MAJOR,
 	FAKE_GARBAGE,	  /* a message of an unknown type */
@@ -34,18 +34,18 @@ enum fake_fault {
 struct fake_options {
 	const char *path;
 	enum fake_fault fault;
-	uint32_t slots;		/* 0: 64, or what the client asks for */
-	uint64_t tx_arena_bytes, rx_arena_bytes;	/* 0: 1 MiB, 4 MiB */
+	uint32_t slots;				 /* 0: 64, or what the client asks for */
+	uint64_t tx_arena_bytes, rx_arena_bytes; /* 0: 1 MiB, 4 MiB */
 };
 
 /* What the tests turn and read while it runs. */
 struct fake_controls {
-	_Atomic uint32_t stall_at;	/* no request gets more tokens than this */
-	_Atomic uint32_t admit;		/* 0: submissions stay in the ring */
-	_Atomic uint32_t gap_us;	/* between steps */
-	_Atomic uint32_t reclaim;	/* 0: released slots are not taken back */
+	_Atomic uint32_t stall_at; /* no request gets more tokens than this */
+	_Atomic uint32_t admit;	   /* 0: submissions stay in the ring */
+	_Atomic uint32_t gap_us;   /* between steps */
+	_Atomic uint32_t reclaim;  /* 0: released slots are not taken back */
 	_Atomic uint32_t admitted, complaints, wakes;
-	_Atomic uint32_t bye;		/* set to 1: sends BYE (protocol) to the session */
+	_Atomic uint32_t bye; /* set to 1: sends BYE (protocol) to the session */
 };
 
 struct fake *fake_start(const struct fake_options *o);

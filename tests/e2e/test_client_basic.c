@@ -75,7 +75,8 @@ static void test_stream(struct weft *w)
 	is_int(res.seed, FAKE_SEED, "the seed that the engine drew");
 	ok(res.arrival_ns && res.end_ns >= res.arrival_ns, "stage times");
 	ok(weft_status_text(&res, text, sizeof(text)) > 0 && strstr(text, "complete"), "in words");
-	is_int(weft_wait(r, 0, 100, 0), 100, "waiting for more of an ended request returns at once");
+	is_int(weft_wait(r, 0, 100, 0), 100,
+	       "waiting for more of an ended request returns at once");
 	is_int(weft_wait(r, 1, 0, 0), -EINVAL, "a sample that was not asked for");
 	weft_free(r);
 }
@@ -179,15 +180,19 @@ static void test_options(struct weft *w, struct fake *f)
 	d = fake_last_desc(f);
 	is_str(d.adapter, "style", "adapter");
 	ok(d.n == 2 && d.max_tokens == 300 && d.min_tokens == 2, "counts");
-	ok(d.temperature == 0.7f && d.top_k == 40 && d.top_p == 0.9f && d.min_p == 0.05f, "sampling");
+	ok(d.temperature == 0.7f && d.top_k == 40 && d.top_p == 0.9f && d.min_p == 0.05f,
+	   "sampling");
 	ok(d.repetition == 1.1f && d.presence == -0.5f && d.frequency == 0.25f, "penalties");
 	ok(d.has_seed && d.seed == o.seed, "seed");
 	ok(d.n_stop_tokens == 2 && d.stop_tokens[0] == 7 && d.stop_tokens[1] == 70000, "stops");
 	ok(d.n_stop_seqs == 2 && d.stop_seqs[0].n == 3 && d.stop_seqs[0].tokens[2] == 3 &&
-	   d.stop_seqs[1].tokens[0] == 9, "stop sequences");
+		   d.stop_seqs[1].tokens[0] == 9,
+	   "stop sequences");
 	ok(d.n_bias == 2 && d.bias[0].token == 5 && isinf(d.bias[0].value) &&
-	   d.bias[1].value == 1.5f, "bias");
-	ok(d.ignore_eos && d.logprobs == 0 && d.prompt_logprobs == 1, "flags and log-probabilities");
+		   d.bias[1].value == 1.5f,
+	   "bias");
+	ok(d.ignore_eos && d.logprobs == 0 && d.prompt_logprobs == 1,
+	   "flags and log-probabilities");
 	ok(d.priority == -7 && d.timeout_ms == 60000, "priority and time limit");
 	weft_free(r);
 }
@@ -200,15 +205,15 @@ static void test_refused_options(struct weft *w)
 	uint32_t huge = 1 << 20;
 	uint32_t *big = calloc(huge, 4);
 
-#define REFUSED(code, change, text)                                                                \
-	do {                                                                                       \
-		weft_submit_options_init(&o);                                                      \
-		o.prompt = prompt;                                                                 \
-		o.n_prompt = N_PROMPT;                                                             \
-		change;                                                                            \
-		e.message[0] = 0;                                                                  \
-		is_int(weft_submit(w, &r, &o, &e), code, "refused: " #change);                     \
-		ok(strstr(e.message, text), "and told why: %s", e.message);                        \
+#define REFUSED(code, change, text)                                            \
+	do {                                                                   \
+		weft_submit_options_init(&o);                                  \
+		o.prompt = prompt;                                             \
+		o.n_prompt = N_PROMPT;                                         \
+		change;                                                        \
+		e.message[0] = 0;                                              \
+		is_int(weft_submit(w, &r, &o, &e), code, "refused: " #change); \
+		ok(strstr(e.message, text), "and told why: %s", e.message);    \
 	} while (0)
 	REFUSED(-EINVAL, o.n_prompt = 0, "prompt");
 	REFUSED(-EINVAL, o.n = 17, "n must");
@@ -319,7 +324,8 @@ static void test_exhaustion(void)
 	is_int(weft_submit(w, &r[0], &so, &e), 0, "a prompt that fills most of the arena");
 	is_int(weft_submit(w, &r[1], &so, &e), -EAGAIN, "no room for a second");
 	weft_free(r[0]);
-	is_int(weft_submit(w, &r[1], &so, &e), 0, "room again once the first is freed: %s", e.message);
+	is_int(weft_submit(w, &r[1], &so, &e), 0, "room again once the first is freed: %s",
+	       e.message);
 	/* An engine that does not take slots back must not make submit wait for ever. */
 	weft_free(r[1]);
 	atomic_store(&c->reclaim, 0);

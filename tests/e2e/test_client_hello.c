@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Daemons that refuse, differ in version, or send what must not be mapped: clear errors, no leak. */
+#include "tests/e2e/client_util.h"
+#include "tests/e2e/fake_daemon.h"
+#include "tests/tap.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <unistd.h>
+
+static int open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static void refused(enum fake_fault fault, int code, const char *text, const char *what)
+{
+	struct fake_options fo = {.path = fake_path(), .fault = fault};
+	struct weft_open_options o = WEFT_OPEN_OPTIONS_INIT;
+	int fds = open_fds();
+	struct fake *f = fake_start(&fo);
+	struct weft_error e = {0};
+	struct weft *w = NULL;
+
+	o.socket = fake_path();
+	o.wait_ready_ms = 200;
+	is_int(weft_open(&w, &o, &e), code, "%s", what);
+	ok(!w && e.code == code, "no session");
+	ok(strstr(e.message, text), "\"%s\"", e.message);
+	fake_kill(f);
+	is_int(open_fds(), fds, "no descriptor is left");
+}
+
+static void test_bad_options(void)
+{
+	struct weft_open_options o = WEFT_OPEN_OPTIONS_INIT;
+	struct weft_error e;
+	struct weft *w;
+	char longest[300];
+
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = 0;
+	o.socket = longest;
+	is_int(weft_open(&w, &o, &e), -ENAMETOOLONG, "a path that no socket can have");
+	o.socket = fake_path();
+	is_int(weft_open(&w, &o, &e), -ENOENT, "no daemon");
+	ok(strstr(e.message, "weftd running"), "%s", e.message);
+	o.slots = 2000;
+	is_int(weft_open(&w, &o, &e), -EINVAL, "too many slots");
+	o.slots = 0;
+	o.size = 3;
+	is_int(weft_open(&w, &o, &e), -EINVAL, "options of an unknown size");
+	is_int(weft_open(&w, &o, NULL), -EINVAL, "no error wanted");
+}
+
+int main(void)
+{
+	refused(FAKE_REFUSE, -EACCES, "no session for you today",
+		"refused: the daemon's own words");
+	refused(FAKE_NO_SEALS, -EPROTO, "not sealed", "regions without seals are not mapped");
+	refused(FAKE_SHORT_RX, -EPROTO, "agreed size", "nor a region of another size");
+	refused(FAKE_THREE_FDS, -EPROTO, "3 descriptors", "a descriptor is missing");
+	refused(FAKE_WRONG_MAJOR, -EPROTO, "same version", "another protocol");
+	refused(FAKE_GARBAGE, -EPROTO, "not known", "an unknown message");
+	refused(FAKE_SILENT, -ETIMEDOUT, "answer to the hello", "silence");
+	refused(FAKE_NEVER_READY, -ETIMEDOUT, "not loaded", "a model that does not get ready");
+	test_bad_options();
+	return tap_done();
+}

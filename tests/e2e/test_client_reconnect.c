@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon goes away in the middle of streams and another one comes: requests continue after the
+ * tokens already delivered, with the seed drawn before; ended, cancelled and opted-out ones do not;
+ * whichever thread notices. And what happens when no other daemon comes.
+ */
+#include "tests/e2e/client_util.h"
+#include "tests/e2e/fake_daemon.h"
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct fake *start(uint32_t stall_at)
+{
+	struct fake_options o = {.path = fake_path()};
+	struct fake *f = fake_start(&o);
+
+	atomic_store(&fake_controls_of(f)->stall_at, stall_at);
+	return f;
+}
+
+static void test_continues(void)
+{
+	struct fake *f = start(10);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r, *done, *cancelled, *opted_out;
+	struct weft_result res = {.size = sizeof(res)};
+	const struct weft_logprob *lp;
+	const uint32_t *before, *after;
+	uint32_t n, resumed[64];
+	struct wshm_desc d;
+
+	cu_options(&o, 6);
+	done = cu_submit(w, &o);
+	is_int(cu_wait_end(done, 0), 6, "one request has ended before");
+	cu_options(&o, 1000);
+	cancelled = cu_submit(w, &o);
+	o.flags = WEFT_NO_RESUBMIT;
+	opted_out = cu_submit(w, &o);
+	cu_options(&o, 50);
+	o.n = 2;
+	o.logprobs = 1;
+	o.temperature = 0.5f;
+	o.timeout_ms = 100000;
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 9, 5000), 10, "ten tokens are delivered");
+	is_int(weft_wait(r, 1, 9, 5000), 10, "of both samples");
+	before = weft_tokens(r, 0, &n);
+	atomic_store(&fake_controls_of(f)->admit, 0); /* takes no more notice of anything */
+	fake_kill(f);
+	weft_cancel(cancelled);
+
+	f = start(UINT32_MAX);
+	is_int(cu_wait_end(r, 0), 50, "the stream continues to its end");
+	is_int(cu_wait_end(r, 1), 50, "both do");
+	ok(cu_right(r, 0, 50) && cu_right(r, 1, 50), "with exactly the tokens it would have had");
+	after = weft_tokens(r, 0, &n);
+	ok(before != after && before[9] == after[9], "the old pointer can still be read");
+	d = fake_last_desc(f);
+	ok(d.has_seed && d.seed == FAKE_SEED, "resubmitted with the seed that was drawn");
+	ok(d.max_tokens == 50 && d.n == 2 && d.temperature == 0.5f && d.logprobs == 1,
+	   "and with its options");
+	ok(d.timeout_ms > 80000 && d.timeout_ms < 100000, "and what is left of its time (%u ms)",
+	   d.timeout_ms);
+	is_int(fake_last_resume(f, resumed, 64), 10, "after ten tokens");
+	ok(resumed[0] == fake_token(cu_prompt, CU_PROMPT, 0, 0) &&
+		   resumed[9] == fake_token(cu_prompt, CU_PROMPT, 0, 9),
+	   "which were sent along");
+	ok(weft_logprobs(r, 1, 3, &lp) == 2 && lp[0].logprob == -4, "old log-probabilities");
+	ok(weft_logprobs(r, 1, 30, &lp) == 2 && lp[0].logprob == -31, "and new ones");
+	is_int(atomic_load(&fake_controls_of(f)->admitted), 1, "nothing else was resubmitted");
+	weft_result(r, &res);
+	is_int(res.resubmitted, 1, "counted");
+	is_int(res.status, WEFT_OK, "status ok");
+	is_int(cu_status(done), WEFT_OK, "the ended one stands");
+	ok(cu_right(done, 0, 6), "its tokens too");
+	is_int(cu_status(cancelled), WEFT_CANCELLED, "the cancelled one was cancelled");
+	is_int(cu_status(opted_out), WEFT_LOST, "the one that opted out was lost");
+	ok(cu_right(opted_out, 0, 10), "but keeps what it had");
+	weft_free(done);
+	weft_free(cancelled);
+	cu_options(&o, 5);
+	done = cu_submit(w, &o);
+	is_int(cu_wait_end(done, 0), 5, "the session goes on with the new daemon");
+	weft_close(w);
+	fake_kill(f);
+}
+
+/* Two daemons die: the second resumption starts from where the first one had come to. */
+static void test_twice(void)
+{
+	struct fake *f = start(5);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r;
+	uint32_t resumed[64];
+
+	cu_options(&o, 30);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 4, 5000), 5, "five tokens from the first");
+	fake_kill(f);
+	f = start(12);
+	is_int(weft_wait(r, 0, 11, 5000), 12, "up to twelve from the second");
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	is_int(cu_wait_end(r, 0), 30, "the rest from the third");
+	ok(cu_right(r, 0, 30), "all right");
+	is_int(fake_last_resume(f, resumed, 64), 12, "resumed after twelve");
+	weft_close(w);
+	fake_kill(f);
+}
+
+/* Not yet admitted when the daemon dies: no seed to keep, nothing delivered. */
+static void test_not_admitted(void)
+{
+	struct fake *f = start(5);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r;
+
+	atomic_store(&fake_controls_of(f)->admit, 0);
+	cu_options(&o, 30);
+	r = cu_submit(w, &o);
+	usleep(20000);
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	is_int(cu_wait_end(r, 0), 30, "runs on the next daemon");
+	ok(!fake_last_desc(f).has_seed && !fake_last_desc(f).n_resume, "as if new");
+	weft_close(w);
+	fake_kill(f);
+}
+
+#define THREADS 6
+
+static void *wait_thread(void *arg)
+{
+	struct weft_request *r = arg;
+
+	return cu_wait_end(r, 0) == 40 && cu_right(r, 0, 40) ? arg : NULL;
+}
+
+static void test_many_threads(void)
+{
+	struct fake *f = start(20);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r[THREADS];
+	pthread_t t[THREADS];
+	int right = 0;
+
+	cu_options(&o, 40);
+	for (int i = 0; i < THREADS; i++) {
+		r[i] = cu_submit(w, &o);
+		pthread_create(&t[i], NULL, wait_thread, r[i]);
+	}
+	usleep(100000);
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	for (int i = 0; i < THREADS; i++) {
+		void *ret;
+
+		pthread_join(t[i], &ret);
+		right += ret != NULL;
+	}
+	is_int(right, THREADS, "all of %d waiting threads see their streams continue", THREADS);
+	weft_close(w);
+	fake_kill(f);
+}
+
+static void test_wait_any_and_events(void)
+{
+	struct fake *f = start(20);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r, *got[4];
+	struct pollfd p = {weft_event_fd(w), POLLIN, 0};
+	time_t end = time(NULL) + 20;
+
+	cu_options(&o, 40);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 19, 5000), 20, "twenty tokens");
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	while (cu_status(r) == WEFT_RUNNING && time(NULL) < end) {
+		if (!weft_event_arm(w))
+			poll(&p, 1, 15000);
+		while (weft_wait_any(w, got, 4, 0) > 0)
+			;
+	}
+	is_int(cu_status(r), WEFT_OK, "an event loop bridges the restart");
+	ok(cu_right(r, 0, 40), "with the right tokens");
+	ok(time(NULL) < end - 5, "woken by the descriptor, not by chance");
+	weft_free(r);
+	atomic_store(&fake_controls_of(f)->stall_at, 20);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 19, 5000), 20, "twenty tokens again");
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	while (cu_status(r) == WEFT_RUNNING && weft_wait_any(w, got, 4, 5000) > 0)
+		;
+	ok(cu_right(r, 0, 40), "wait_any bridges it too");
+	weft_close(w);
+	fake_kill(f);
+}
+
+static void test_no_other_daemon(void)
+{
+	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
+	struct fake *f = start(5);
+	struct weft *w;
+	struct weft_submit_options o;
+	struct weft_request *r, *got[4], *x;
+	struct weft_error e;
+	char text[256];
+	struct weft_result res = {.size = sizeof(res)};
+
+	oo.reconnect_ms = 300;
+	w = cu_open(&oo);
+	cu_options(&o, 30);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 4, 5000), 5, "five tokens");
+	fake_kill(f);
+	is_int(weft_wait(r, 0, 5, 100), -ETIMEDOUT, "a wait's own limit holds meanwhile");
+	is_int(weft_wait(r, 0, 5, 10000), 5, "then the request ends");
+	weft_result(r, &res);
+	is_int(res.status, WEFT_LOST, "as lost");
+	ok(weft_status_text(&res, text, sizeof(text)) > 0 && strstr(text, "went away"), "%s", text);
+	is_int(weft_wait_any(w, got, 4, 1000), 1, "wait_any lists it");
+	is_int(weft_wait_any(w, got, 4, 1000), -ECONNRESET, "then says that the session is over");
+	is_int(weft_submit(w, &x, &o, &e), -ECONNRESET, "no more requests");
+	ok(strstr(e.message, "lost"), "%s", e.message);
+	ok(cu_right(r, 0, 5), "the tokens stay readable");
+	weft_close(w);
+}
+
+static void test_bye(void)
+{
+	struct fake *f = start(5);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r;
+
+	cu_options(&o, 30);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 4, 5000), 5, "five tokens");
+	atomic_store(&fake_controls_of(f)->bye, 1);
+	is_int(weft_wait(r, 0, 5, 10000), 5, "told to go: the request ends");
+	is_int(cu_status(r), WEFT_PROTOCOL, "for the protocol");
+	ok(atomic_load(&fake_controls_of(f)->admitted) == 1, "and is not resubmitted");
+	weft_close(w);
+	fake_kill(f);
+}
+
+static void test_complains(void)
+{
+	struct fake *f = start(5);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r;
+
+	cu_options(&o, 30);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 5, 3500), -ETIMEDOUT, "no progress for 3.5 seconds");
+	usleep(50000);
+	ok(atomic_load(&fake_controls_of(f)->complaints) >= 1 &&
+		   atomic_load(&fake_controls_of(f)->complaints) <= 3,
+	   "the daemon is told, not often (%u)", atomic_load(&fake_controls_of(f)->complaints));
+	weft_close(w);
+	fake_kill(f);
+}
+
+int main(void)
+{
+	test_continues();
+	test_twice();
+	test_not_admitted();
+	test_many_threads();
+	test_wait_any_and_events();
+	test_no_other_daemon();
+	test_bye();
+	test_complains();
+	return tap_done();
+}
