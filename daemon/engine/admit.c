@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * admit.c - from a ring entry to a request.
+ *
+ * Everything that a client wrote is fetched once into private memory and checked there: record,
+ * descriptor, prompt. What can never be served is refused at once, by status; what breaks the
+ * protocol ends the session; what only lacks room for its results waits as the session's pending
+ * request, still in the ring, and holds up the entries behind it and nobody else. Owned by the
+ * core thread.
+ */
+#include "daemon/engine/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* Work per session and round: a few requests, or one large prompt. */
+#define ROUND_ENTRIES 16
+#define ROUND_TOKENS  16384
+
+static int refuse(uint32_t *ret_detail, enum wshm_status status, uint32_t detail)
+{
+	*ret_detail = detail;
+	return (int)status;
+}
+
+/* Values that depend on the model. 0 or a status. */
+static int check_model(const struct engine *e, const struct wshm_desc *d, uint32_t *ret_detail)
+{
+	uint32_t vocab = e->config->vocab, max = e->config->max_positions;
+	uint64_t blocks;
+
+	if (d->model[0] && strcmp(d->model, e->opt.name) != 0)
+		return refuse(ret_detail, WSHM_NO_MODEL, 0);
+	if (d->adapter[0])
+		return refuse(ret_detail, WSHM_NO_ADAPTER, 0);
+	if ((uint64_t)d->prompt.tokens + d->max_tokens > max)
+		return refuse(ret_detail, WSHM_TOO_LONG, max);
+	/* The last token has no KV. */
+	blocks = blocks_for(d->prompt.tokens + d->max_tokens - 1);
+	if (blocks > e->blocks.n)
+		return refuse(ret_detail, WSHM_TOO_BIG, (uint32_t)blocks);
+	for (uint32_t i = 0; i < d->n_stop_tokens; i++)
+		if (d->stop_tokens[i] >= vocab)
+			return refuse(ret_detail, WSHM_BAD_VALUE, WSHM_KEY_STOP_TOKENS);
+	for (uint32_t i = 0; i < d->n_bias; i++)
+		if (d->bias[i].token >= vocab)
+			return refuse(ret_detail, WSHM_BAD_VALUE, WSHM_KEY_BIAS);
+	return 0;
+}
+
+/* Prompt and resumed tokens into private memory. 0, a status or -ENOMEM. */
+static int fetch_tokens(const struct engine *e, struct request *r, uint32_t *ret_detail)
+{
+	const struct wshm_engine *shm = &r->session->shm;
+	const struct wshm_desc *d = &r->desc;
+	uint32_t vocab = e->config->vocab, total = 0;
+
+	if (wshm_engine_fetch_u32(shm, d->prompt.off, r->prompt, r->n_prompt))
+		return refuse(ret_detail, WSHM_BAD_VALUE, WSHM_KEY_PROMPT);
+	for (uint32_t i = 0; i < r->n_prompt; i++) {
+		if (r->prompt[i] >= vocab)
+			return refuse(ret_detail, WSHM_BAD_TOKEN, i);
+		r->crash_test = r->crash_test || r->prompt[i] == e->opt.crash_token;
+	}
+	for (uint32_t i = 0; i < d->n_resume; i++)
+		total += d->resume[i]
+				 .tokens; /* each at most max_tokens, so at most 16 models long */
+	if (!total)
+		return 0;
+	r->resume = malloc(total * sizeof(*r->resume));
+	if (!r->resume)
+		return -ENOMEM;
+	total = 0;
+	for (uint32_t i = 0; i < d->n_resume; i++) {
+		uint32_t n = d->resume[i].tokens;
+
+		if (n && wshm_engine_fetch_u32(shm, d->resume[i].off, r->resume + total, n))
+			return refuse(ret_detail, WSHM_BAD_VALUE, WSHM_KEY_RESUME);
+		total += n;
+	}
+	for (uint32_t i = 0; i < total; i++)
+		if (r->resume[i] >= vocab)
+			return refuse(ret_detail, WSHM_BAD_VALUE, WSHM_KEY_RESUME);
+	return 0;
+}
+
+static void request_digest(struct request *r, const uint8_t *desc)
+{
+	uint64_t n_resume = 0;
+	XXH3_state_t *state = XXH3_createState();
+	XXH128_hash_t h;
+
+	if (!state)
+		abort(); /* 576 bytes: nothing else would work either */
+	for (uint32_t i = 0; i < r->desc.n_resume; i++)
+		n_resume += r->desc.resume[i].tokens;
+	XXH3_128bits_reset(state);
+	XXH3_128bits_update(state, desc, r->desc_bytes);
+	XXH3_128bits_update(state, r->prompt, r->n_prompt * sizeof(*r->prompt));
+	if (n_resume)
+		XXH3_128bits_update(state, r->resume, n_resume * sizeof(*r->resume));
+	h = XXH3_128bits_digest(state);
+	XXH3_freeState(state);
+	r->digest[0] = h.low64;
+	r->digest[1] = h.high64;
+}
+
+int admit_fetch(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
+		struct request **ret, uint32_t *ret_detail)
+{
+	struct wshm_req_copy copy;
+	uint8_t bytes[WSHM_MAX_DESC];
+	struct wshm_desc desc;
+	struct request *r;
+	int rc;
+
+	*ret_detail = 0;
+	wshm_engine_fetch_req(&s->shm, slot, &copy);
+	if (copy.generation != generation || !copy.desc_bytes || copy.desc_bytes > WSHM_MAX_DESC ||
+	    wshm_engine_fetch(&s->shm, copy.desc_off, bytes, copy.desc_bytes))
+		return WSHM_PROTOCOL;
+	rc = wshm_desc_decode(&desc, bytes, copy.desc_bytes, ret_detail);
+	if (rc)
+		return rc == -ERANGE ? WSHM_BAD_VALUE : WSHM_BAD_DESCRIPTOR;
+	rc = check_model(e, &desc, ret_detail);
+	if (rc)
+		return rc;
+	r = request_new(e, s, slot, generation, &desc);
+	if (!r)
+		return -ENOMEM;
+	r->desc_bytes = copy.desc_bytes;
+	rc = fetch_tokens(e, r, ret_detail);
+	if (!rc)
+		rc = request_prepare(e, r);
+	if (rc) {
+		request_free(r);
+		return rc;
+	}
+	request_digest(r, bytes);
+	*ret = r;
+	return 0;
+}
+
+/* --- quotas and room -----------------------------------------------------------------------------*/
+
+/* Descriptors per second, with a burst of one second. */
+static bool rate_exceeded(struct tenant *t, uint64_t now)
+{
+	uint64_t second = UINT64_C(1000000000), cost;
+
+	if (!t->quota.max_rate)
+		return false;
+	cost = second / t->quota.max_rate;
+	if (t->rate_ns + second < now)
+		t->rate_ns = now - second;
+	if (t->rate_ns + cost > now)
+		return true;
+	t->rate_ns += cost;
+	return false;
+}
+
+static int check_quota(const struct request *r, uint32_t *ret_detail)
+{
+	const struct tenant *t = r->tenant;
+
+	if (t->quota.max_in_flight && t->in_flight >= t->quota.max_in_flight)
+		return refuse(ret_detail, WSHM_QUOTA_REQUESTS, t->quota.max_in_flight);
+	if (t->quota.max_queued_tokens &&
+	    (uint64_t)t->queued_tokens + r->n_prompt > t->quota.max_queued_tokens)
+		return refuse(ret_detail, WSHM_QUOTA_TOKENS, t->quota.max_queued_tokens);
+	return 0;
+}
+
+/* A splitmix64 sequence from a random start: seeds need to differ, not to be secret. */
+static uint64_t next_seed(struct engine *e)
+{
+	uint64_t z = e->seed_state += UINT64_C(0x9E3779B97F4A7C15);
+
+	z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+	return z ^ (z >> 31);
+}
+
+/* Tokens delivered by an earlier daemon count as published, once their log-probabilities are. */
+static void take_resumed(struct engine *e, struct request *r)
+{
+	const uint32_t *from = r->resume;
+
+	for (uint32_t i = 0; i < r->desc.n_resume; i++) {
+		struct sample *a = &r->samples[i];
+		uint32_t n = r->desc.resume[i].tokens;
+
+		if (!n)
+			continue;
+		memcpy(request_out(a), from, n * sizeof(*from));
+		from += n;
+		a->n_out = n;
+		a->n_ready = r->lay.logprob_bytes ? 0 : n;
+		a->finish = stop_check(&r->desc, e->eos, e->n_eos, request_out(a), n);
+		if (a->finish && a->n_ready == n) {
+			a->done = true;
+			r->n_live--;
+		}
+	}
+	free(r->resume);
+	r->resume = NULL;
+}
+
+/* Give the request its slab: true if it is now in the scheduler's hands (or over already). */
+static bool admit_place(struct engine *e, struct request *r)
+{
+	struct session *s = r->session;
+
+	if (slab_get(&s->slabs, r->lay.bytes, &r->slab_off))
+		return false;
+	s->pending = NULL;
+	take_resumed(e, r);
+	publish_admitted(r);
+	wshm_engine_accept(&s->shm);
+	session_slot_use(s, r->slot, r->generation, r);
+	s->slots[r->slot].has_slab = true;
+	s->slots[r->slot].slab_off = r->slab_off;
+	e->count.requests++;
+	r->tenant->requests++;
+	if (!r->n_live)
+		request_end(e, r, WSHM_OK, 0);
+	else
+		request_start(e, r);
+	return true;
+}
+
+static void admit_refuse(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
+			 enum wshm_status status, uint32_t detail)
+{
+	struct tenant *t = tenant_get(e, s->tenant);
+
+	e->count.refused++;
+	t->refused++;
+	publish_refusal(e, s, slot, generation, status, detail);
+	session_slot_use(s, slot, generation, NULL);
+}
+
+/* The pending request: does it still want to run, is there room now? True when it is gone. */
+static bool admit_pending(struct engine *e, struct session *s, uint64_t now)
+{
+	struct request *r = s->pending;
+	uint32_t slot = r->slot, generation = r->generation;
+	enum wshm_status status = WSHM_OK;
+
+	if (wshm_engine_cancelled(&s->shm, slot, generation) ||
+	    wshm_engine_released(&s->shm, slot, generation))
+		status = WSHM_CANCELLED;
+	else if (now >= r->deadline_ns)
+		status = WSHM_DEADLINE;
+	else if (e->draining)
+		status = WSHM_SHUTDOWN;
+	if (status) {
+		request_drop(e, r);
+		admit_refuse(e, s, slot, generation, status, 0);
+		return true;
+	}
+	if (s->pending_seen == s->slabs_freed)
+		return false;
+	s->pending_seen = s->slabs_freed;
+	return admit_place(e, r);
+}
+
+/* One entry of the ring; false: the session is over. */
+static bool admit_entry(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
+			uint64_t now, uint32_t *tokens)
+{
+	struct tenant *t = tenant_get(e, s->tenant);
+	struct request *r = NULL;
+	uint32_t detail = 0;
+	int rc = 0;
+
+	if (s->slots[slot].used) /* the client reuses it, so it has given it back */
+		session_slot_release(e, s, slot);
+	if (e->draining)
+		rc = WSHM_SHUTDOWN;
+	else if (rate_exceeded(t, now))
+		rc = refuse(&detail, WSHM_QUOTA_RATE, t->quota.max_rate);
+	if (!rc)
+		rc = admit_fetch(e, s, slot, generation, &r, &detail);
+	if (!rc)
+		rc = check_quota(r, &detail);
+	if (!rc && r->lay.bytes > s->slabs.bytes)
+		rc = refuse(&detail, WSHM_TOO_BIG, (uint32_t)((r->lay.bytes + 1023) / 1024));
+	if (rc) {
+		request_free(r);
+		if (rc == WSHM_PROTOCOL) {
+			session_offence(e, s, "request record");
+			return false;
+		}
+		if (rc == -ENOMEM)
+			rc = WSHM_TOO_BIG;
+		admit_refuse(e, s, slot, generation, (enum wshm_status)rc, detail);
+		return true;
+	}
+	*tokens += r->n_prompt;
+	r->arrival_ns = now;
+	if (r->desc.timeout_ms)
+		r->deadline_ns = now + r->desc.timeout_ms * UINT64_C(1000000);
+	r->seed = r->desc.has_seed ? r->desc.seed : next_seed(e);
+	request_link(e, r);
+	if (!admit_place(e, r)) {
+		s->pending = r;
+		s->pending_seen = s->slabs_freed;
+	}
+	return true;
+}
+
+bool admit_poll(struct engine *e, struct session *s, uint64_t now)
+{
+	uint32_t slot, generation, tokens = 0;
+	bool any = false;
+	int rc;
+
+	if (s->pending && !admit_pending(e, s, now))
+		return false;
+	for (uint32_t i = 0; i < ROUND_ENTRIES && tokens < ROUND_TOKENS && !s->pending; i++) {
+		rc = wshm_engine_peek(&s->shm, &slot, &generation);
+		if (rc < 0) {
+			session_offence(e, s, "submission ring");
+			return true;
+		}
+		if (!rc)
+			break;
+		any = true;
+		if (!admit_entry(e, s, slot, generation, now, &tokens))
+			break;
+	}
+	return any;
+}

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.h - what the files of weft-engine share.
+ *
+ *   main.c      options, start         core.c       the core thread's loop, waking and sleeping
+ *   link.c      control thread: weftd  session.c    sessions, slots, polling of rings and flags
+ *   mail.c      between the two        admit.c      descriptor to request: fetch, check, quotas
+ *   bell.c      bell helper thread     recover.c    requests of an engine that was killed
+ *   status.c    what weftd may ask     request.c    a request's life; the one release path
+ *   blocks.c, sched.c, slab.c, stop.c  step.c       plan to batch, forward pass, results
+ *     plain data, no model             sampling.c   rows of the sampler
+ *                                      publish.c    results into rx
+ *
+ * Threads: the core thread owns everything in struct engine but what is said to be otherwise; the
+ * control thread owns the link and all descriptors. They talk through two mailboxes, never through
+ * shared fields.
+ */
+#ifndef WEFT_ENGINE_ENGINE_H
+#define WEFT_ENGINE_ENGINE_H
+
+#include "daemon/common/err.h"
+#include "daemon/common/log.h"
+#include "daemon/engine/blocks.h"
+#include "daemon/engine/mail.h"
+#include "daemon/engine/model/model.h"
+#include "daemon/engine/sched.h"
+#include "daemon/engine/slab.h"
+#include "daemon/engine/stop.h"
+#include "kernels/backend.h"
+#include "shm/wshm.h"
+#include "shm/wshm_control.h"
+
+#define NO_DEADLINE UINT64_MAX
+
+struct engine;
+struct session;
+struct request;
+struct bell;
+
+/* Who pays. Quotas come from weftd; the fair share is the scheduler's. */
+struct tenant {
+	bool known;
+	char name[WCTL_NAME_BYTES];
+	struct wlink_quota quota;
+	uint32_t in_flight;	/* requests fetched and not ended */
+	uint32_t queued_tokens; /* of prompts that have not started */
+	uint64_t rate_ns;	/* when the descriptor bucket was empty, on the engine's clock */
+	uint64_t requests, refused, tokens_in, tokens_out;
+};
+
+/* --- a request -----------------------------------------------------------------------------------*/
+
+/* One of its n answers: a sequence of the scheduler's. */
+struct sample {
+	struct sched_seq seq; /* the first field: see sample_of() */
+	struct request *req;
+	uint32_t index;
+	uint32_t n_out;	  /* tokens known, in the slab */
+	uint32_t n_ready; /* of them with log-probabilities, so that the count may say so */
+	bool done;
+	enum wshm_finish finish;
+	struct wk_count *counts; /* owned; NULL until penalties need them; ascending by token */
+	uint32_t n_counts, cap_counts;
+};
+
+struct request {
+	struct request *prev, *next; /* engine.requests */
+	struct session *session;     /* borrowed; outlives its requests */
+	struct tenant *tenant;	     /* borrowed */
+	uint32_t slot, generation;
+	struct wshm_desc desc;
+	uint32_t desc_bytes;
+	uint64_t digest[2];
+	uint32_t *prompt; /* owned */
+	uint32_t n_prompt;
+	uint32_t *resume; /* owned; tokens delivered by an earlier daemon, all samples in a row */
+	uint64_t order;	  /* age: the order of the first sample */
+	uint64_t seed;
+	uint64_t arrival_ns, deadline_ns; /* NO_DEADLINE: none */
+	uint64_t forward_ns;		  /* up to the first token */
+	struct wshm_slab_layout lay;
+	uint64_t slab_off;
+	struct wk_bias *bias;		   /* owned; the client's, then what min_tokens forbids */
+	uint32_t n_bias, n_bias_forbidden; /* the second number counts both */
+	struct sample *samples;		   /* owned; [desc.n] */
+	uint32_t n_live;		   /* samples not done */
+	uint32_t prompt_ready;		   /* prompt log-probabilities written */
+	bool started, first_done;	   /* scheduled once; first token published */
+	bool queued_charged;		   /* tenant.queued_tokens holds n_prompt */
+	bool suspect;			   /* see recover.c */
+	bool crash_test;
+	bool touched;		     /* in step.touched */
+	bool progressed;	     /* got a token in this step */
+	uint32_t restarts;	     /* as in the slot, without the mark */
+	enum wshm_status end_status; /* set within a step, acted on at its end */
+};
+
+/* --- a session -----------------------------------------------------------------------------------*/
+
+struct slot_use {
+	bool used; /* admitted and not yet released */
+	bool has_slab;
+	uint32_t generation;
+	uint64_t slab_off;
+	struct request *req; /* NULL once ended */
+	uint32_t at;	     /* index in session.used */
+};
+
+struct session {
+	struct session *prev, *next; /* engine.sessions */
+	uint64_t id;
+	uint32_t tenant;
+	struct wshm_engine shm;
+	int wake_fd;	/* borrowed from the control thread until DETACHED; never read */
+	uint32_t bell;	/* index in the bell helper, or BELL_NONE */
+	bool over;	/* broke the protocol; waits to be detached */
+	uint32_t wakes; /* by its descriptor, within the window below */
+	uint64_t wake_window_ns;
+	uint64_t muted_until_ns; /* 0: its descriptor is watched; see core.c */
+	struct slab_arena slabs;
+	struct slot_use *slots; /* owned; [slots] */
+	uint32_t *used;		/* owned; numbers of the used slots */
+	uint32_t n_used, cursor;
+	struct request *pending;	    /* the ring's first entry, which waits for room in rx */
+	uint64_t slabs_freed, pending_seen; /* has room been made since the last try? */
+};
+
+/* --- a step --------------------------------------------------------------------------------------*/
+
+struct given_row {
+	struct sample *sample;
+	uint32_t row, token, index;
+	bool of_prompt;
+};
+
+#define STEP_MAX_DRAWS (SCHED_MAX_SEQS * WSHM_MAX_SAMPLES)
+
+struct step {
+	struct sched_plan plan;
+	uint32_t tokens[WK_MAX_ROWS];
+	struct wk_seq seqs[SCHED_MAX_SEQS];
+	uint32_t out_rows[SCHED_MAX_SEQS];
+	uint32_t n_out;
+	uint32_t *table; /* owned */
+	uint32_t n_table, cap_table;
+	uint32_t *fresh; /* owned; blocks to be zeroed */
+	uint32_t n_fresh, cap_fresh;
+	struct sample *drawn_for[STEP_MAX_DRAWS];
+	struct wk_sample draws[STEP_MAX_DRAWS];
+	struct wk_sampled drawn[STEP_MAX_DRAWS];
+	uint32_t n_draws;
+	struct given_row given[WK_MAX_ROWS];
+	uint32_t n_given;
+	struct request *touched[SCHED_MAX_SEQS];
+	uint32_t n_touched;
+};
+
+/* --- the engine ----------------------------------------------------------------------------------*/
+
+struct engine_options {
+	const char *name, *model_dir, *backend;
+	uint32_t threads;
+	uint64_t kv_bytes; /* 0: computed */
+	uint32_t max_batch_tokens, max_seqs, prefill_chunk;
+	bool poll_always;
+	uint32_t crash_token; /* WK_NO_TOKEN: none; see step.c */
+};
+
+struct engine_counters {
+	uint64_t steps, rows, tokens_in, tokens_out, requests, refused, recovered, faults, offences;
+	uint64_t start_ns, step_ns;
+};
+
+struct engine {
+	/* fixed before the core thread starts */
+	struct engine_options opt;
+	const struct wk_ops *ops;
+	struct wk_backend *be;	 /* owned by the core thread once it runs */
+	struct model *model;	 /* likewise */
+	struct wk_buf *pool_buf; /* likewise */
+	const struct model_config *config;
+	struct wk_info info;
+	uint64_t weight_bytes, block_bytes;
+	uint64_t instance_id;
+	uint32_t eos[MODEL_MAX_EOS], n_eos; /* those inside the vocabulary */
+	struct wlink_heartbeat *heartbeat;  /* mapped; the core thread writes */
+	struct mailbox to_core, to_control; /* the two threads' only meeting points */
+	struct bell *bell;		    /* has its own lock */
+
+	/* the core thread's */
+	struct block_pool blocks;
+	struct sched sched;
+	struct tenant **tenants; /* owned; by index, NULL: unknown */
+	uint32_t n_tenants;
+	struct session *sessions;
+	struct request *requests; /* fetched and not ended */
+	uint32_t n_requests, n_suspects;
+	uint64_t next_order;
+	uint64_t next_deadline_ns; /* of any request, or NO_DEADLINE; may be too early */
+	uint64_t seed_state;
+	struct step step;
+	double ns_per_flop; /* the slowest seen lately; 0: nothing measured */
+	bool announced_busy, draining, drained, stop;
+	uint64_t last_work_ns, last_gap_ns;
+	uint32_t n_muted;
+	uint64_t drain_deadline_ns;
+	int epoll_fd;
+	struct engine_counters count;
+	struct log_limit log_session;
+};
+
+uint64_t now_ns(void); /* CLOCK_MONOTONIC */
+
+static inline struct sample *sample_of(struct sched_seq *q)
+{
+	return (struct sample *)q;
+}
+
+/* core.c */
+int core_init(struct engine *e); /* 0 or -errno; before the thread starts */
+void *core_main(void *engine);
+
+/* session.c */
+struct tenant *tenant_get(struct engine *e, uint32_t index); /* NULL: unknown */
+int tenant_set(struct engine *e, const struct wlink_tenant *msg);
+void session_attach(struct engine *e, struct session *s, bool resume);
+void session_detach(struct engine *e, struct session *s);
+struct session *session_find(struct engine *e, uint64_t id);
+/* Look at ring and flags, with bounded work; all: at every flag. True if something was found. */
+bool session_poll(struct engine *e, struct session *s, uint64_t now, bool all);
+/* The session broke the protocol: everything of it ends, weftd is told. */
+void session_offence(struct engine *e, struct session *s, const char *what);
+void session_slot_use(struct session *s, uint32_t slot, uint32_t generation, struct request *req);
+/* The client gave the slot back, or is gone: request, slab and slot are free. */
+void session_slot_release(struct engine *e, struct session *s, uint32_t slot);
+void session_ring_bell(struct engine *e, struct session *s);
+
+/* admit.c */
+/* Take submissions from the ring. True if there were any. */
+bool admit_poll(struct engine *e, struct session *s, uint64_t now);
+/*
+ * Fetch and check everything about a request that needs neither quota nor room: 0 and *ret; or a
+ * status above 0 with *ret_detail; or -ENOMEM.
+ */
+int admit_fetch(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
+		struct request **ret, uint32_t *ret_detail);
+
+/* recover.c */
+#define RESTARTS_ALONE 0x80000000u /* in slot.restarts: in a pass alone */
+/* Take over the requests of an earlier engine. False: the session has been ended. */
+bool recover_session(struct engine *e, struct session *s);
+/* Choose who computes alone next, if there are suspects. */
+void recover_quarantine(struct engine *e);
+void recover_cleared(struct engine *e, struct request *r);
+
+/* request.c */
+struct request *request_new(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
+			    const struct wshm_desc *desc);
+void request_free(struct request *r); /* not linked; half-built and NULL allowed */
+int request_prepare(struct engine *e, struct request *r); /* bias; 0 or -ENOMEM */
+/* Charge the tenant, enter engine.requests. */
+void request_link(struct engine *e, struct request *r);
+/* Hand the unfinished samples to the scheduler. */
+void request_start(struct engine *e, struct request *r);
+/* A sample has its last token. */
+void request_sample_done(struct engine *e, struct sample *a, enum wshm_finish finish);
+/* The one way out: leave the scheduler, uncharge, and (unless the slot itself goes) publish. */
+void request_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail);
+void request_drop(struct engine *e, struct request *r);
+uint32_t request_token(const struct sample *a, uint32_t position);
+uint32_t *request_out(const struct sample *a); /* its tokens, in the slab */
+/* The scheduler's questions: sharing the prompt among samples. */
+uint32_t request_probe(void *engine, struct sched_seq *q);
+void request_adopt(void *engine, struct sched_seq *q);
+
+/* sampling.c: 0 or -ENOMEM */
+int sampling_row(struct engine *e, struct sample *a, uint32_t logits_row, struct wk_sample *ret);
+void sampling_given(uint32_t logits_row, uint32_t token, uint32_t n_logprobs,
+		    struct wk_sample *ret);
+void sampling_append(struct sample *a, uint32_t token); /* keep the counts */
+
+/* publish.c: results and states into rx */
+void publish_admitted(struct request *r);
+void publish_started(struct request *r, uint64_t now);
+void publish_token(struct sample *a, const struct wk_sampled *drawn);
+void publish_logprobs(struct sample *a, uint32_t index, const struct wk_sampled *drawn);
+void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn);
+void publish_counts(struct engine *e, struct request *r, uint64_t now);
+void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail);
+void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
+		     enum wshm_status status, uint32_t detail);
+void publish_free(struct session *s, uint32_t slot);
+void publish_restarts(struct request *r, uint32_t restarts);
+
+/* step.c */
+/* One pass, if anything can compute. False: nothing could. */
+bool step_run(struct engine *e);
+int step_init(struct engine *e);
+void step_fini(struct engine *e);
+
+/* bell.c */
+#define BELL_NONE UINT32_MAX
+int bell_open(struct bell **ret);
+void bell_close(struct bell *b);
+/* Watch over a socket (owned until bell_remove). Index, or -ENOMEM. */
+int bell_add(struct bell *b, int fd);
+void bell_remove(struct bell *b, uint32_t index); /* closes it */
+void bell_ring(struct bell *b, uint32_t index);	  /* from the core thread; at most one futex call */
+
+/* link.c: the control thread */
+int link_fail(const char *text); /* tell weftd that nothing came of it; returns 1 for exit() */
+void link_progress(void *engine, uint64_t done, uint64_t total);
+void link_ready(struct engine *e);
+int link_main(struct engine *e); /* until weftd hangs up; the exit status */
+/* Anything that the core thread tells weftd. */
+void core_tell(struct engine *e, enum mail_type type, uint64_t session_id);
+
+/* status.c */
+struct status_report;
+struct status_report *status_collect(struct engine *e); /* core thread; heap; NULL: no memory */
+/* JSON text, heap; frees the report. */
+char *status_text(struct engine *e, struct status_report *r);
+
+#endif

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * link.c - the control thread: weftd's messages to the core thread and back.
+ *
+ * It owns the link and every descriptor that arrives on it: opens and maps the regions of a
+ * session before the core thread sees it, unmaps and closes them after the core thread has let
+ * go, so neither costs the core thread a system call. It sleeps in poll() all the time. When weftd
+ * is gone the process ends at once: what matters lies in the regions, and they are weftd's.
+ */
+#include "daemon/engine/engine.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SEND_PATIENCE_MS     5000
+#define PROGRESS_INTERVAL_NS UINT64_C(100000000)
+
+union any_message {
+	struct wctl_head head;
+	struct wlink_attach attach;
+	struct wlink_session session;
+	struct wlink_drain drain;
+	struct wlink_tenant tenant;
+};
+
+/* weftd reads the link whenever it can; one that does not for seconds is as good as gone. */
+static void tell(const void *msg, uint32_t bytes)
+{
+	struct pollfd p = {.fd = WLINK_FD_SOCKET, .events = POLLOUT};
+	int rc;
+
+	while ((rc = wctl_send(WLINK_FD_SOCKET, msg, bytes, NULL, 0)) == -EAGAIN)
+		if (poll(&p, 1, SEND_PATIENCE_MS) == 0)
+			break;
+	if (rc) {
+		log_line(LOG_LEVEL_ERROR, "event=link-lost errno=%d", -rc);
+		_exit(1);
+	}
+}
+
+static void tell_head(enum wctl_type type)
+{
+	struct wctl_head head;
+
+	wctl_head_init(&head, type, sizeof(head), 0);
+	tell(&head, sizeof(head));
+}
+
+static void tell_session(enum wctl_type type, uint64_t id)
+{
+	struct wlink_session msg = {.session_id = id};
+
+	wctl_head_init(&msg.head, type, sizeof(msg), 0);
+	tell(&msg, sizeof(msg));
+}
+
+static void tell_offence(uint64_t id, uint32_t status, const char *text)
+{
+	struct wlink_offence msg = {.session_id = id, .status = status};
+
+	wctl_head_init(&msg.head, WLINK_OFFENCE, sizeof(msg), 0);
+	snprintf(msg.text, sizeof(msg.text), "%s", text);
+	tell(&msg, sizeof(msg));
+}
+
+int link_fail(const char *text)
+{
+	struct wctl_text msg = {.text = ""};
+
+	log_line(LOG_LEVEL_ERROR, "event=start-failed why=\"%s\"", text);
+	wctl_head_init(&msg.head, WLINK_FAILED, sizeof(msg), -EINVAL);
+	snprintf(msg.text, sizeof(msg.text), "%s", text);
+	tell(&msg, sizeof(msg));
+	return 1;
+}
+
+void link_progress(void *engine, uint64_t done, uint64_t total)
+{
+	static uint64_t last; /* one loader per process */
+	struct wlink_progress msg = {.done_bytes = done, .total_bytes = total};
+	struct pollfd p = {.fd = WLINK_FD_SOCKET};
+	uint64_t now = now_ns();
+
+	(void)engine;
+	if (now - last < PROGRESS_INTERVAL_NS && done < total)
+		return;
+	last = now;
+	if (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)))
+		_exit(0);
+	wctl_head_init(&msg.head, WLINK_PROGRESS, sizeof(msg), 0);
+	tell(&msg, sizeof(msg));
+}
+
+void link_ready(struct engine *e)
+{
+	struct wlink_ready msg = {.instance_id = e->instance_id};
+
+	wctl_head_init(&msg.head, WLINK_READY, sizeof(msg), 0);
+	snprintf(msg.model.name, sizeof(msg.model.name), "%s", e->opt.name);
+	snprintf(msg.model.type, sizeof(msg.model.type), "%s", e->config->model_type);
+	msg.model.vocab = e->config->vocab;
+	msg.model.max_positions = e->config->max_positions;
+	msg.model.n_eos = e->n_eos < WCTL_MAX_EOS ? e->n_eos : WCTL_MAX_EOS;
+	memcpy(msg.model.eos, e->eos, msg.model.n_eos * sizeof(e->eos[0]));
+	msg.model.bos = e->config->bos;
+	msg.model.weight_bytes = e->weight_bytes;
+	msg.model.ready = 1;
+	tell(&msg, sizeof(msg));
+}
+
+/* --- from weftd ----------------------------------------------------------------------------------*/
+
+static void session_free(struct engine *e, struct session *s)
+{
+	if (!s)
+		return;
+	wshm_engine_close(&s->shm);
+	if (s->bell != BELL_NONE)
+		bell_remove(e->bell, s->bell);
+	if (s->wake_fd >= 0)
+		close(s->wake_fd);
+	slab_fini(&s->slabs);
+	free(s->slots);
+	free(s->used);
+	free(s);
+}
+
+static int session_open(struct engine *e, const struct wlink_attach *msg, int *fds,
+			struct session **ret)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	struct wshm_layout layout;
+	int rc;
+
+	if (!s)
+		return -ENOMEM;
+	s->wake_fd = -1;
+	s->bell = BELL_NONE;
+	s->id = msg->session_id;
+	s->tenant = msg->tenant;
+	rc = wshm_layout_init(&layout, &msg->params);
+	if (!rc)
+		rc = wshm_engine_open(&s->shm, &layout, fds[0], fds[1], msg->resume != 0);
+	if (!rc)
+		rc = slab_init(&s->slabs, msg->params.rx_arena_bytes, msg->params.slots);
+	if (rc)
+		goto fail;
+	rc = -ENOMEM;
+	s->slots = calloc(msg->params.slots, sizeof(*s->slots));
+	s->used = calloc(msg->params.slots, sizeof(*s->used));
+	if (!s->slots || !s->used)
+		goto fail;
+	rc = bell_add(e->bell, fds[3]);
+	if (rc < 0)
+		goto fail;
+	s->bell = (uint32_t)rc;
+	fds[3] = -1;
+	s->wake_fd = fds[2];
+	fds[2] = -1;
+	*ret = s;
+	return 0;
+fail:
+	session_free(e, s);
+	return rc;
+}
+
+static void post(struct engine *e, enum mail_type type, uint64_t session_id, uint64_t value,
+		 void *object, bool flag)
+{
+	struct mail *mail = mail_new(type);
+
+	if (!mail) {
+		log_line(LOG_LEVEL_ERROR, "event=fatal what=memory");
+		_exit(1);
+	}
+	mail->session_id = session_id;
+	mail->value = value;
+	mail->object = object;
+	mail->flag = flag;
+	mail_send(&e->to_core, mail);
+}
+
+static void on_attach(struct engine *e, const struct wlink_attach *msg, int *fds, uint32_t n_fds)
+{
+	struct session *s = NULL;
+	int rc = n_fds == 4 ? session_open(e, msg, fds, &s) : -EPROTO;
+
+	if (rc) {
+		log_line(LOG_LEVEL_ERROR, "event=attach-failed session=%llu errno=%d",
+			 (unsigned long long)msg->session_id, -rc);
+		tell_offence(msg->session_id, WSHM_PROTOCOL, "regions cannot be attached");
+		return;
+	}
+	post(e, MAIL_ATTACH, msg->session_id, 0, s, msg->resume != 0);
+}
+
+static void on_tenant(struct engine *e, const struct wlink_tenant *msg)
+{
+	struct wlink_tenant *copy = malloc(sizeof(*copy));
+
+	if (!copy)
+		_exit(1);
+	*copy = *msg;
+	copy->name[sizeof(copy->name) - 1] = '\0';
+	post(e, MAIL_TENANT, 0, 0, copy, false);
+}
+
+/* The exact size of a message from weftd, 0: there is no such message. */
+static uint32_t size_of(uint16_t type)
+{
+	switch (type) {
+	case WLINK_ATTACH:
+		return sizeof(struct wlink_attach);
+	case WLINK_DETACH:
+		return sizeof(struct wlink_session);
+	case WLINK_DRAIN:
+		return sizeof(struct wlink_drain);
+	case WLINK_TENANT:
+		return sizeof(struct wlink_tenant);
+	case WLINK_NUDGE:
+	case WLINK_STATUS:
+		return sizeof(struct wctl_head);
+	default:
+		return 0;
+	}
+}
+
+static void dispatch(struct engine *e, const union any_message *m, int *fds, uint32_t n_fds)
+{
+	switch (m->head.type) {
+	case WLINK_ATTACH:
+		on_attach(e, &m->attach, fds, n_fds);
+		break;
+	case WLINK_DETACH:
+		post(e, MAIL_DETACH, m->session.session_id, 0, NULL, false);
+		break;
+	case WLINK_TENANT:
+		on_tenant(e, &m->tenant);
+		break;
+	case WLINK_DRAIN:
+		post(e, MAIL_DRAIN, 0, m->drain.deadline_ns, NULL, false);
+		break;
+	case WLINK_NUDGE:
+		post(e, MAIL_NUDGE, 0, 0, NULL, false);
+		break;
+	case WLINK_STATUS:
+		post(e, MAIL_STATUS, 0, 0, NULL, false);
+		break;
+	}
+}
+
+/* One message. False: weftd is gone. */
+static bool receive(struct engine *e)
+{
+	union any_message m;
+	int fds[WCTL_MAX_FDS];
+	uint32_t n_fds = WCTL_MAX_FDS;
+	int rc = wctl_recv(WLINK_FD_SOCKET, &m, sizeof(m), fds, &n_fds);
+
+	if (rc == -EAGAIN || rc == -EINTR)
+		return true;
+	if (rc <= 0)
+		return false;
+	if ((uint32_t)rc == size_of(m.head.type))
+		dispatch(e, &m, fds, n_fds);
+	else
+		log_line(LOG_LEVEL_ERROR, "event=bad-message type=%u bytes=%d", m.head.type, rc);
+	for (uint32_t i = 0; i < n_fds; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return true;
+}
+
+/* --- from the core thread ------------------------------------------------------------------------*/
+
+static void tell_status(struct engine *e, struct status_report *report)
+{
+	struct wlink_status *msg = calloc(1, sizeof(*msg));
+	char *text = status_text(e, report);
+	uint32_t bytes;
+
+	if (msg) {
+		snprintf(msg->text, sizeof(msg->text), "%s", text ? text : "{}");
+		msg->text_bytes = (uint32_t)strlen(msg->text);
+		bytes = (uint32_t)offsetof(struct wlink_status, text) + msg->text_bytes;
+		wctl_head_init(&msg->head, WLINK_STATUS_TEXT, bytes, 0);
+		tell(msg, bytes);
+	}
+	free(text);
+	free(msg);
+}
+
+/* False: the core thread has ended. */
+static bool forward_mail(struct engine *e, struct mail *mail)
+{
+	bool go_on = true;
+
+	switch (mail->type) {
+	case MAIL_DETACHED:
+		session_free(e, mail->object);
+		tell_session(WLINK_DETACHED, mail->session_id);
+		break;
+	case MAIL_OFFENCE:
+		tell_offence(mail->session_id, (uint32_t)mail->value, mail->text);
+		break;
+	case MAIL_BUSY:
+		tell_head(WLINK_BUSY);
+		break;
+	case MAIL_IDLE:
+		tell_head(WLINK_IDLE);
+		break;
+	case MAIL_NUDGED:
+		tell_head(WLINK_NUDGED);
+		break;
+	case MAIL_DRAINED:
+		tell_head(WLINK_DRAINED);
+		break;
+	case MAIL_REPORT:
+		tell_status(e, mail->object);
+		break;
+	case MAIL_STOPPED:
+		go_on = false;
+		break;
+	default:
+		break;
+	}
+	free(mail);
+	return go_on;
+}
+
+int link_main(struct engine *e)
+{
+	struct pollfd p[2] = {
+		{.fd = WLINK_FD_SOCKET, .events = POLLIN},
+		{.fd = e->to_control.event_fd, .events = POLLIN},
+	};
+	struct mail *mail;
+
+	for (;;) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return 1;
+		if (p[1].revents) {
+			mail_quiet(&e->to_control);
+			while ((mail = mail_take(&e->to_control)))
+				if (!forward_mail(e, mail))
+					return 1;
+		}
+		if (p[0].revents && !receive(e)) {
+			log_line(LOG_LEVEL_INFO, "event=stopped why=\"weftd hung up\"");
+			return 0;
+		}
+	}
+}

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - weft-engine: serves one model. Started by weftd, which leaves it a socket as descriptor 3
+ * and the heartbeat page as descriptor 4.
+ *
+ *   weft-engine --name NAME --model DIR [--backend cpu|ref] [--threads N] [--kv-bytes N]
+ *               [--max-batch-tokens N] [--max-seqs N] [--prefill-chunk N] [--poll always|adaptive]
+ *
+ * The main thread loads the model and then is the control thread (link.c); the core thread (core.c)
+ * computes. The process ends when weftd hangs up.
+ */
+#include "daemon/engine/engine.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define DEFAULT_KV_SEQS 4 /* sequences of full length that the default pool holds */
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: weft-engine --name NAME --model DIR [--backend cpu|ref] "
+			"[--threads N] [--kv-bytes N]\n                   [--max-batch-tokens N] "
+			"[--max-seqs N] [--prefill-chunk N] [--poll always|adaptive]\n"
+			"weft-engine is started by weftd\n");
+	return 2;
+}
+
+static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
+{
+	char *end;
+	unsigned long long v;
+
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	if (errno || end == text || *end || *text == '-' || v < min || v > max)
+		return false;
+	*ret = v;
+	return true;
+}
+
+static bool number32(const char *text, uint32_t min, uint32_t max, uint32_t *ret)
+{
+	uint64_t v;
+
+	if (!number(text, min, max, &v))
+		return false;
+	*ret = (uint32_t)v;
+	return true;
+}
+
+static bool option(struct engine_options *o, int c, const char *arg)
+{
+	switch (c) {
+	case 'n':
+		o->name = arg;
+		return arg[0] && strlen(arg) < WCTL_NAME_BYTES;
+	case 'm':
+		o->model_dir = arg;
+		return true;
+	case 'b':
+		o->backend = arg;
+		return wk_ops_by_name(arg) != NULL;
+	case 't':
+		return number32(arg, 0, 4096, &o->threads);
+	case 'k':
+		return number(arg, 0, UINT64_MAX, &o->kv_bytes);
+	case 'B':
+		return number32(arg, 1, WK_MAX_ROWS, &o->max_batch_tokens);
+	case 's':
+		return number32(arg, 1, SCHED_MAX_SEQS, &o->max_seqs);
+	case 'c':
+		return number32(arg, 0, WK_MAX_ROWS, &o->prefill_chunk);
+	case 'p':
+		o->poll_always = !strcmp(arg, "always");
+		return o->poll_always || !strcmp(arg, "adaptive");
+	}
+	return false;
+}
+
+static bool options(struct engine_options *o, int argc, char **argv)
+{
+	static const struct option table[] = {
+		{"name", required_argument, NULL, 'n'},
+		{"model", required_argument, NULL, 'm'},
+		{"backend", required_argument, NULL, 'b'},
+		{"threads", required_argument, NULL, 't'},
+		{"kv-bytes", required_argument, NULL, 'k'},
+		{"max-batch-tokens", required_argument, NULL, 'B'},
+		{"max-seqs", required_argument, NULL, 's'},
+		{"prefill-chunk", required_argument, NULL, 'c'},
+		{"poll", required_argument, NULL, 'p'},
+		{NULL, 0, NULL, 0},
+	};
+	const char *crash = getenv("WEFT_TEST_CRASH_TOKEN");
+	int c;
+
+	*o = (struct engine_options){
+		.backend = "cpu",
+		.max_batch_tokens = WK_MAX_ROWS,
+		.max_seqs = SCHED_MAX_SEQS,
+		.crash_token = WK_NO_TOKEN,
+	};
+	while ((c = getopt_long(argc, argv, "", table, NULL)) != -1)
+		if (!option(o, c, optarg))
+			return false;
+	if (crash && !number32(crash, 0, WK_NO_TOKEN - 1, &o->crash_token))
+		return false;
+	return o->name && o->model_dir && optind == argc;
+}
+
+/* --- start ---------------------------------------------------------------------------------------*/
+
+static uint64_t available_bytes(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long long kib = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib * 1024;
+}
+
+/* Blocks of the pool: as asked, or for a few sequences of full length within a quarter of what the
+ * machine has left. */
+static uint64_t pool_blocks(const struct engine *e)
+{
+	uint64_t bytes = e->opt.kv_bytes, quarter = available_bytes() / 4, n;
+
+	if (!bytes) {
+		bytes = e->block_bytes * blocks_for(e->config->max_positions) * DEFAULT_KV_SEQS;
+		if (quarter && bytes > quarter)
+			bytes = quarter;
+	}
+	n = bytes / e->block_bytes;
+	if (n > INT32_MAX)
+		n = INT32_MAX;
+	return n;
+}
+
+static int device_open(struct engine *e, struct weft_err *err)
+{
+	struct wk_open_options opt = {
+		.n_threads = e->opt.threads,
+		.poll_always = e->opt.poll_always,
+	};
+	int rc;
+
+	e->ops = wk_ops_by_name(e->opt.backend);
+	rc = e->ops->open(&opt, &e->be);
+	if (rc)
+		return err_set(err, rc, "opening backend %s: %s", e->opt.backend, strerror(-rc));
+	e->ops->info(e->be, &e->info);
+	return 0;
+}
+
+static int load(struct engine *e, struct weft_err *err)
+{
+	struct model_open_options opt = {
+		.dir = e->opt.model_dir,
+		.progress = link_progress,
+		.progress_arg = e,
+	};
+	uint64_t blocks;
+	int rc = model_open(e->ops, e->be, &opt, &e->model, err);
+
+	if (rc)
+		return rc;
+	e->config = model_config_of(e->model);
+	e->weight_bytes = model_weight_bytes(e->model);
+	e->block_bytes = model_block_bytes(e->model);
+	for (uint32_t i = 0; i < e->config->n_eos; i++)
+		if (e->config->eos[i] < e->config->vocab)
+			e->eos[e->n_eos++] = e->config->eos[i];
+	blocks = pool_blocks(e);
+	if (!blocks)
+		return err_set(
+			err, -EINVAL,
+			"the KV pool of %llu bytes holds no block of %llu bytes: raise kv-bytes",
+			(unsigned long long)e->opt.kv_bytes, (unsigned long long)e->block_bytes);
+	rc = model_pool_new(e->model, (uint32_t)blocks, &e->pool_buf, err);
+	if (rc)
+		return rc;
+	if (block_pool_init(&e->blocks, (uint32_t)blocks))
+		return err_set(err, -ENOMEM, "making the block pool: out of memory");
+	return 0;
+}
+
+static int inherited(struct engine *e, struct weft_err *err)
+{
+	struct stat st;
+	void *page;
+
+	if (fstat(WLINK_FD_SOCKET, &st) < 0 || !S_ISSOCK(st.st_mode) ||
+	    fstat(WLINK_FD_HEARTBEAT, &st) < 0 || st.st_size < (off_t)sizeof(*e->heartbeat))
+		return err_set(err, -EBADF,
+			       "descriptors 3 (socket) and 4 (heartbeat) must be inherited: "
+			       "weft-engine is started by weftd");
+	page = mmap(NULL, sizeof(*e->heartbeat), PROT_READ | PROT_WRITE, MAP_SHARED,
+		    WLINK_FD_HEARTBEAT, 0);
+	if (page == MAP_FAILED)
+		return err_set(err, -errno, "mapping the heartbeat page: %s", strerror(errno));
+	e->heartbeat = page;
+	return 0;
+}
+
+static int start(struct engine *e, pthread_t *core, struct weft_err *err)
+{
+	struct sched_options opt = {
+		.max_rows = e->opt.max_batch_tokens,
+		.max_seqs = e->opt.max_seqs,
+		.chunk = e->opt.prefill_chunk,
+		.probe = request_probe,
+		.adopt = request_adopt,
+		.arg = e,
+	};
+	int rc = mail_init(&e->to_core);
+
+	if (!rc)
+		rc = mail_init(&e->to_control);
+	if (!rc)
+		rc = bell_open(&e->bell);
+	if (!rc)
+		rc = core_init(e);
+	if (!rc && getrandom(&e->instance_id, sizeof(e->instance_id), 0) < 0)
+		rc = -errno;
+	if (rc)
+		return err_set(err, rc, "starting the engine: %s", strerror(-rc));
+	sched_init(&e->sched, &opt, &e->blocks);
+	rc = -pthread_create(core, NULL, core_main, e);
+	if (rc)
+		return err_set(err, rc, "starting the core thread: %s", strerror(-rc));
+	pthread_setname_np(*core, "weft-core");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct engine engine; /* large, and one per process */
+	struct engine *e = &engine;
+	struct weft_err err = {0};
+	char name[64];
+	pthread_t core;
+
+	if (!options(&e->opt, argc, argv))
+		return usage();
+	snprintf(name, sizeof(name), "weft-engine[%.40s]", e->opt.name);
+	log_set_name(name);
+	if (inherited(e, &err)) {
+		log_line(LOG_LEVEL_ERROR, "event=start-failed why=\"%s\"", err.message);
+		return 1;
+	}
+	/* weftd decides when to stop; a Ctrl-C on the terminal reaches the whole group. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (device_open(e, &err) || load(e, &err) || start(e, &core, &err))
+		return link_fail(err.message);
+	log_line(LOG_LEVEL_INFO,
+		 "event=ready type=%s backend=%s path=%s threads=%u weight_bytes=%llu blocks=%u "
+		 "block_bytes=%llu",
+		 e->config->model_type, e->info.name, e->info.path, e->info.n_threads,
+		 (unsigned long long)e->weight_bytes, e->blocks.n,
+		 (unsigned long long)e->block_bytes);
+	link_ready(e);
+	/* Not exit(): the core thread is in the middle of something. */
+	_exit(link_main(e));
+}

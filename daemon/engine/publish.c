@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * publish.c - what clients see: slots, tokens and log-probabilities in rx.
+ *
+ * The engine is the only writer. Tokens and log-probabilities are plain stores into the slab; the
+ * counts, stored with release by publish_counts() once per step, make them visible. A slot's
+ * state and its generation come last of all, so an engine that is killed between any two stores
+ * leaves behind something that recover.c understands (see wshm_slot_admit()).
+ */
+#include "daemon/engine/engine.h"
+
+#include <string.h>
+
+static struct wshm_slot *slot_of(struct request *r)
+{
+	return wshm_engine_slot(&r->session->shm, r->slot);
+}
+
+static void slot_clear(struct wshm_slot *s)
+{
+	ord_store(&s->status, WSHM_OK);
+	ord_store(&s->detail, 0);
+	wshm_slot_set_prompt_count(s, 0);
+	for (uint32_t i = 0; i < WSHM_MAX_SAMPLES; i++) {
+		wshm_slot_set_count(s, i, 0);
+		ord_store(&s->finish[i], WSHM_FINISH_NONE);
+	}
+	s->n_samples = 0;
+	s->slab_off = s->slab_bytes = s->sample_bytes = 0;
+	s->logprob_off = s->prompt_logprob_off = 0;
+	s->logprob_bytes = s->prompt_logprob_bytes = 0;
+	s->max_tokens = s->prompt_tokens = 0;
+	ord_store(&s->cached_tokens, 0);
+	s->t_arrival_ns = now_ns();
+	ord_store(&s->t_start_ns, 0);
+	ord_store(&s->t_first_ns, 0);
+	ord_store(&s->t_end_ns, 0);
+	ord_store(&s->forward_ns, 0);
+	s->seed = s->digest[0] = s->digest[1] = s->deadline_ns = 0;
+	s->activation = UINT64_MAX;
+	s->adapter_instance = 0;
+	s->desc_bytes = s->restarts = s->resumed_tokens = 0;
+}
+
+void publish_admitted(struct request *r)
+{
+	struct wshm_slot *s = slot_of(r);
+
+	slot_clear(s);
+	s->n_samples = r->desc.n;
+	s->slab_off = r->slab_off;
+	s->slab_bytes = r->lay.bytes;
+	s->sample_bytes = r->lay.sample_bytes;
+	s->logprob_off = r->lay.logprob_off;
+	s->prompt_logprob_off = r->lay.prompt_logprob_off;
+	s->logprob_bytes = r->lay.logprob_bytes;
+	s->prompt_logprob_bytes = r->lay.prompt_logprob_bytes;
+	s->max_tokens = r->desc.max_tokens;
+	s->prompt_tokens = r->n_prompt;
+	s->t_arrival_ns = r->arrival_ns;
+	s->seed = r->seed;
+	s->digest[0] = r->digest[0];
+	s->digest[1] = r->digest[1];
+	s->deadline_ns = r->deadline_ns == NO_DEADLINE ? 0 : r->deadline_ns;
+	s->desc_bytes = r->desc_bytes;
+	s->resumed_tokens = r->desc.n_resume ? r->desc.resume[0].tokens : 0;
+	for (uint32_t i = 0; i < r->desc.n; i++) {
+		wshm_slot_set_count(s, i, r->samples[i].n_ready);
+		ord_store(&s->finish[i], r->samples[i].finish);
+	}
+	wshm_slot_admit(s, r->generation, WSHM_SLOT_QUEUED);
+}
+
+void publish_started(struct request *r, uint64_t now)
+{
+	struct wshm_slot *s = slot_of(r);
+
+	/* A request that is resumed keeps the time of its first start. */
+	if (!ord_load(&s->t_start_ns))
+		ord_store(&s->t_start_ns, now);
+	wshm_slot_set_state(s, WSHM_SLOT_RUNNING);
+}
+
+static void write_entry(uint8_t *at, uint32_t bytes, const struct wk_sampled *drawn)
+{
+	struct wshm_logprob entry = {drawn->token, drawn->logprob};
+	uint32_t top = bytes / (uint32_t)sizeof(entry) - 1;
+
+	memcpy(at, &entry, sizeof(entry));
+	for (uint32_t i = 0; i < top; i++) {
+		entry = (struct wshm_logprob){drawn->top_tokens[i], drawn->top_logprobs[i]};
+		memcpy(at + (i + 1) * sizeof(entry), &entry, sizeof(entry));
+	}
+}
+
+void publish_logprobs(struct sample *a, uint32_t index, const struct wk_sampled *drawn)
+{
+	const struct wshm_slab_layout *lay = &a->req->lay;
+	uint8_t *part = (uint8_t *)request_out(a) + lay->logprob_off;
+
+	write_entry(part + (uint64_t)index * lay->logprob_bytes, lay->logprob_bytes, drawn);
+	if (a->n_ready == index)
+		a->n_ready++;
+}
+
+void publish_token(struct sample *a, const struct wk_sampled *drawn)
+{
+	uint32_t index = a->n_out++;
+
+	request_out(a)[index] = drawn->token;
+	if (a->req->lay.logprob_bytes)
+		publish_logprobs(a, index, drawn);
+	else
+		a->n_ready = a->n_out;
+}
+
+void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn)
+{
+	const struct wshm_slab_layout *lay = &r->lay;
+	uint8_t *part = wshm_engine_rx_arena(&r->session->shm) + r->slab_off;
+
+	write_entry(part + lay->prompt_logprob_off + (uint64_t)index * lay->prompt_logprob_bytes,
+		    lay->prompt_logprob_bytes, drawn);
+	r->prompt_ready = index + 1;
+}
+
+void publish_counts(struct engine *e, struct request *r, uint64_t now)
+{
+	struct wshm_slot *s = slot_of(r);
+	bool first = false;
+
+	for (uint32_t i = 0; i < r->desc.n; i++) {
+		struct sample *a = &r->samples[i];
+
+		wshm_slot_set_count(s, i, a->n_ready);
+		if (a->done)
+			ord_store(&s->finish[i], a->finish);
+		first = first || a->n_out;
+	}
+	wshm_slot_set_prompt_count(s, r->prompt_ready);
+	if (first && !r->first_done) {
+		r->first_done = true;
+		if (!ord_load(&s->t_first_ns)) {
+			ord_store(&s->forward_ns, r->forward_ns);
+			ord_store(&s->t_first_ns, now);
+		}
+	}
+	/* A request that ends in this step is published once, by publish_end(). */
+	if (r->n_live && !r->end_status && wshm_engine_publish(&r->session->shm, r->slot))
+		session_ring_bell(e, r->session);
+}
+
+void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail)
+{
+	struct wshm_slot *s = slot_of(r);
+
+	ord_store(&s->status, (uint32_t)status);
+	ord_store(&s->detail, detail);
+	ord_store(&s->t_end_ns, now_ns());
+	wshm_slot_set_state(s, WSHM_SLOT_ENDED);
+	if (wshm_engine_publish(&r->session->shm, r->slot))
+		session_ring_bell(e, r->session);
+}
+
+void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
+		     enum wshm_status status, uint32_t detail)
+{
+	struct wshm_slot *w = wshm_engine_slot(&s->shm, slot);
+
+	slot_clear(w);
+	ord_store(&w->status, (uint32_t)status);
+	ord_store(&w->detail, detail);
+	ord_store(&w->t_end_ns, w->t_arrival_ns);
+	wshm_slot_admit(w, generation, WSHM_SLOT_ENDED);
+	wshm_engine_accept(&s->shm);
+	if (wshm_engine_publish(&s->shm, slot))
+		session_ring_bell(e, s);
+}
+
+void publish_free(struct session *s, uint32_t slot)
+{
+	wshm_slot_set_state(wshm_engine_slot(&s->shm, slot), WSHM_SLOT_FREE);
+}
+
+void publish_restarts(struct request *r, uint32_t restarts)
+{
+	r->restarts = restarts & ~RESTARTS_ALONE;
+	slot_of(r)->restarts = restarts;
+}

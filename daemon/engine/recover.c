@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * recover.c - an engine that was killed leaves its requests in the sessions' regions; this one
+ * goes on with them.
+ *
+ * rx says which slots are in use, where their results lie, how many tokens are out and what was
+ * drawn at random; only engines write it, so it is believed. tx says what was asked; clients write
+ * it, so it is fetched and checked anew, and must still be, by its digest, what was admitted. The
+ * sequence is then prompt + published tokens; whatever lies beyond the counts is written again,
+ * with the same values, because positions draw from (seed, sample, position) alone.
+ *
+ * Poison. slot.restarts counts the restarts that a started request has seen since its last token.
+ * From the second on it is a suspect: suspects compute alone, one request at a time, until each
+ * has got a token or has ended. While one is in a pass alone its slot carries RESTARTS_ALONE; an
+ * engine that finds this mark at recovery has its culprit and ends it with WSHM_ENGINE_FAULT.
+ */
+#include "daemon/engine/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SUSPECT_AFTER 2
+
+static bool sound_slot(const struct wshm_slot *w, const struct request *r)
+{
+	return w->n_samples == r->desc.n && w->slab_bytes == r->lay.bytes &&
+	       w->sample_bytes == r->lay.sample_bytes && w->logprob_off == r->lay.logprob_off &&
+	       w->prompt_logprob_off == r->lay.prompt_logprob_off &&
+	       w->max_tokens == r->desc.max_tokens && w->prompt_tokens == r->n_prompt &&
+	       w->desc_bytes == r->desc_bytes && w->digest[0] == r->digest[0] &&
+	       w->digest[1] == r->digest[1];
+}
+
+/* Resumed tokens stand in the slab whatever the counts say, but may not have been all copied. */
+static void take_resumed(struct request *r)
+{
+	const uint32_t *from = r->resume;
+
+	for (uint32_t i = 0; i < r->desc.n_resume; i++) {
+		uint32_t n = r->desc.resume[i].tokens;
+
+		memcpy(request_out(&r->samples[i]), from, n * sizeof(*from));
+		from += n;
+		r->samples[i].n_out = n;
+	}
+}
+
+static void sample_recover(struct engine *e, const struct wshm_slot *w, struct sample *a)
+{
+	struct request *r = a->req;
+	uint32_t count = ord_load(&w->count[a->index]);
+
+	if (count > a->n_out)
+		a->n_out = count;
+	a->n_ready = r->lay.logprob_bytes ? count : a->n_out;
+	a->finish = ord_load(&w->finish[a->index]);
+	if (!a->finish && a->n_out)
+		a->finish = stop_check(&r->desc, e->eos, e->n_eos, request_out(a), a->n_out);
+	if (a->finish && a->n_ready == a->n_out) {
+		a->done = true;
+		r->n_live--;
+	}
+}
+
+/* A request that the earlier engine had not ended. False: the session is over. */
+static bool recover_request(struct engine *e, struct session *s, uint32_t slot, struct wshm_slot *w)
+{
+	uint32_t generation = ord_load(&w->generation), detail, restarts = w->restarts;
+	struct request *r = NULL;
+	int rc = admit_fetch(e, s, slot, generation, &r, &detail);
+
+	if (rc == -ENOMEM) {
+		log_line(LOG_LEVEL_ERROR, "event=recover-failed reason=memory");
+		abort(); /* the next engine may have more */
+	}
+	if (rc || !sound_slot(w, r)) {
+		request_free(r);
+		session_offence(e, s, "request changed since its engine was killed");
+		return false;
+	}
+	r->slab_off = w->slab_off;
+	r->arrival_ns = w->t_arrival_ns;
+	r->deadline_ns = w->deadline_ns ? w->deadline_ns : NO_DEADLINE;
+	r->seed = w->seed;
+	r->forward_ns = ord_load(&w->forward_ns);
+	r->prompt_ready = ord_load(&w->prompt_count);
+	r->first_done = ord_load(&w->t_first_ns) != 0;
+	take_resumed(r);
+	for (uint32_t i = 0; i < r->desc.n; i++)
+		sample_recover(e, w, &r->samples[i]);
+	request_link(e, r);
+	s->slots[slot].req = r;
+	e->count.recovered++;
+	if (!r->n_live) {
+		request_end(e, r, WSHM_OK, 0);
+		return true;
+	}
+	if (restarts & RESTARTS_ALONE) {
+		e->count.faults++;
+		log_line(LOG_LEVEL_ERROR, "event=engine-fault session=%llu slot=%u",
+			 (unsigned long long)s->id, slot);
+		request_end(e, r, WSHM_ENGINE_FAULT, restarts & ~RESTARTS_ALONE);
+		return true;
+	}
+	r->restarts = restarts;
+	if (ord_load(&w->state) == WSHM_SLOT_RUNNING)
+		publish_restarts(r, ++restarts);
+	if (restarts >= SUSPECT_AFTER) {
+		r->suspect = true;
+		e->n_suspects++;
+	}
+	request_start(e, r);
+	return true;
+}
+
+bool recover_session(struct engine *e, struct session *s)
+{
+	for (uint32_t slot = 0; slot < s->shm.layout.params.slots; slot++) {
+		struct wshm_slot *w = wshm_engine_slot(&s->shm, slot);
+		uint32_t state = ord_load(&w->state), generation = ord_load(&w->generation);
+		struct wshm_req_copy copy;
+
+		if (state == WSHM_SLOT_FREE || !generation)
+			continue;
+		wshm_engine_fetch_req(&s->shm, slot, &copy);
+		/* Given back, or reused already, which says the same. */
+		if (copy.generation != generation ||
+		    wshm_engine_released(&s->shm, slot, generation)) {
+			publish_free(s, slot);
+			continue;
+		}
+		session_slot_use(s, slot, generation, NULL);
+		if (w->slab_bytes) {
+			if (slab_take(&s->slabs, w->slab_off, w->slab_bytes)) {
+				session_offence(e, s, "results of an earlier engine overlap");
+				return false;
+			}
+			s->slots[slot].has_slab = true;
+			s->slots[slot].slab_off = w->slab_off;
+		}
+		if (state != WSHM_SLOT_ENDED && !recover_request(e, s, slot, w))
+			return false;
+	}
+	return true;
+}
+
+/* --- suspects ------------------------------------------------------------------------------------*/
+
+void recover_cleared(struct engine *e, struct request *r)
+{
+	r->suspect = false;
+	e->n_suspects--;
+	if (e->sched.only == r->order + 1)
+		e->sched.only = 0;
+}
+
+void recover_quarantine(struct engine *e)
+{
+	struct request *oldest = NULL;
+
+	if (!e->n_suspects || e->sched.only)
+		return;
+	for (struct request *r = e->requests; r; r = r->next)
+		if (r->suspect && (!oldest || r->order < oldest->order))
+			oldest = r;
+	e->sched.only = oldest->order + 1;
+}

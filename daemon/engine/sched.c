@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sched.c - see sched.h. Waiting sequences stand in one list per tenant; the running ones, at most
+ * 64, in one array by age, and every choice among them is a walk over it.
+ */
+#include "daemon/engine/sched.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A row of weight 100 costs this much: room for weights of 1 to 1000 without rounding away. */
+#define ROW_COST UINT64_C(1000000)
+
+void sched_init(struct sched *s, const struct sched_options *opt, struct block_pool *pool)
+{
+	memset(s, 0, sizeof(*s));
+	s->opt = *opt;
+	s->pool = pool;
+	if (s->opt.max_seqs > SCHED_MAX_SEQS)
+		s->opt.max_seqs = SCHED_MAX_SEQS;
+	/* Every running sequence must be able to decode in every pass. */
+	if (s->opt.max_seqs > s->opt.max_rows)
+		s->opt.max_seqs = s->opt.max_rows;
+	if (!s->opt.chunk || s->opt.chunk > s->opt.max_rows)
+		s->opt.chunk = s->opt.max_rows;
+}
+
+void sched_fini(struct sched *s)
+{
+	free(s->tenants);
+	s->tenants = NULL;
+	s->n_tenants = 0;
+}
+
+int sched_tenant_set(struct sched *s, uint32_t tenant, uint32_t weight)
+{
+	if (tenant >= s->n_tenants) {
+		struct sched_tenant *t = reallocarray(s->tenants, tenant + 1, sizeof(*t));
+
+		if (!t)
+			return -ENOMEM;
+		memset(&t[s->n_tenants], 0, (tenant + 1 - s->n_tenants) * sizeof(*t));
+		s->tenants = t;
+		s->n_tenants = tenant + 1;
+	}
+	s->tenants[tenant].known = true;
+	s->tenants[tenant].weight = weight ? weight : 1;
+	return 0;
+}
+
+/* --- who stands where ----------------------------------------------------------------------------*/
+
+static bool before(const struct sched_seq *a, const struct sched_seq *b)
+{
+	if (a->priority != b->priority)
+		return a->priority > b->priority;
+	return a->order < b->order;
+}
+
+/* New ones mostly belong at the end, preempted ones near the front: look from the end. */
+static void wait_insert(struct sched *s, struct sched_seq *q)
+{
+	struct sched_tenant *t = &s->tenants[q->tenant];
+	struct sched_seq *after = t->last;
+
+	while (after && before(q, after))
+		after = after->prev;
+	q->prev = after;
+	q->next = after ? after->next : t->first;
+	*(q->next ? &q->next->prev : &t->last) = q;
+	*(after ? &after->next : &t->first) = q;
+	q->state = SCHED_WAITING;
+	s->n_waiting++;
+}
+
+static void wait_remove(struct sched *s, struct sched_seq *q)
+{
+	struct sched_tenant *t = &s->tenants[q->tenant];
+
+	*(q->prev ? &q->prev->next : &t->first) = q->next;
+	*(q->next ? &q->next->prev : &t->last) = q->prev;
+	q->prev = q->next = NULL;
+	q->state = SCHED_OUT;
+	s->n_waiting--;
+}
+
+static void run_insert(struct sched *s, struct sched_seq *q)
+{
+	uint32_t i = s->n_running++;
+
+	assert(s->n_running <= SCHED_MAX_SEQS);
+	for (; i > 0 && s->running[i - 1]->order > q->order; i--)
+		s->running[i] = s->running[i - 1];
+	s->running[i] = q;
+	q->state = SCHED_RUNNING;
+	s->tenants[q->tenant].n_blocks += q->table.n;
+}
+
+static uint32_t run_index(const struct sched *s, const struct sched_seq *q)
+{
+	uint32_t i = 0;
+
+	while (i < s->n_running && s->running[i]->order < q->order)
+		i++;
+	return i;
+}
+
+/* Leave the running ones and give back all blocks. */
+static void run_remove(struct sched *s, struct sched_seq *q)
+{
+	uint32_t i = run_index(s, q);
+
+	assert(i < s->n_running && s->running[i] == q);
+	memmove(&s->running[i], &s->running[i + 1], (s->n_running - i - 1) * sizeof(q));
+	s->n_running--;
+	s->tenants[q->tenant].n_blocks -= q->table.n;
+	block_table_clear(&q->table, s->pool);
+	q->computed = 0;
+	q->n_new = 0;
+	q->state = SCHED_OUT;
+}
+
+/* A tenant that comes back starts level with the others. */
+static void tenant_lift(struct sched *s, struct sched_tenant *t)
+{
+	uint64_t floor = UINT64_MAX;
+
+	for (uint32_t i = 0; i < s->n_tenants; i++)
+		if (s->tenants[i].n_seqs && s->tenants[i].counter < floor)
+			floor = s->tenants[i].counter;
+	if (floor == UINT64_MAX)
+		floor = s->last_left;
+	if (t->counter < floor)
+		t->counter = floor;
+}
+
+void sched_add(struct sched *s, struct sched_seq *q)
+{
+	struct sched_tenant *t = &s->tenants[q->tenant];
+
+	assert(q->state == SCHED_OUT && !q->table.n && q->target);
+	if (!t->n_seqs)
+		tenant_lift(s, t);
+	t->n_seqs++;
+	q->computed = 0;
+	q->n_new = 0;
+	wait_insert(s, q);
+}
+
+void sched_remove(struct sched *s, struct sched_seq *q)
+{
+	struct sched_tenant *t = &s->tenants[q->tenant];
+
+	if (q->state == SCHED_OUT)
+		return;
+	if (q->state == SCHED_WAITING)
+		wait_remove(s, q);
+	else
+		run_remove(s, q);
+	if (--t->n_seqs == 0)
+		s->last_left = t->counter;
+}
+
+/* --- blocks --------------------------------------------------------------------------------------*/
+
+/* Does a's tenant hold more for its weight than b's? */
+static int compare_share(const struct sched *s, const struct sched_seq *a,
+			 const struct sched_seq *b)
+{
+	const struct sched_tenant *ta = &s->tenants[a->tenant], *tb = &s->tenants[b->tenant];
+	uint64_t x = (uint64_t)ta->n_blocks * tb->weight, y = (uint64_t)tb->n_blocks * ta->weight;
+
+	return a->tenant == b->tenant ? 0 : (x > y) - (x < y);
+}
+
+/* The oldest, running[0], is spared. NULL when it is alone. */
+static struct sched_seq *victim(const struct sched *s)
+{
+	struct sched_seq *worst = NULL;
+
+	for (uint32_t i = 1; i < s->n_running; i++) {
+		struct sched_seq *q = s->running[i];
+		int c = worst ? compare_share(s, q, worst) : 1;
+
+		if (c > 0 || (c == 0 && before(worst, q)))
+			worst = q;
+	}
+	return worst;
+}
+
+/* Room for n positions, at the cost of others if need be; false: it cost the sequence itself. */
+static bool grow(struct sched *s, struct sched_seq *q, uint32_t positions)
+{
+	uint32_t n = blocks_for(positions), had = q->table.n;
+
+	while (!block_table_grow(&q->table, s->pool, n)) {
+		struct sched_seq *v = victim(s);
+
+		assert(v);
+		run_remove(s, v);
+		wait_insert(s, v);
+		s->preemptions++;
+		if (v == q)
+			return false;
+	}
+	s->tenants[q->tenant].n_blocks += q->table.n - had;
+	return true;
+}
+
+/* --- the plan ------------------------------------------------------------------------------------*/
+
+static bool eligible(const struct sched *s, const struct sched_seq *q)
+{
+	return (!s->only || q->group == s->only) && q->target > q->computed;
+}
+
+static void give_rows(struct sched *s, struct sched_seq *q, uint32_t rows, uint32_t *left)
+{
+	struct sched_tenant *t = &s->tenants[q->tenant];
+	uint32_t end = q->computed + rows;
+
+	q->n_new = rows;
+	*left -= rows;
+	if (end > q->charged) {
+		t->counter += (end - q->charged) * (ROW_COST / t->weight);
+		q->charged = end;
+	}
+}
+
+static void plan_decodes(struct sched *s, uint32_t *left)
+{
+	uint32_t i = 0;
+
+	while (i < s->n_running) {
+		struct sched_seq *q = s->running[i];
+
+		if (eligible(s, q) && q->target - q->computed == 1 && *left) {
+			if (!grow(s, q, q->target)) {
+				i = run_index(s, q);
+				continue;
+			}
+			i = run_index(s, q);
+			give_rows(s, q, 1, left);
+		}
+		i++;
+	}
+}
+
+/* The first of the tenant that may start, if any. */
+static struct sched_seq *wait_first(const struct sched *s, const struct sched_tenant *t)
+{
+	struct sched_seq *q = t->first;
+
+	while (q && (!eligible(s, q) || q->passed == s->plan_no))
+		q = q->next;
+	return q;
+}
+
+/* Does a go before b? Between tenants the counter decides, then age. */
+static bool ahead(const struct sched *s, const struct sched_seq *a, const struct sched_seq *b)
+{
+	uint64_t ca = s->tenants[a->tenant].counter, cb = s->tenants[b->tenant].counter;
+
+	if (!b)
+		return true;
+	if (a->tenant == b->tenant)
+		return before(a, b);
+	return ca != cb ? ca < cb : a->order < b->order;
+}
+
+static struct sched_seq *next_candidate(const struct sched *s, bool may_start)
+{
+	struct sched_seq *best = NULL;
+
+	for (uint32_t i = 0; i < s->n_running; i++) {
+		struct sched_seq *q = s->running[i];
+
+		if (eligible(s, q) && !q->n_new && ahead(s, q, best))
+			best = q;
+	}
+	for (uint32_t i = 0; may_start && i < s->n_tenants; i++) {
+		struct sched_seq *q = wait_first(s, &s->tenants[i]);
+
+		if (q && ahead(s, q, best))
+			best = q;
+	}
+	return best;
+}
+
+/* A suspect computes alone: whoever else holds blocks or a place gives them up. */
+static void evict_others(struct sched *s)
+{
+	for (uint32_t i = s->n_running; i-- > 0;) {
+		struct sched_seq *q = s->running[i];
+
+		if (q->group == s->only)
+			continue;
+		run_remove(s, q);
+		wait_insert(s, q);
+		s->preemptions++;
+	}
+}
+
+/*
+ * Start a waiting sequence: 1 started, 0 no room (nothing may start now), -1 held back. A little
+ * room is left for those that run, so that a start is not followed by a preemption at once.
+ */
+static int start(struct sched *s, struct sched_seq *q)
+{
+	uint32_t shared = s->opt.probe ? s->opt.probe(s->opt.arg, q) : 0;
+	uint32_t spare, need;
+
+	if (shared == SCHED_HOLD) {
+		q->passed = s->plan_no;
+		return -1;
+	}
+	if (s->only)
+		evict_others(s);
+	spare = s->n_running;
+	need = blocks_for(q->target) - shared;
+	if (spare > s->pool->n / 16)
+		spare = s->pool->n / 16;
+	if (s->n_running >= s->opt.max_seqs || need + spare > s->pool->n_free)
+		return 0;
+	wait_remove(s, q);
+	if (s->opt.adopt)
+		s->opt.adopt(s->opt.arg, q);
+	if (!block_table_grow(&q->table, s->pool, blocks_for(q->target)))
+		assert(!"adopt took more than it said");
+	run_insert(s, q);
+	return 1;
+}
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+static void plan_chunks(struct sched *s, uint32_t *left)
+{
+	bool may_start = true;
+
+	while (*left) {
+		struct sched_seq *q = next_candidate(s, may_start);
+
+		if (!q)
+			return;
+		if (q->state == SCHED_WAITING) {
+			int rc = start(s, q);
+
+			if (rc == 0)
+				may_start = false;
+			if (rc <= 0)
+				continue;
+		}
+		give_rows(s, q, min_u32(min_u32(q->target - q->computed, s->opt.chunk), *left),
+			  left);
+	}
+}
+
+void sched_make_plan(struct sched *s, struct sched_plan *ret)
+{
+	uint32_t left = s->opt.max_rows;
+
+	s->plan_no++;
+	ret->n = ret->n_rows = 0;
+	for (uint32_t i = 0; i < s->n_running; i++)
+		s->running[i]->n_new = 0;
+	plan_decodes(s, &left);
+	plan_chunks(s, &left);
+	for (uint32_t i = 0; i < s->n_running; i++) {
+		if (!s->running[i]->n_new)
+			continue;
+		ret->seqs[ret->n++] = s->running[i];
+		ret->n_rows += s->running[i]->n_new;
+	}
+}
+
+void sched_commit(struct sched *s, const struct sched_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->n; i++) {
+		plan->seqs[i]->computed += plan->seqs[i]->n_new;
+		plan->seqs[i]->n_new = 0;
+	}
+}
+
+bool sched_has_work(const struct sched *s)
+{
+	return s->n_running || s->n_waiting;
+}

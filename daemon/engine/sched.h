@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sched.h - who computes how many rows in the next pass.
+ *
+ * A sequence is a row of positions; those before `computed` have their KV in its blocks, those
+ * before `target` have known tokens. A plan gives each chosen sequence n_new rows, and when these
+ * reach the target the pass yields a new token.
+ *
+ *   1. Every running sequence that lacks one row (decoding) gets it.
+ *   2. What is left of the row budget goes in chunks to sequences that lack more, and to waiting
+ *      ones that can start: always to the tenant with the lowest virtual counter, within it by
+ *      priority, then by age.
+ *
+ * Fairness: a tenant's counter grows by (rows / weight) when its positions are computed for the
+ * first time; a tenant that comes back from idleness is lifted to the lowest counter in use, so
+ * nobody saves up. What starts next starts alone: if its blocks are not free, nothing else
+ * starts, so a large request is not overtaken for ever.
+ *
+ * Blocks: a sequence that starts takes blocks for all of its known positions; each further block
+ * is taken as it grows. When there is none, a victim loses its blocks and waits again (it is
+ * computed anew later): of the tenant that holds most blocks for its weight the sequence of lowest
+ * priority, the latest of them. The oldest running sequence is never a victim and can take the
+ * blocks of all others, so the engine always gets on.
+ *
+ * Plain data and no clock: everything is testable without a model. Owned by the core thread.
+ */
+#ifndef WEFT_ENGINE_SCHED_H
+#define WEFT_ENGINE_SCHED_H
+
+#include "daemon/engine/blocks.h"
+
+#define SCHED_MAX_SEQS 64u
+#define SCHED_HOLD     UINT32_MAX
+
+enum sched_state { SCHED_OUT = 0, SCHED_WAITING, SCHED_RUNNING };
+
+struct sched_seq {
+	/* set by the owner before sched_add() */
+	uint32_t tenant;
+	int32_t priority; /* higher first, within the tenant */
+	uint64_t order;	  /* age; unique */
+	uint64_t group;	  /* the request; see sched.only */
+	uint32_t target;  /* known positions; the owner raises it */
+	struct block_table table;
+
+	/* the scheduler's; computed is advanced by sched_commit() */
+	enum sched_state state;
+	uint32_t computed;
+	uint32_t charged; /* positions that the tenant has paid for */
+	uint32_t n_new;	  /* rows in the current plan */
+	uint32_t passed;  /* plan number in which it was held back */
+	struct sched_seq *prev, *next;
+};
+
+struct sched_tenant {
+	bool known;
+	uint32_t weight;
+	uint64_t counter;
+	uint32_t n_seqs;   /* waiting and running */
+	uint32_t n_blocks; /* held by its running sequences, shared ones counted each time */
+	struct sched_seq *first, *last; /* waiting, in the order in which they start */
+};
+
+struct sched_options {
+	uint32_t max_rows; /* of a pass */
+	uint32_t max_seqs; /* running at once, up to SCHED_MAX_SEQS */
+	uint32_t chunk;	   /* rows of one sequence in a pass, 0: no limit */
+	/*
+	 * Sharing among sequences of a request, both NULL allowed. probe: how many blocks the waiting
+	 * sequence could share if it started now, or SCHED_HOLD to wait for a better moment. adopt:
+	 * take them into its table and set computed (it may take free blocks for copies too).
+	 */
+	uint32_t (*probe)(void *arg, struct sched_seq *q);
+	void (*adopt)(void *arg, struct sched_seq *q);
+	void *arg;
+};
+
+struct sched {
+	struct sched_options opt;
+	struct block_pool *pool;      /* borrowed */
+	struct sched_tenant *tenants; /* owned; by index */
+	uint32_t n_tenants;
+	struct sched_seq *running[SCHED_MAX_SEQS]; /* ascending by order */
+	uint32_t n_running, n_waiting;
+	uint64_t only;	    /* nonzero: this group alone computes (a suspect) */
+	uint64_t last_left; /* counter of the tenant that fell idle last */
+	uint32_t plan_no;
+	uint64_t preemptions;
+};
+
+struct sched_plan {
+	uint32_t n, n_rows;
+	struct sched_seq *seqs[SCHED_MAX_SEQS]; /* ascending by order, n_new rows each */
+};
+
+void sched_init(struct sched *s, const struct sched_options *opt, struct block_pool *pool);
+void sched_fini(struct sched *s);
+/* Make or change a tenant. 0 or -ENOMEM. */
+int sched_tenant_set(struct sched *s, uint32_t tenant, uint32_t weight);
+
+/* Enter a sequence, as waiting. Its table is empty and has room for all it will ever need. */
+void sched_add(struct sched *s, struct sched_seq *q);
+/* Take a sequence out, wherever it is, and give back its blocks. */
+void sched_remove(struct sched *s, struct sched_seq *q);
+/* Nothing to do when the plan has no rows. */
+void sched_make_plan(struct sched *s, struct sched_plan *ret);
+/* The pass has been computed. */
+void sched_commit(struct sched *s, const struct sched_plan *plan);
+/* Is there a sequence that may compute now? */
+bool sched_has_work(const struct sched *s);
+
+#endif

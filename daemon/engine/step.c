@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * step.c - one pass: the scheduler's plan becomes a batch, the batch logits, the logits tokens.
+ *
+ *   plan -> rows, block tables -> zero fresh blocks -> forward -> sample -> log-probabilities of
+ *   given tokens (64 rows at a time) -> commit -> publish
+ *
+ * A sequence whose rows reach its last known position yields a row of logits and a new token; the
+ * first to finish a prompt does so for all answers of its request. Rows further up are of interest
+ * only when log-probabilities of known tokens were asked for (the prompt's, or those of tokens
+ * that an earlier daemon delivered).
+ *
+ * Test hook: with WEFT_TEST_CRASH_TOKEN=ID in its environment the engine aborts when a prompt that
+ * contains this token is about to be computed. Owned by the core thread.
+ */
+#include "daemon/engine/engine.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A device this slow is taken for dead until something has been measured (operations per ns). */
+#define SLOWEST_FLOP_PER_NS 1.0
+#define BUDGET_FLOOR_NS	    UINT64_C(5000000000)
+#define BUDGET_TIMES	    50
+
+int step_init(struct engine *e)
+{
+	memset(&e->step, 0, sizeof(e->step));
+	return 0;
+}
+
+void step_fini(struct engine *e)
+{
+	free(e->step.table);
+	free(e->step.fresh);
+	e->step.table = e->step.fresh = NULL;
+}
+
+/* An engine that cannot get a few KiB cannot serve: weftd starts another. */
+static void must(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	log_line(LOG_LEVEL_ERROR, "event=fatal what=\"%s\"", what);
+	exit(1);
+}
+
+static void room(uint32_t **array, uint32_t *cap, uint32_t n)
+{
+	uint32_t *p;
+
+	if (n <= *cap)
+		return;
+	p = reallocarray(*array, n + n / 2 + 64, sizeof(*p));
+	must(p != NULL, "memory for a batch");
+	*array = p;
+	*cap = n + n / 2 + 64;
+}
+
+/* --- the batch -----------------------------------------------------------------------------------*/
+
+static void given_add(struct step *st, struct sample *a, uint32_t row, uint32_t position)
+{
+	struct request *r = a->req;
+	uint32_t next = position + 1;
+	bool of_prompt = next < r->n_prompt;
+	uint32_t index = of_prompt ? next : next - r->n_prompt;
+
+	if (of_prompt && (!r->lay.prompt_logprob_bytes || index < r->prompt_ready))
+		return;
+	if (!of_prompt && (!r->lay.logprob_bytes || index < a->n_ready || index >= a->n_out))
+		return;
+	st->given[st->n_given++] = (struct given_row){
+		.sample = a,
+		.row = row,
+		.token = request_token(a, next),
+		.index = index,
+		.of_prompt = of_prompt,
+	};
+}
+
+static void draw_add(struct engine *e, struct sample *a, uint32_t logits_row)
+{
+	struct step *st = &e->step;
+
+	assert(st->n_draws < STEP_MAX_DRAWS);
+	must(!sampling_row(e, a, logits_row, &st->draws[st->n_draws]), "memory for penalties");
+	st->drawn_for[st->n_draws++] = a;
+}
+
+/* The last row of a sequence: a token for it, or for all answers of a fresh request. */
+static void out_add(struct engine *e, struct sample *a, uint32_t row)
+{
+	struct step *st = &e->step;
+	struct request *r = a->req;
+
+	draw_add(e, a, st->n_out);
+	for (uint32_t i = 0; i < r->desc.n && !a->n_out; i++) {
+		struct sample *b = &r->samples[i];
+
+		if (b != a && !b->n_out && b->seq.state == SCHED_OUT)
+			draw_add(e, b, st->n_out);
+	}
+	st->out_rows[st->n_out++] = row;
+}
+
+static void seq_add(struct engine *e, struct sample *a, uint32_t index, uint32_t *row)
+{
+	struct step *st = &e->step;
+	struct sched_seq *q = &a->seq;
+	uint32_t first = *row, end = q->computed + q->n_new, n_table = blocks_for(end);
+	uint32_t fresh = blocks_for(q->computed);
+
+	room(&st->table, &st->cap_table, st->n_table + n_table);
+	room(&st->fresh, &st->cap_fresh, st->n_fresh + n_table - fresh);
+	for (uint32_t b = fresh; b < n_table; b++)
+		st->fresh[st->n_fresh++] = q->table.blocks[b];
+	for (uint32_t p = q->computed; p < end; p++, ++*row) {
+		st->tokens[*row] = request_token(a, p);
+		if (p + 1 == q->target && !a->finish)
+			out_add(e, a, *row);
+		else
+			given_add(st, a, *row, p);
+	}
+	memcpy(st->table + st->n_table, q->table.blocks, n_table * sizeof(*st->table));
+	st->seqs[index] = (struct wk_seq){
+		.row = first,
+		.n_rows = q->n_new,
+		.pos = q->computed,
+		.table = st->n_table,
+	};
+	st->n_table += n_table;
+}
+
+static void touch(struct engine *e, struct request *r)
+{
+	if (r->touched)
+		return;
+	r->touched = true;
+	r->progressed = false;
+	e->step.touched[e->step.n_touched++] = r;
+	if (e->sched.only)
+		publish_restarts(r, r->restarts | RESTARTS_ALONE);
+	if (r->crash_test)
+		abort();
+}
+
+static void request_first_step(struct engine *e, struct request *r, uint64_t now)
+{
+	r->started = true;
+	r->tenant->queued_tokens -= r->n_prompt;
+	r->queued_charged = false;
+	r->tenant->tokens_in += r->n_prompt;
+	e->count.tokens_in += r->n_prompt;
+	publish_started(r, now);
+	/* The first position of a prompt has no probability; its entry just says the token. */
+	if (r->lay.prompt_logprob_bytes && !r->prompt_ready)
+		publish_prompt_logprobs(r, 0,
+					&(struct wk_sampled){.token = r->prompt[0], .logprob = 0});
+}
+
+static void batch_build(struct engine *e, struct wk_batch *ret, uint64_t now)
+{
+	struct step *st = &e->step;
+	uint32_t row = 0;
+
+	st->n_out = st->n_table = st->n_fresh = st->n_draws = st->n_given = st->n_touched = 0;
+	for (uint32_t i = 0; i < st->plan.n; i++) {
+		struct sample *a = sample_of(st->plan.seqs[i]);
+
+		if (!a->req->started)
+			request_first_step(e, a->req, now);
+		seq_add(e, a, i, &row);
+	}
+	for (uint32_t i = 0; i < st->plan.n; i++)
+		touch(e, sample_of(st->plan.seqs[i])->req);
+	*ret = (struct wk_batch){
+		.n_rows = row,
+		.n_seqs = st->plan.n,
+		.n_table = st->n_table,
+		.n_out = st->n_out,
+		.tokens = st->tokens,
+		.seqs = st->seqs,
+		.block_table = st->table,
+		.out_rows = st->out_rows,
+	};
+}
+
+/* --- running it ----------------------------------------------------------------------------------*/
+
+static double plan_flops(const struct engine *e)
+{
+	double sum = 0;
+
+	for (uint32_t i = 0; i < e->step.plan.n; i++) {
+		const struct sched_seq *q = e->step.plan.seqs[i];
+
+		sum += model_flops(e->config, q->n_new, q->computed, 1);
+	}
+	return sum;
+}
+
+static void heartbeat_start(struct engine *e, uint64_t now)
+{
+	double ns_per_flop =
+		e->ns_per_flop ? e->ns_per_flop * BUDGET_TIMES : 1 / SLOWEST_FLOP_PER_NS;
+	uint64_t budget = BUDGET_FLOOR_NS + (uint64_t)(plan_flops(e) * ns_per_flop);
+
+	ord_store(&e->heartbeat->step_budget_ns, budget);
+	ord_store(&e->heartbeat->step_start_ns, now);
+}
+
+static void heartbeat_end(struct engine *e, uint64_t ns)
+{
+	double seen = (double)ns / (plan_flops(e) + 1);
+
+	/* The slowest rate seen, forgotten slowly. */
+	e->ns_per_flop = seen > e->ns_per_flop ? seen : 0.99 * e->ns_per_flop + 0.01 * seen;
+	ord_store(&e->heartbeat->step_start_ns, 0);
+	ord_store(&e->heartbeat->steps, ord_load(&e->heartbeat->steps) + 1);
+}
+
+static void device_wait(struct engine *e)
+{
+	int rc = e->ops->wait(e->be, e->ops->record(e->be));
+
+	if (!rc)
+		return;
+	log_line(LOG_LEVEL_ERROR, "event=device-failed errno=%d what=\"%s\"", -rc,
+		 e->ops->last_error(e->be));
+	exit(1);
+}
+
+static void forward(struct engine *e, const struct wk_batch *batch)
+{
+	struct step *st = &e->step;
+	uint32_t stride;
+	int rc;
+
+	if (st->n_fresh)
+		e->ops->kv_zero(e->be, e->pool_buf, st->fresh, st->n_fresh);
+	rc = model_forward(e->model, e->pool_buf, batch);
+	if (rc) {
+		log_line(LOG_LEVEL_ERROR, "event=forward-failed errno=%d what=\"%s\"", -rc,
+			 e->ops->last_error(e->be));
+		exit(1);
+	}
+	if (st->n_draws) {
+		const struct wk_buf *logits = model_logits(e->model, &stride);
+
+		e->ops->sample(e->be, logits, stride, e->config->vocab, st->draws, st->n_draws,
+			       st->drawn);
+	}
+	device_wait(e);
+}
+
+/* Log-probabilities of tokens that are known, for up to WK_MAX_OUT rows at a time. */
+static void forward_given(struct engine *e)
+{
+	struct step *st = &e->step;
+
+	for (uint32_t at = 0; at < st->n_given; at += WK_MAX_OUT) {
+		uint32_t n = st->n_given - at < WK_MAX_OUT ? st->n_given - at : WK_MAX_OUT;
+		uint32_t rows[WK_MAX_OUT], stride;
+		struct wk_sample ask[WK_MAX_OUT];
+		struct wk_sampled got[WK_MAX_OUT];
+
+		for (uint32_t i = 0; i < n; i++) {
+			const struct given_row *g = &st->given[at + i];
+			const struct wshm_desc *d = &g->sample->req->desc;
+
+			rows[i] = g->row;
+			sampling_given(i, g->token, g->of_prompt ? d->prompt_logprobs : d->logprobs,
+				       &ask[i]);
+		}
+		must(!model_logits_of(e->model, rows, n), "logits of prompt rows");
+		e->ops->sample(e->be, model_logits(e->model, &stride), stride, e->config->vocab,
+			       ask, n, got);
+		device_wait(e);
+		for (uint32_t i = 0; i < n; i++) {
+			const struct given_row *g = &st->given[at + i];
+
+			if (isnan(got[i].logprob))
+				g->sample->req->end_status = WSHM_NAN;
+			else if (g->of_prompt)
+				publish_prompt_logprobs(g->sample->req, g->index, &got[i]);
+			else
+				publish_logprobs(g->sample, g->index, &got[i]);
+		}
+	}
+}
+
+/* --- what came of it -----------------------------------------------------------------------------*/
+
+static void draw_apply(struct engine *e, struct sample *a, const struct wk_sampled *drawn)
+{
+	struct request *r = a->req;
+	enum wshm_finish finish;
+
+	if (isnan(drawn->logprob)) {
+		r->end_status = WSHM_NAN;
+		return;
+	}
+	r->progressed = true;
+	publish_token(a, drawn);
+	sampling_append(a, drawn->token);
+	r->tenant->tokens_out++;
+	e->count.tokens_out++;
+	finish = stop_check(&r->desc, e->eos, e->n_eos, request_out(a), a->n_out);
+	if (finish)
+		request_sample_done(e, a, finish);
+	else
+		a->seq.target++;
+}
+
+static void request_settle(struct engine *e, struct request *r, uint64_t now)
+{
+	r->touched = false;
+	if (r->progressed && r->restarts)
+		publish_restarts(r, 0);
+	else if (e->sched.only)
+		publish_restarts(r, r->restarts); /* it has survived this pass */
+	publish_counts(e, r, now);
+	if (r->progressed && r->suspect)
+		recover_cleared(e, r);
+	if (r->end_status || !r->n_live)
+		request_end(e, r, r->end_status, 0);
+	else if (r->progressed)
+		request_start(e, r); /* answers that waited for the prompt */
+}
+
+static void apply(struct engine *e, uint64_t ns)
+{
+	struct step *st = &e->step;
+
+	for (uint32_t i = 0; i < st->n_touched; i++)
+		if (!st->touched[i]->first_done)
+			st->touched[i]->forward_ns += ns;
+	sched_commit(&e->sched, &st->plan);
+	for (uint32_t i = 0; i < st->n_draws; i++)
+		draw_apply(e, st->drawn_for[i], &st->drawn[i]);
+	/* An answer that had ended, and lacked only log-probabilities. */
+	for (uint32_t i = 0; i < st->plan.n; i++) {
+		struct sample *a = sample_of(st->plan.seqs[i]);
+
+		if (a->finish && !a->done && a->seq.computed == a->seq.target)
+			request_sample_done(e, a, a->finish);
+	}
+}
+
+bool step_run(struct engine *e)
+{
+	struct step *st = &e->step;
+	struct wk_batch batch;
+	uint64_t start, end;
+
+	recover_quarantine(e);
+	sched_make_plan(&e->sched, &st->plan);
+	if (!st->plan.n)
+		return false;
+	start = now_ns();
+	batch_build(e, &batch, start);
+	heartbeat_start(e, start);
+	forward(e, &batch);
+	forward_given(e);
+	end = now_ns();
+	heartbeat_end(e, end - start);
+	apply(e, end - start);
+	for (uint32_t i = 0; i < st->n_touched; i++)
+		request_settle(e, st->touched[i], end);
+	e->count.steps++;
+	e->count.rows += batch.n_rows;
+	e->count.step_ns += end - start;
+	return true;
+}
