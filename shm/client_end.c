@@ -194,7 +194,7 @@ int wshm_client_wait_slot(struct wshm_client *c, uint32_t slot, uint32_t seen, i
 	ord_add_seq(&r->waiters, 1); /* W3: pairs with W2 in wshm_engine_publish() */
 	if (wshm_slot_progress(s) == seen)
 		rc = wshm_futex_wait(&s->progress, seen, timeout_ns);
-	ord_add_seq(&r->waiters, -1); /* W5: pairs with W2 in wshm_engine_publish() */
+	ord_add(&r->waiters, -1); /* seen late it costs the engine a wake-up in vain, no more */
 	return rc;
 }
 
@@ -211,7 +211,7 @@ int wshm_client_wait_any(struct wshm_client *c, int64_t timeout_ns)
 	tail = ord_load_seq(&rx->cq_tail); /* W4: pairs with W1 in wshm_engine_publish() */
 	if (tail == head)
 		rc = wshm_futex_wait(&rx->cq_tail, tail, timeout_ns);
-	ord_add_seq(&ctl->any_waiters, -1); /* W5: pairs with W2 in wshm_engine_publish() */
+	ord_add(&ctl->any_waiters, -1);
 	return rc;
 }
 

@@ -158,7 +158,7 @@ static void take_entry(struct wshm_engine *e)
 int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_generation)
 {
 	const wshm_entry *ring = (const wshm_entry *)(e->tx + e->layout.tx_ring);
-	uint32_t tail, slot, generation, old;
+	uint32_t tail, slot, generation, old, released;
 
 	if (e->violations)
 		return -EPROTO;
@@ -176,12 +176,11 @@ int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_ge
 		if (slot >= e->layout.params.slots || !generation)
 			return violation(e);
 		old = e->generation[slot];
+		/* S4: pairs with S1 in wshm_client_release() */
+		released = ord_load_seq(&req(e, slot)->released);
 		if (generation == old)
 			take_entry(e);
-		/* The new one's release overwrites the old one's: a request may be given back before
-		 * we have seen it submitted. */
-		else if (old && !wshm_engine_released(e, slot, old) &&
-			 !wshm_engine_released(e, slot, generation))
+		else if (old && released != old && released != generation)
 			return violation(e);
 		else
 			e->peeked = entry;

@@ -14,7 +14,8 @@
  *   ord_store          no order
  *   ord_store_release  publishes everything written before it
  *   ord_store_seq      the store of a store-then-load handshake (release as well)
- *   ord_add_seq        the same as a read-modify-write, for words with several writing threads
+ *   ord_add            no order, read-modify-write
+ *   ord_add_seq        as ord_store_seq, for words with several writing threads
  */
 #ifndef WEFT_SHM_ORDER_H
 #define WEFT_SHM_ORDER_H
@@ -27,6 +28,7 @@
 #define ord_store(p, v)		atomic_store_explicit(p, v, memory_order_relaxed)
 #define ord_store_release(p, v) atomic_store_explicit(p, v, memory_order_release)
 #define ord_store_seq(p, v)	atomic_store_explicit(p, v, memory_order_seq_cst)
+#define ord_add(p, v)		atomic_fetch_add_explicit(p, v, memory_order_relaxed)
 #define ord_add_seq(p, v)	atomic_fetch_add_explicit(p, v, memory_order_seq_cst)
 
 #endif

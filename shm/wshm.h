@@ -180,8 +180,10 @@ void wshm_engine_set_state(struct wshm_engine *e, enum wshm_engine_state state,
 /*
  * Next submission: 1 with the pair, 0 none, -EPROTO (from then on for ever) when the tail jumped,
  * the slot is out of range, the generation is 0, or the slot holds a request that the client has
- * not released (releasing the new one counts: it has overwritten the old one's word). An entry whose slot already carries that generation is skipped. The slot may still
- * hold an older request that was released but not yet noticed so: the caller ends that one first.
+ * not released. (Releasing the new one counts as well: it overwrites the old one's word, and a
+ * request may be given back before the engine has seen it.) An entry whose slot already carries that
+ * generation is skipped. The slot may still hold an older request that was released but not yet
+ * noticed so, if the client did not wait for FREE: the caller ends that one first.
  * Does not advance sq_head: wshm_engine_accept() does, after the slot has been written; until then
  * peek shows the same pair, whatever the client does to the ring.
  */

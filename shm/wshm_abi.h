@@ -30,6 +30,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* clang-format off */
 #define WSHM_MAJOR	  0
 #define WSHM_MINOR	  1
 #define WSHM_LINE	  128u
@@ -209,7 +210,6 @@ struct wshm_logprob {
 	float logprob;
 };
 
-/* clang-format off */
 static_assert(sizeof(struct wshm_section) == 24, "ABI");
 static_assert(sizeof(struct wshm_hdr) == 256, "ABI");
 static_assert(offsetof(struct wshm_hdr, sections) == 48, "ABI");

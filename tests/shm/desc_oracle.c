@@ -298,7 +298,8 @@ static bool get_name(const msgpack_object *o, char *name)
 	for (i = 0; i < o->via.str.size; i++)
 		if ((uint8_t)o->via.str.ptr[i] < 0x20 || o->via.str.ptr[i] == 0x7f)
 			return false;
-	memcpy(name, o->via.str.ptr, o->via.str.size);
+	if (o->via.str.size)
+		memcpy(name, o->via.str.ptr, o->via.str.size);
 	name[o->via.str.size] = '\0';
 	return true;
 }
