@@ -261,10 +261,12 @@ static struct sched_seq *wait_first(const struct sched *s, const struct sched_te
 /* Does a go before b? Between tenants the counter decides, then age. */
 static bool ahead(const struct sched *s, const struct sched_seq *a, const struct sched_seq *b)
 {
-	uint64_t ca = s->tenants[a->tenant].counter, cb = s->tenants[b->tenant].counter;
+	uint64_t ca, cb;
 
 	if (!b)
 		return true;
+	ca = s->tenants[a->tenant].counter;
+	cb = s->tenants[b->tenant].counter;
 	if (a->tenant == b->tenant)
 		return before(a, b);
 	return ca != cb ? ca < cb : a->order < b->order;

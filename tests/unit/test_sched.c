@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_sched.c - the scheduler on plain data: budget, decodes first, priorities, fairness, and what
+ * happens when blocks run out. A "model" here just adds a token when a plan reaches the target.
+ */
+#include "daemon/engine/sched.h"
+#include "kernels/backend.h"
+#include "tests/tap.h"
+
+#define MAX 256
+
+struct job {
+	struct sched_seq q;
+	uint32_t prompt, want, made, preempted;
+	uint64_t started_at, done_at;
+};
+
+static struct sched s;
+static struct block_pool pool;
+static struct job jobs[MAX];
+static uint32_t n_jobs;
+static uint64_t now, rows[3]; /* passes; rows by tenant */
+
+static void begin(uint32_t blocks, uint32_t max_rows, uint32_t seqs, uint32_t chunk)
+{
+	struct sched_options opt = {.max_rows = max_rows, .max_seqs = seqs, .chunk = chunk};
+
+	block_pool_init(&pool, blocks);
+	sched_init(&s, &opt, &pool);
+	sched_tenant_set(&s, 0, 100);
+	memset(jobs, 0, sizeof(jobs));
+	n_jobs = 0;
+	now = rows[0] = rows[1] = rows[2] = 0;
+}
+
+static void end(void)
+{
+	for (uint32_t i = 0; i < n_jobs; i++) {
+		sched_remove(&s, &jobs[i].q);
+		block_table_fini(&jobs[i].q.table);
+	}
+	is_int(pool.n_free, pool.n, "no block is lost");
+	sched_fini(&s);
+	block_pool_fini(&pool);
+}
+
+static struct job *add(uint32_t tenant, int32_t priority, uint32_t prompt, uint32_t want)
+{
+	struct job *j = &jobs[n_jobs++];
+
+	j->prompt = prompt;
+	j->want = want;
+	j->q.tenant = tenant;
+	j->q.priority = priority;
+	j->q.order = n_jobs;
+	j->q.group = n_jobs;
+	j->q.target = prompt;
+	block_table_init(&j->q.table, blocks_for(prompt + want));
+	sched_add(&s, &j->q);
+	return j;
+}
+
+static bool sane(const struct sched_plan *plan)
+{
+	uint32_t rows = 0;
+	bool good = plan->n_rows <= s.opt.max_rows && plan->n <= s.opt.max_seqs;
+
+	for (uint32_t i = 0; i < plan->n; i++) {
+		const struct sched_seq *q = plan->seqs[i];
+
+		rows += q->n_new;
+		good = good && q->n_new && q->state == SCHED_RUNNING &&
+		       q->computed + q->n_new <= q->target &&
+		       blocks_for(q->computed + q->n_new) <= q->table.n &&
+		       (i == 0 || plan->seqs[i - 1]->order < q->order);
+	}
+	return good && rows == plan->n_rows;
+}
+
+/* One pass; false when the plan broke a rule or nothing was planned. */
+static bool pass(struct sched_plan *plan)
+{
+	sched_make_plan(&s, plan);
+	if (!sane(plan) || !plan->n)
+		return false;
+	now++;
+	for (uint32_t i = 0; i < plan->n; i++)
+		rows[plan->seqs[i]->tenant] += plan->seqs[i]->n_new;
+	for (uint32_t i = 0; i < plan->n; i++)
+		if (!((struct job *)plan->seqs[i])->started_at)
+			((struct job *)plan->seqs[i])->started_at = now;
+	sched_commit(&s, plan);
+	for (uint32_t i = 0; i < plan->n; i++) {
+		struct job *j = (struct job *)plan->seqs[i];
+
+		if (j->q.computed != j->q.target)
+			continue;
+		if (++j->made == j->want) {
+			j->done_at = now;
+			sched_remove(&s, &j->q);
+		} else {
+			j->q.target++;
+		}
+	}
+	return true;
+}
+
+static bool run_all(uint64_t limit)
+{
+	struct sched_plan plan;
+
+	while (sched_has_work(&s) && limit--)
+		if (!pass(&plan))
+			return false;
+	return !sched_has_work(&s);
+}
+
+static void test_budget(void)
+{
+	struct sched_plan plan;
+	struct job *a, *b;
+
+	begin(1000, 64, 64, 0);
+	a = add(0, 0, 100, 4);
+	pass(&plan);
+	is_int(plan.n_rows, 64, "a long prompt takes the whole budget");
+	b = add(0, 0, 40, 4);
+	pass(&plan);
+	ok(plan.n == 2 && a->q.computed == 100 && b->q.computed == 28,
+	   "the rest of it comes first, the next one fills up");
+	pass(&plan);
+	ok(plan.n == 2 && plan.n_rows == 13 && a->q.computed == 101 && b->q.computed == 40,
+	   "a decode goes with a chunk");
+	ok(run_all(100) && a->made == 4 && b->made == 4, "both come to their end");
+	end();
+
+	begin(1000, 64, 64, 17);
+	a = add(0, 0, 100, 1);
+	pass(&plan);
+	is_int(plan.n_rows, 17, "a chunk limit holds");
+	ok(run_all(100) && now == 6, "100 rows in chunks of 17 take 6 passes");
+	end();
+}
+
+static void test_decodes_first(void)
+{
+	struct sched_plan plan;
+	bool every = true;
+
+	begin(10000, 32, 64, 0);
+	for (int i = 0; i < 20; i++)
+		add(0, 0, 1, 1000);
+	while (s.n_running < 20)
+		pass(&plan);
+	add(0, 100, 5000, 10);
+	for (int i = 0; i < 50; i++) {
+		uint32_t decodes = 0;
+
+		pass(&plan);
+		for (uint32_t k = 0; k < plan.n; k++)
+			decodes += plan.seqs[k] != &jobs[20].q;
+		every = every && decodes == 20;
+	}
+	ok(every, "every decode is in every pass, whatever the priority of a prompt");
+	is_int(jobs[20].q.computed, 50 * 12, "the prompt gets the rest");
+	end();
+}
+
+static void test_priority(void)
+{
+	struct job *low, *high, *first;
+
+	begin(1000, 16, 1, 0);
+	first = add(0, 0, 16, 8);
+	low = add(0, -5, 16, 2);
+	high = add(0, 5, 16, 2);
+	ok(run_all(100), "three jobs, one at a time");
+	ok(high->started_at < first->started_at && first->started_at < low->started_at,
+	   "the higher priority starts first, the lower last");
+	end();
+
+	begin(1000, 16, 1, 0);
+	sched_tenant_set(&s, 1, 100);
+	add(0, 100, 160, 1);
+	add(0, 100, 160, 1);
+	low = add(1, -100, 16, 1);
+	ok(run_all(100), "another tenant's priorities");
+	ok(low->started_at < jobs[1].started_at, "do not matter");
+	end();
+}
+
+/* Two tenants that always have more to do get rows in the ratio of their weights. */
+static void test_fairness(void)
+{
+	struct sched_plan plan;
+
+	begin(100000, 64, 64, 0);
+	sched_tenant_set(&s, 0, 300);
+	sched_tenant_set(&s, 1, 100);
+	for (int i = 0; i < 100; i++) {
+		add(0, 0, 500, 1);
+		add(1, 0, 500, 1);
+	}
+	for (int i = 0; i < 600; i++)
+		pass(&plan);
+	ok(rows[0] > 2.9 * rows[1] && rows[0] < 3.1 * rows[1],
+	   "weights 3 to 1 give rows 3 to 1 (%llu, %llu)", (unsigned long long)rows[0],
+	   (unsigned long long)rows[1]);
+	end();
+
+	begin(100000, 64, 64, 0);
+	sched_tenant_set(&s, 1, 100);
+	for (int i = 0; i < 50; i++)
+		add(0, 0, 500, 1);
+	for (int i = 0; i < 200; i++)
+		pass(&plan);
+	for (int i = 0; i < 50; i++)
+		add(1, 0, 500, 1);
+	rows[0] = rows[1] = 0;
+	for (int i = 0; i < 100; i++)
+		pass(&plan);
+	ok(rows[1] < 1.2 * rows[0] && rows[0] < 1.2 * rows[1],
+	   "a tenant that was idle has saved nothing up (%llu, %llu)", (unsigned long long)rows[0],
+	   (unsigned long long)rows[1]);
+	end();
+}
+
+static void test_preemption(void)
+{
+	struct job *a, *b;
+	struct sched_plan plan;
+
+	/* Two that both want 10 blocks, of 12. */
+	begin(12, 64, 64, 0);
+	a = add(0, 0, 32, 128);
+	b = add(0, 0, 32, 128);
+	ok(run_all(2000), "two that do not fit together both end");
+	ok(s.preemptions > 0 && a->made == 128 && b->made == 128 && a->done_at < b->done_at,
+	   "the older first, the younger after having lost its blocks");
+	end();
+
+	begin(12, 64, 64, 0);
+	a = add(0, 0, 32, 128);
+	b = add(0, 9, 32, 128);
+	ok(run_all(2000) && a->made == 128 && b->made == 128,
+	   "the oldest is spared, whatever the others' priority");
+	end();
+
+	begin(30, 64, 64, 0);
+	sched_tenant_set(&s, 1, 100);
+	add(0, 0, 100, 200);
+	add(0, 0, 100, 200);
+	a = add(0, 5, 100, 100);
+	b = add(1, -5, 32, 100);
+	for (int i = 0; i < 400 && !s.preemptions; i++)
+		pass(&plan);
+	ok(b->q.state == SCHED_RUNNING || b->done_at, "a tenant with few blocks keeps them");
+	ok(run_all(5000), "and all end");
+	end();
+
+	begin(4, 64, 64, 0);
+	a = add(0, 0, 40, 24);
+	ok(run_all(100) && a->made == 24, "one that takes the whole pool runs in it");
+	end();
+}
+
+/* A large request is not overtaken for ever by small ones that fit better. */
+static void test_large_waits_not_for_ever(void)
+{
+	struct sched_plan plan;
+	struct job *large;
+	uint64_t small = 0;
+
+	begin(20, 64, 8, 0);
+	for (int i = 0; i < 5; i++)
+		add(0, 0, 30, 20);
+	for (int i = 0; i < 3; i++)
+		pass(&plan);
+	large = add(0, 0, 250, 20);
+	while (!large->started_at && n_jobs < MAX - 1) {
+		if (s.n_waiting < 4)
+			add(0, 0, 30, 20);
+		pass(&plan);
+		small++;
+	}
+	ok(large->started_at, "a request of 17 of 20 blocks starts while small ones keep coming");
+	ok(run_all(20000), "and all end");
+	end();
+}
+
+static void test_only(void)
+{
+	struct sched_plan plan;
+	bool alone = true;
+	struct job *b;
+
+	begin(20, 64, 4, 0);
+	for (int i = 0; i < 4; i++)
+		add(0, 0, 60, 1000);
+	for (int i = 0; i < 5; i++)
+		pass(&plan);
+	b = add(0, 0, 60, 5);
+	s.only = b->q.group;
+	for (int i = 0; i < 5 && alone; i++)
+		alone = pass(&plan) && plan.n == 1 && plan.seqs[0] == &b->q;
+	ok(alone && b->done_at, "a group that is to run alone does, though all was taken");
+	s.only = 0;
+	pass(&plan);
+	ok(plan.n > 0, "and the others go on");
+	end();
+}
+
+/*
+ * Random loads: any plan is within its bounds, every pass gets something done, everybody ends, and
+ * nobody is starved: the oldest of all is never passed over for long.
+ */
+static void test_random(void)
+{
+	uint32_t x = 4711, finished = 0;
+	bool good = true;
+
+	for (int round = 0; round < 60 && good; round++) {
+		struct sched_plan plan;
+		uint32_t blocks, left = 100;
+
+		x = x * 1664525 + 1013904223;
+		blocks = 8 + (x >> 16) % 60;
+		begin(blocks, 1 + (x >> 8) % 128, 1 + (x >> 4) % 64, (x >> 20) % 40);
+		sched_tenant_set(&s, 1, 50);
+		sched_tenant_set(&s, 2, 700);
+		for (uint64_t guard = 0; (left || sched_has_work(&s)) && good; guard++) {
+			x = x * 1664525 + 1013904223;
+			if (left && (x >> 30 || !sched_has_work(&s))) {
+				uint32_t most = blocks * WK_BLOCK_TOKENS - 1;
+				uint32_t prompt = 1 + (x >> 3) % (most / 2);
+				uint32_t want = 1 + (x >> 9) % (most / 2);
+
+				add((x >> 5) % 3, (int32_t)((x >> 11) % 5), prompt, want);
+				left--;
+			}
+			if ((x & 0xff) == 7 && n_jobs) /* a cancel */
+				sched_remove(&s, &jobs[(x >> 10) % n_jobs].q);
+			if (sched_has_work(&s))
+				good = pass(&plan) && guard < 2000000;
+		}
+		for (uint32_t i = 0; i < n_jobs; i++) {
+			finished += jobs[i].done_at != 0;
+			sched_remove(&s, &jobs[i].q);
+			block_table_fini(&jobs[i].q.table);
+		}
+		good = good && pool.n_free == pool.n;
+		sched_fini(&s);
+		block_pool_fini(&pool);
+	}
+	ok(good, "60 random loads: every plan is sound, every pass does something, all end");
+	ok(finished > 3000, "%u jobs came to their end", finished);
+}
+
+int main(void)
+{
+	test_budget();
+	test_decodes_first();
+	test_priority();
+	test_fairness();
+	test_preemption();
+	test_large_waits_not_for_ever();
+	test_only();
+	test_random();
+	return tap_done();
+}
