@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cli.c - option tables; see cli.h. `--complete` lists a command's options for the shell, so that
+ * completion never lags behind the tables.
+ */
+#include "tools/cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- values --------------------------------------------------------------------------------------*/
+
+static int set_integer(const char *text, long long min, unsigned long long max, int is_signed,
+		       unsigned long long *ret)
+{
+	char *end;
+
+	if (!*text || strchr(" \t\n+", *text) || (!is_signed && *text == '-'))
+		return -1;
+	errno = 0;
+	if (is_signed) {
+		long long v = strtoll(text, &end, 10);
+
+		if (errno || *end || v < min || v > (long long)max)
+			return -1;
+		*ret = (unsigned long long)v;
+	} else {
+		*ret = strtoull(text, &end, 10);
+		if (errno || *end || *ret > max)
+			return -1;
+	}
+	return 0;
+}
+
+int cli_set_u32(void *value, const char *text)
+{
+	unsigned long long v;
+
+	if (set_integer(text, 0, UINT32_MAX, 0, &v))
+		return -1;
+	*(uint32_t *)value = (uint32_t)v;
+	return 0;
+}
+
+int cli_set_i32(void *value, const char *text)
+{
+	unsigned long long v;
+
+	if (set_integer(text, INT32_MIN, INT32_MAX, 1, &v))
+		return -1;
+	*(int32_t *)value = (int32_t)v;
+	return 0;
+}
+
+int cli_set_u64(void *value, const char *text)
+{
+	unsigned long long v;
+
+	if (set_integer(text, 0, UINT64_MAX, 0, &v))
+		return -1;
+	*(uint64_t *)value = v;
+	return 0;
+}
+
+int cli_set_double(void *value, const char *text)
+{
+	char *end;
+	double v = strtod(text, &end);
+
+	if (end == text || *end || isnan(v))
+		return -1;
+	*(double *)value = v;
+	return 0;
+}
+
+int cli_set_float(void *value, const char *text)
+{
+	double v;
+
+	if (cli_set_double(&v, text))
+		return -1;
+	*(float *)value = (float)v;
+	return 0;
+}
+
+int cli_set_str(void *value, const char *text)
+{
+	*(const char **)value = text;
+	return 0;
+}
+
+int cli_tokens_add(struct cli_tokens *t, uint32_t token)
+{
+	if (t->n == t->room) {
+		uint32_t room = t->room ? 2 * t->room : 64;
+		uint32_t *tokens = reallocarray(t->tokens, room, sizeof(*tokens));
+
+		if (!tokens)
+			return -1;
+		t->tokens = tokens;
+		t->room = room;
+	}
+	t->tokens[t->n++] = token;
+	return 0;
+}
+
+int cli_set_tokens(void *value, const char *text)
+{
+	char *copy = strdup(text), *at = copy, *word;
+	int err = copy ? 0 : -1;
+
+	while (!err && (word = strsep(&at, ","))) {
+		uint32_t token;
+
+		err = cli_set_u32(&token, word) ? -1 : cli_tokens_add(value, token);
+	}
+	free(copy);
+	return err;
+}
+
+/* --- output --------------------------------------------------------------------------------------*/
+
+int cli_fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	fflush(stdout);
+	fputs("weft: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return 1;
+}
+
+void cli_json_string(const char *s)
+{
+	putchar('"');
+	for (; *s; s++) {
+		if (*s == '"' || *s == '\\')
+			printf("\\%c", *s);
+		else if ((unsigned char)*s < 0x20)
+			printf("\\u%04x", *s);
+		else
+			putchar(*s);
+	}
+	putchar('"');
+}
+
+static void help(const struct cli_command *c)
+{
+	printf("usage: weft %s [OPTION...]%s%s\n\n%s\n\n", c->name, *c->args ? " " : "", c->args,
+	       c->about);
+	for (uint32_t i = 0; i < c->n_options; i++) {
+		const struct cli_option *o = &c->options[i];
+		char left[64], letter[8] = "";
+
+		if (o->letter)
+			snprintf(letter, sizeof(letter), "-%c, ", o->letter);
+		snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->arg ? " " : "",
+			 o->arg ? o->arg : "");
+		printf("  %-28s %s\n", left, o->help);
+	}
+	printf("  %-28s %s\n", "--help", "this text");
+}
+
+static void __attribute__((noreturn, format(printf, 2, 3)))
+usage(const struct cli_command *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "weft %s: ", c->name);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, " (weft %s --help)\n", c->name);
+	exit(2);
+}
+
+/* --- parsing -------------------------------------------------------------------------------------*/
+
+static const struct cli_option *find(const struct cli_command *c, const char *name, size_t n)
+{
+	for (uint32_t i = 0; i < c->n_options; i++)
+		if (strlen(c->options[i].name) == n && !strncmp(c->options[i].name, name, n))
+			return &c->options[i];
+	return NULL;
+}
+
+static const struct cli_option *find_letter(const struct cli_command *c, char letter)
+{
+	for (uint32_t i = 0; i < c->n_options; i++)
+		if (c->options[i].letter == letter)
+			return &c->options[i];
+	return NULL;
+}
+
+static void complete(const struct cli_command *c)
+{
+	for (uint32_t i = 0; i < c->n_options; i++)
+		printf("--%s%s\n", c->options[i].name, c->options[i].arg ? "=" : "");
+	puts("--help");
+	exit(0);
+}
+
+/* Handle argv[i], an option; returns how many words it took. */
+static int parse_option(const struct cli_command *c, char **argv, int i, int argc)
+{
+	const char *word = argv[i], *value = NULL;
+	const struct cli_option *o;
+	int used = 1;
+
+	if (word[1] == '-') {
+		const char *equals = strchr(word, '=');
+		size_t n = equals ? (size_t)(equals - word) - 2 : strlen(word) - 2;
+
+		if (!strcmp(word, "--help")) {
+			help(c);
+			exit(0);
+		}
+		if (!strcmp(word, "--complete"))
+			complete(c);
+		o = find(c, word + 2, n);
+		value = equals ? equals + 1 : NULL;
+	} else {
+		o = find_letter(c, word[1]);
+		value = word[2] ? word + 2 : NULL;
+	}
+	if (!o)
+		usage(c, "unknown option %s", word);
+	if (!o->arg) {
+		if (value)
+			usage(c, "--%s takes no value", o->name);
+		*(int *)o->value = 1;
+		return used;
+	}
+	if (!value) {
+		if (i + 1 >= argc)
+			usage(c, "--%s needs a value (%s)", o->name, o->arg);
+		value = argv[i + 1];
+		used = 2;
+	}
+	if (o->set(o->value, value))
+		usage(c, "--%s: \"%s\" is not a valid %s", o->name, value, o->arg);
+	return used;
+}
+
+int cli_parse(const struct cli_command *c, int argc, char **argv)
+{
+	int n = 0, options = 1;
+
+	for (int i = 1; i < argc;) {
+		if (options && !strcmp(argv[i], "--")) {
+			options = 0;
+			i++;
+		} else if (options && argv[i][0] == '-' && argv[i][1]) {
+			i += parse_option(c, argv, i, argc);
+		} else {
+			argv[++n] = argv[i++];
+		}
+	}
+	if (c->max_args >= 0 && n > c->max_args)
+		usage(c, "unexpected \"%s\"", argv[c->max_args + 1]);
+	return n;
+}

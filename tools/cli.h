@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cli.h - options of the weft command: tables that parse, explain and complete themselves.
+ *
+ * A command is a table of options and a function. Values are checked completely: "12x" is not a
+ * number, 70000 is not a 16-bit one. Usage errors exit with 2 from cli_parse(), as --help does
+ * with 0; everything else is the command's own to report, with cli_fail().
+ */
+#ifndef WEFT_TOOLS_CLI_H
+#define WEFT_TOOLS_CLI_H
+
+#include <stdint.h>
+
+/* Store text into *value. 0, or -1 when it is not of the kind. */
+typedef int (*cli_set_fn)(void *value, const char *text);
+
+struct cli_option {
+	const char *name;	/* long name without dashes */
+	char letter;		/* or 0 */
+	const char *arg;	/* name of its value in the help; NULL: a flag, *(int *)value = 1 */
+	cli_set_fn set;
+	void *value;
+	const char *help;
+};
+
+struct cli_command {
+	const char *name;	/* "run", "model make" */
+	const char *args;	/* of the usage line: "[TOKEN...]" */
+	const char *about;	/* one line; more may follow after a newline */
+	const struct cli_option *options;
+	uint32_t n_options;
+	int max_args;		/* positional; -1: any number */
+};
+
+int cli_set_u32(void *value, const char *text);
+int cli_set_i32(void *value, const char *text);
+int cli_set_u64(void *value, const char *text);
+int cli_set_float(void *value, const char *text);
+int cli_set_double(void *value, const char *text);
+int cli_set_str(void *value, const char *text);	/* const char *, borrowed from argv */
+
+/* Token lists, growing; "1,2,3" appends three. Freed by the caller. */
+struct cli_tokens {
+	uint32_t *tokens;
+	uint32_t n, room;
+};
+int cli_set_tokens(void *value, const char *text);	/* struct cli_tokens * */
+int cli_tokens_add(struct cli_tokens *t, uint32_t token);
+
+/* Parse argv[1..]; returns the number of positional arguments, moved to argv[1..]. */
+int cli_parse(const struct cli_command *c, int argc, char **argv);
+/* "weft: ..." to stderr; returns 1 so that a command can `return cli_fail(...)`. */
+int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* A string as JSON, quotes included, to stdout. */
+void cli_json_string(const char *s);
+
+/* The commands; each returns the exit status. argv[0] is the command's name. */
+int cmd_run(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_model(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+
+#endif

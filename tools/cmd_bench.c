@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cmd_bench.c - `weft bench ...`: each kind of benchmark fills a table (bench.h), printed for
+ * people or as JSON. What is measured, and how, is said where it is measured.
+ */
+#include "tools/bench.h"
+#include "tools/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int json;
+
+static int print(struct bench_table *t)
+{
+	if (json)
+		bench_print_json(t);
+	else
+		bench_print(t);
+	bench_free(t);
+	return 0;
+}
+
+/* --- serve ---------------------------------------------------------------------------------------*/
+
+static struct bench_serve_options serve_options = {
+	.clients = 2,
+	.requests = 20,
+	.prompt = 64,
+	.tokens = 32,
+	.warm_up = 1,
+	.seed = 1,
+};
+
+/* clang-format off */
+static const struct cli_option serve_table[] = {
+	{"socket", 0, "PATH", cli_set_str, &serve_options.socket, "the daemon's socket"},
+	{"model", 'm', "NAME", cli_set_str, &serve_options.model, "which model; default: the only one"},
+	{"clients", 'c', "N", cli_set_u32, &serve_options.clients, "client processes; default 2"},
+	{"requests", 'r', "N", cli_set_u32, &serve_options.requests, "requests in all; default 20"},
+	{"prompt", 'p', "N", cli_set_u32, &serve_options.prompt, "tokens of each prompt; default 64"},
+	{"tokens", 't', "N", cli_set_u32, &serve_options.tokens, "tokens of each answer; default 32"},
+	{"warm-up", 0, "N", cli_set_u32, &serve_options.warm_up, "requests of each client before; default 1"},
+	{"rate", 0, "X", cli_set_double, &serve_options.rate, "requests a second in all; default: no pause"},
+	{"poll-always", 0, NULL, NULL, &serve_options.poll_always, "clients spin instead of sleeping"},
+	{"seed", 's', "N", cli_set_u32, &serve_options.seed, "of the prompts; default 1"},
+	{"json", 'j', NULL, NULL, &json, "a JSON list instead of the table"},
+};
+/* clang-format on */
+
+static const struct cli_command serve_command = {
+	"bench serve", "",
+	"Client processes against a running daemon: time to first token, time between tokens,\n"
+	"tokens per second, and what the system adds to the model's own time.",
+	serve_table, sizeof(serve_table) / sizeof(*serve_table), 0,
+};
+
+static int serve(int argc, char **argv)
+{
+	struct bench_table t = {0};
+
+	cli_parse(&serve_command, argc, argv);
+	if (bench_serve(&serve_options, &t)) {
+		bench_free(&t);
+		return 1;
+	}
+	return print(&t);
+}
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *about;
+} commands[] = {
+	{"serve", serve, "clients against a running daemon"},
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(*commands))
+
+int cmd_bench(int argc, char **argv)
+{
+	int asked = argc > 1 && !strcmp(argv[1], "--help");
+
+	for (size_t i = 0; argc > 1 && i < N_COMMANDS; i++) {
+		if (!strcmp(argv[1], "--complete"))
+			puts(commands[i].name);
+		else if (!strcmp(argv[1], commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	}
+	if (argc > 1 && !strcmp(argv[1], "--complete"))
+		return 0;
+	fputs("usage: weft bench COMMAND [OPTION...]\n\n", asked ? stdout : stderr);
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		fprintf(asked ? stdout : stderr, "  %-8s %s\n", commands[i].name, commands[i].about);
+	return asked ? 0 : 2;
+}

@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cmd_run.c - `weft run`: one request, its tokens printed as they come.
+ *
+ * With one answer tokens are streamed on one line; with several, or with log-probabilities, each
+ * answer has lines of its own. --json prints one object at the end. An interrupt cancels the
+ * request and prints what there is.
+ */
+#include "libclient/weft.h"
+#include "tools/cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MAX_SEQUENCES 16
+#define MAX_BIAS      256
+
+static struct {
+	struct weft_open_options open;
+	struct weft_submit_options submit;
+	struct cli_tokens prompt, stop_tokens;
+	struct weft_sequence sequences[MAX_SEQUENCES];
+	struct weft_bias bias[MAX_BIAS];
+	int json, stats, poll_always, no_resubmit;
+} run;
+
+static volatile sig_atomic_t interrupted;
+
+static int set_seed(void *value, const char *text)
+{
+	run.submit.has_seed = 1;
+	return cli_set_u64(value, text);
+}
+
+static int set_sequence(void *value, const char *text)
+{
+	struct cli_tokens t = {0};
+
+	(void)value;
+	if (run.submit.n_stop_sequences == MAX_SEQUENCES || cli_set_tokens(&t, text))
+		return -1;
+	run.sequences[run.submit.n_stop_sequences++] = (struct weft_sequence){t.tokens, t.n};
+	return 0;
+}
+
+/* TOKEN:VALUE,... */
+static int set_bias(void *value, const char *text)
+{
+	char *copy = strdup(text), *at = copy, *word;
+	int err = copy ? 0 : -1;
+
+	(void)value;
+	while (!err && (word = strsep(&at, ","))) {
+		struct weft_bias *b = &run.bias[run.submit.n_bias];
+		char *colon = strchr(word, ':');
+
+		if (!colon || run.submit.n_bias == MAX_BIAS) {
+			err = -1;
+			break;
+		}
+		*colon = 0;
+		err = cli_set_u32(&b->token, word) || cli_set_float(&b->value, colon + 1);
+		run.submit.n_bias += !err;
+	}
+	free(copy);
+	return err;
+}
+
+/* clang-format off */
+static const struct cli_option options[] = {
+	{"socket", 0, "PATH", cli_set_str, &run.open.socket, "the daemon's socket"},
+	{"model", 'm', "NAME", cli_set_str, &run.open.model, "which model; default: the only one"},
+	{"adapter", 'a', "NAME", cli_set_str, &run.submit.adapter, "which adapter; default: none"},
+	{"n", 'n', "N", cli_set_u32, &run.submit.n, "so many answers, 1 to 16"},
+	{"max-tokens", 't', "N", cli_set_u32, &run.submit.max_tokens, "of each answer; default 256"},
+	{"min-tokens", 0, "N", cli_set_u32, &run.submit.min_tokens, "no end before so many"},
+	{"temperature", 'T', "X", cli_set_float, &run.submit.temperature, "default 0: the likeliest token"},
+	{"top-k", 'k', "N", cli_set_u32, &run.submit.top_k, "draw from the N likeliest; 0: all"},
+	{"top-p", 'p', "X", cli_set_float, &run.submit.top_p, "draw from the likeliest of sum X"},
+	{"min-p", 0, "X", cli_set_float, &run.submit.min_p, "draw from those >= X times the likeliest"},
+	{"repetition-penalty", 0, "X", cli_set_float, &run.submit.repetition_penalty, "default 1: none"},
+	{"presence-penalty", 0, "X", cli_set_float, &run.submit.presence_penalty, "default 0"},
+	{"frequency-penalty", 0, "X", cli_set_float, &run.submit.frequency_penalty, "default 0"},
+	{"logit-bias", 0, "TOKEN:X,...", set_bias, NULL, "add X to a token's logit; -inf forbids it"},
+	{"seed", 's', "N", set_seed, &run.submit.seed, "same seed, same answer"},
+	{"stop-token", 0, "TOKEN,...", cli_set_tokens, &run.stop_tokens, "end at any of these"},
+	{"stop-sequence", 0, "TOKEN,...", set_sequence, NULL, "end at these in a row; may be repeated"},
+	{"ignore-eos", 0, NULL, NULL, &run.submit.ignore_eos, "do not end at the model's end token"},
+	{"logprobs", 'l', "K", cli_set_u32, &run.submit.logprobs, "log-probabilities, with K alternatives"},
+	{"prompt-logprobs", 0, "K", cli_set_u32, &run.submit.prompt_logprobs, "likewise for the prompt"},
+	{"priority", 0, "N", cli_set_i32, &run.submit.priority, "-100 to 100, higher first"},
+	{"timeout-ms", 0, "N", cli_set_u32, &run.submit.timeout_ms, "the engine ends it after so long"},
+	{"no-resubmit", 0, NULL, NULL, &run.no_resubmit, "fail if the daemon restarts"},
+	{"poll-always", 0, NULL, NULL, &run.poll_always, "spin instead of sleeping"},
+	{"stats", 0, NULL, NULL, &run.stats, "times and counts, on stderr"},
+	{"json", 'j', NULL, NULL, &run.json, "one JSON object at the end"},
+};
+/* clang-format on */
+
+static const struct cli_command command = {
+	"run", "[TOKEN...]",
+	"Generate from a prompt of token ids: the arguments, or standard input without any.\n"
+	"Prints the answer's token ids as they come.",
+	options, sizeof(options) / sizeof(*options), -1,
+};
+
+static void on_interrupt(int sig)
+{
+	(void)sig;
+	interrupted = 1;
+}
+
+static int read_prompt(int n, char **argv)
+{
+	char word[32];
+
+	for (int i = 1; i <= n; i++)
+		if (strcmp(argv[i], "-") && cli_set_tokens(&run.prompt, argv[i]))
+			return cli_fail("\"%s\" is not a token id", argv[i]);
+	if (n && !(n == 1 && !strcmp(argv[1], "-")))
+		return 0;
+	while (scanf(" %31[^ \t\n\r,]%*[,]", word) == 1 || scanf(" %31[^ \t\n\r,]", word) == 1)
+		if (cli_set_tokens(&run.prompt, word))
+			return cli_fail("\"%s\" on standard input is not a token id", word);
+	return run.prompt.n ? 0 : cli_fail("no prompt: give token ids as arguments or on standard "
+					   "input");
+}
+
+/* --- printing ------------------------------------------------------------------------------------*/
+
+static void print_entries(const struct weft_logprob *lp, int n)
+{
+	printf("%u\t%.6f", lp[0].token, lp[0].logprob);
+	for (int i = 1; i < n; i++)
+		printf("\t%u:%.6f", lp[i].token, lp[i].logprob);
+	putchar('\n');
+}
+
+/* Tokens [from, to) of an answer. */
+static void print_tokens(struct weft_request *r, uint32_t sample, uint32_t from, uint32_t to)
+{
+	uint32_t n;
+	const uint32_t *t = weft_tokens(r, sample, &n);
+	const struct weft_logprob *lp;
+
+	for (uint32_t i = from; i < to; i++) {
+		int k = weft_logprobs(r, sample, i, &lp);
+
+		if (k > 0)
+			print_entries(lp, k);
+		else
+			printf("%s%u", i ? " " : "", t[i]);
+	}
+	fflush(stdout);
+}
+
+static void print_prompt_logprobs(struct weft_request *r)
+{
+	const struct weft_logprob *lp;
+
+	for (uint32_t i = 1; i < run.prompt.n; i++) {
+		int k = weft_prompt_logprobs(r, i, &lp);
+
+		if (k > 0) {
+			fputs("prompt\t", stdout);
+			print_entries(lp, k);
+		}
+	}
+}
+
+static const char *finish_name(enum weft_finish f)
+{
+	static const char *const names[] = {"none", "eos", "stop-token", "stop-sequence", "length"};
+
+	return (unsigned)f < 5 ? names[f] : "unknown";
+}
+
+static double ms(uint64_t from, uint64_t to)
+{
+	return to > from ? (to - from) / 1e6 : 0;
+}
+
+static uint32_t total_tokens(struct weft_request *r)
+{
+	uint32_t total = 0;
+
+	for (uint32_t s = 0; s < run.submit.n; s++) {
+		uint32_t n;
+
+		weft_tokens(r, s, &n);
+		total += n;
+	}
+	return total;
+}
+
+static void print_stats(struct weft_request *r, const struct weft_result *res)
+{
+	uint32_t n = total_tokens(r);
+	double decode_ms = ms(res->first_token_ns, res->end_ns);
+
+	fprintf(stderr,
+		"prompt %u tokens (%u cached), %u generated, seed %" PRIu64 "\n"
+		"queued %.3f ms, first token %.3f ms (forward %.3f ms), total %.3f ms",
+		res->prompt_tokens, res->cached_tokens, n, res->seed,
+		ms(res->arrival_ns, res->start_ns), ms(res->arrival_ns, res->first_token_ns),
+		res->forward_ns / 1e6, ms(res->arrival_ns, res->end_ns));
+	if (n > res->n && decode_ms > 0)
+		fprintf(stderr, ", %.1f tokens/s after the first",
+			(n - res->n) / decode_ms * 1e3);
+	if (res->resubmitted)
+		fprintf(stderr, ", %u daemon restarts bridged", res->resubmitted);
+	fputc('\n', stderr);
+}
+
+static void json_entries(const struct weft_logprob *lp, int n)
+{
+	printf("[");
+	for (int i = 0; i < n; i++)
+		printf("%s[%u,%.9g]", i ? "," : "", lp[i].token, lp[i].logprob);
+	printf("]");
+}
+
+static void json_answer(struct weft_request *r, const struct weft_result *res, uint32_t sample)
+{
+	uint32_t n;
+	const uint32_t *t = weft_tokens(r, sample, &n);
+	const struct weft_logprob *lp;
+
+	printf("{\"finish\":\"%s\",\"tokens\":[", finish_name(res->finish[sample]));
+	for (uint32_t i = 0; i < n; i++)
+		printf("%s%u", i ? "," : "", t[i]);
+	printf("]");
+	if (run.submit.logprobs != WEFT_NO_LOGPROBS) {
+		printf(",\"logprobs\":[");
+		for (uint32_t i = 0; i < n; i++) {
+			int k = weft_logprobs(r, sample, i, &lp);
+
+			if (i)
+				putchar(',');
+			if (k > 0)
+				json_entries(lp, k);
+			else
+				fputs("null", stdout);
+		}
+		printf("]");
+	}
+	printf("}");
+}
+
+static void print_json(struct weft_request *r, const struct weft_result *res)
+{
+	const struct weft_logprob *lp;
+
+	printf("{\"status\":\"%s\",\"answers\":[", weft_status_name(res->status));
+	for (uint32_t s = 0; s < res->n; s++) {
+		if (s)
+			putchar(',');
+		json_answer(r, res, s);
+	}
+	printf("]");
+	if (run.submit.prompt_logprobs != WEFT_NO_LOGPROBS) {
+		printf(",\"prompt_logprobs\":[null");
+		for (uint32_t i = 1; i < run.prompt.n; i++) {
+			int k = weft_prompt_logprobs(r, i, &lp);
+
+			putchar(',');
+			if (k > 0)
+				json_entries(lp, k);
+			else
+				fputs("null", stdout);
+		}
+		printf("]");
+	}
+	printf(",\"prompt_tokens\":%u,\"cached_tokens\":%u,\"seed\":%" PRIu64
+	       ",\"queued_ms\":%.6f,\"first_token_ms\":%.6f,\"forward_ms\":%.6f,\"total_ms\":%.6f"
+	       ",\"restarts_bridged\":%u}\n",
+	       res->prompt_tokens, res->cached_tokens, res->seed,
+	       ms(res->arrival_ns, res->start_ns), ms(res->arrival_ns, res->first_token_ns),
+	       res->forward_ns / 1e6, ms(res->arrival_ns, res->end_ns), res->resubmitted);
+}
+
+/* --- waiting -------------------------------------------------------------------------------------*/
+
+/* Until the answer has ended; prints as it goes if `stream`. 0 or -errno. */
+static int64_t follow(struct weft_request *r, uint32_t sample, int stream)
+{
+	uint32_t have = 0;
+
+	for (;;) {
+		int64_t n = weft_wait(r, sample, have, -1);
+
+		if (n == -EINTR) {
+			if (interrupted)
+				weft_cancel(r);
+			continue;
+		}
+		if (n < 0)
+			return n;
+		if (n == have)
+			return 0;
+		if (stream)
+			print_tokens(r, sample, have, (uint32_t)n);
+		have = (uint32_t)n;
+	}
+}
+
+static int show(struct weft_request *r)
+{
+	struct weft_result res = {.size = sizeof(res)};
+	char text[256];
+	int64_t err = 0;
+
+	for (uint32_t s = 0; s < run.submit.n && !err; s++) {
+		int stream = !run.json;
+
+		if (stream && run.submit.n > 1)
+			printf("%s%u: ", run.submit.logprobs == WEFT_NO_LOGPROBS ? "" : "answer ", s);
+		if (stream && run.submit.n > 1 && run.submit.logprobs != WEFT_NO_LOGPROBS)
+			putchar('\n');
+		err = follow(r, s, stream);
+		if (stream && run.submit.logprobs == WEFT_NO_LOGPROBS)
+			putchar('\n');
+	}
+	if (err)
+		return cli_fail("wait for tokens: %s", strerror((int)-err));
+	weft_result(r, &res);
+	if (run.json)
+		print_json(r, &res);
+	else
+		print_prompt_logprobs(r);
+	if (run.stats)
+		print_stats(r, &res);
+	if (interrupted)
+		return 130;
+	if (res.status == WEFT_OK)
+		return 0;
+	weft_status_text(&res, text, sizeof(text));
+	return cli_fail("%s", text);
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct sigaction sa = {.sa_handler = on_interrupt};	/* no SA_RESTART: waits must end */
+	struct weft_error e;
+	struct weft_request *r;
+	struct weft *w;
+	int n, status;
+
+	run.open = (struct weft_open_options)WEFT_OPEN_OPTIONS_INIT;
+	weft_submit_options_init(&run.submit);
+	n = cli_parse(&command, argc, argv);
+	if (read_prompt(n, argv))
+		return 1;
+	run.open.slots = 1;
+	run.open.prompt_bytes = run.prompt.n * UINT64_C(4) + run.submit.n * UINT64_C(4) *
+				run.submit.max_tokens + 65536;
+	run.open.flags = run.poll_always ? WEFT_POLL_ALWAYS : 0;
+	run.submit.flags = run.no_resubmit ? WEFT_NO_RESUBMIT : 0;
+	run.submit.prompt = run.prompt.tokens;
+	run.submit.n_prompt = run.prompt.n;
+	run.submit.stop_tokens = run.stop_tokens.tokens;
+	run.submit.n_stop_tokens = run.stop_tokens.n;
+	run.submit.stop_sequences = run.sequences;
+	run.submit.bias = run.bias;
+	sigaction(SIGINT, &sa, NULL);
+	if (weft_open(&w, &run.open, &e) < 0)
+		return cli_fail("%s", e.message);
+	if (weft_submit(w, &r, &run.submit, &e) < 0) {
+		weft_close(w);
+		return cli_fail("%s", e.message);
+	}
+	status = show(r);
+	weft_close(w);
+	free(run.prompt.tokens);
+	free(run.stop_tokens.tokens);
+	for (uint32_t i = 0; i < run.submit.n_stop_sequences; i++)
+		free((void *)(uintptr_t)run.sequences[i].tokens);
+	return status;
+}

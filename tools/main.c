@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - the weft command: one word chooses what to do. Each command has a file of its own,
+ * cmd_NAME.c. Exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted.
+ */
+#include "tools/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *about;
+} commands[] = {
+	{"run", cmd_run, "generate: token ids in, token ids out, streamed"},
+	{"status", cmd_status, "what the daemon and its engines are doing"},
+	{"model", cmd_model, "make a model with random weights, look at one, list those served"},
+	{"bench", cmd_bench, "measure this machine, the kernels, the ring, the daemon"},
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(*commands))
+
+static void help(FILE *to)
+{
+	fputs("usage: weft COMMAND [OPTION...]\n\n", to);
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].about);
+	fputs("\nweft COMMAND --help says more. Every command takes --json and --socket PATH\n"
+	      "(default $WEFT_SOCKET, else /run/weft/weftd.sock) where they make sense.\n", to);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		help(stderr);
+		return 2;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+		help(stdout);
+		return 0;
+	}
+	if (!strcmp(argv[1], "--version")) {
+		puts("weft " WEFT_VERSION);
+		return 0;
+	}
+	if (!strcmp(argv[1], "--complete")) {
+		for (size_t i = 0; i < N_COMMANDS; i++)
+			puts(commands[i].name);
+		return 0;
+	}
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	fprintf(stderr, "weft: unknown command \"%s\" (weft --help)\n", argv[1]);
+	return 2;
+}
