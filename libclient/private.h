@@ -145,4 +145,11 @@ static inline uint32_t attempt_state(const struct attempt *a)
 	return wshm_slot_state(a->s);
 }
 
+/* WEFT_RUNNING, or how libweft itself ended the request. */
+static inline int request_local_status(const struct weft_request *r)
+{
+	/* L2: pairs with L1 in wc_request_end_local() */
+	return atomic_load_explicit(&r->local_status, memory_order_acquire);
+}
+
 #endif

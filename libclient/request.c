@@ -83,7 +83,7 @@ const uint32_t *wc_request_tokens(const struct weft_request *r, uint32_t sample,
 
 bool wc_request_ended(const struct weft_request *r)
 {
-	return atomic_load_explicit(&r->local_status, memory_order_acquire) != WEFT_RUNNING ||
+	return request_local_status(r) != WEFT_RUNNING ||
 	       attempt_state(current(r)) == WSHM_SLOT_ENDED;
 }
 
@@ -93,10 +93,8 @@ bool wc_request_sample_ended(const struct weft_request *r, uint32_t sample)
 
 	if (wc_request_ended(r))
 		return true;
-	/* Acquire: the count, which is stored with release before it, is then the last one. */
 	return attempt_state(a) != WSHM_SLOT_FREE &&
-	       atomic_load_explicit(&a->s->finish[sample], memory_order_acquire) !=
-		       WSHM_FINISH_NONE;
+	       wshm_slot_finish(a->s, sample) != WSHM_FINISH_NONE;
 }
 
 const uint32_t *weft_tokens(struct weft_request *r, uint32_t sample, uint32_t *ret_count)
@@ -143,7 +141,7 @@ static void result_times(const struct attempt *a, struct weft_result *res)
 static void result_fill(struct weft_request *r, struct weft_result *res)
 {
 	const struct attempt *a = current(r);
-	int local = atomic_load_explicit(&r->local_status, memory_order_acquire);
+	int local = request_local_status(r);
 	uint32_t state = attempt_state(a);
 
 	res->status = WEFT_RUNNING;
@@ -154,8 +152,7 @@ static void result_fill(struct weft_request *r, struct weft_result *res)
 		res->cached_tokens = atomic_load_explicit(&first_attempt(a)->s->cached_tokens,
 							  memory_order_relaxed);
 		for (uint32_t i = 0; i < r->n; i++)
-			res->finish[i] = (enum weft_finish)atomic_load_explicit(
-				&a->s->finish[i], memory_order_acquire);
+			res->finish[i] = (enum weft_finish)wshm_slot_finish(a->s, i);
 	}
 	if (state == WSHM_SLOT_ENDED) {
 		res->status =
@@ -480,6 +477,7 @@ void wc_request_end_local(struct weft_request *r, enum weft_status status)
 {
 	if (wc_request_ended(r))
 		return;
+	/* L1: pairs with L2 in request_local_status() */
 	atomic_store_explicit(&r->local_status, status, memory_order_release);
 	request_news(r);
 }

@@ -195,7 +195,7 @@ static void session_adopt(struct weft *w, struct link *to)
 {
 	struct link *from = w->link;
 
-	atomic_store_explicit(&w->link, to, memory_order_release);
+	atomic_store_explicit(&w->link, to, memory_order_relaxed);
 	atomic_store(&w->state, SESSION_UP);
 	event_watch(w, to->bell_fd);
 	event_watch(w, to->sock);

@@ -39,28 +39,31 @@ struct weft_request;
 #define WEFT_MAX_SAMPLES  16
 
 struct weft_error {
-	int code;		/* negative errno */
-	char message[256];	/* what was being done, to what, why it failed, what to do */
+	int code;	   /* negative errno */
+	char message[256]; /* what was being done, to what, why it failed, what to do */
 };
 
 /* --- session --------------------------------------------------------------------------------------*/
 
 struct weft_open_options {
-	size_t size;			/* sizeof this struct */
-	const char *socket;		/* NULL: $WEFT_SOCKET, else /run/weft/weftd.sock */
-	const char *model;		/* NULL: the daemon's only model */
-	uint32_t slots;			/* concurrent requests wanted; 0: default 64 */
-	uint64_t prompt_bytes;		/* room for prompts in flight; 0: default */
-	uint64_t result_bytes;		/* room for results not yet freed; 0: default */
-	uint32_t wait_ready_ms;		/* wait so long for the engine to have loaded; 0: default 120 s */
-	uint32_t reconnect_ms;		/* try so long to reach a daemon that went away; 0: 60 s */
-	uint32_t flags;			/* WEFT_POLL_ALWAYS */
+	size_t size;		/* sizeof this struct */
+	const char *socket;	/* NULL: $WEFT_SOCKET, else /run/weft/weftd.sock */
+	const char *model;	/* NULL: the daemon's only model */
+	uint32_t slots;		/* concurrent requests wanted; 0: default 64 */
+	uint64_t prompt_bytes;	/* room for prompts in flight; 0: default */
+	uint64_t result_bytes;	/* room for results not yet freed; 0: default */
+	uint32_t wait_ready_ms; /* wait so long for the engine to have loaded; 0: default 120 s */
+	uint32_t reconnect_ms;	/* try so long to reach a daemon that went away; 0: 60 s */
+	uint32_t flags;		/* WEFT_POLL_ALWAYS */
 };
 
-#define WEFT_POLL_ALWAYS 1u	/* waiting spins; for dedicated cores. Default: adaptive */
+#define WEFT_POLL_ALWAYS 1u /* waiting spins; for dedicated cores. Default: adaptive */
 
 /* Options of all defaults: `struct weft_open_options o = WEFT_OPEN_OPTIONS_INIT;` */
-#define WEFT_OPEN_OPTIONS_INIT { sizeof(struct weft_open_options), NULL, NULL, 0, 0, 0, 0, 0, 0 }
+#define WEFT_OPEN_OPTIONS_INIT                                                 \
+	{                                                                      \
+		sizeof(struct weft_open_options), NULL, NULL, 0, 0, 0, 0, 0, 0 \
+	}
 
 WEFT_API int weft_open(struct weft **ret, const struct weft_open_options *options,
 		       struct weft_error *error);
@@ -74,7 +77,7 @@ struct weft_model {
 	uint32_t max_positions;
 	uint32_t n_eos;
 	uint32_t eos[16];
-	uint32_t bos;			/* UINT32_MAX: none */
+	uint32_t bos; /* UINT32_MAX: none */
 	uint32_t ready;
 	uint64_t weight_bytes;
 };
@@ -89,7 +92,7 @@ WEFT_API int weft_models(const char *socket, struct weft_model *ret, uint32_t ma
 
 struct weft_bias {
 	uint32_t token;
-	float value;		/* added to the token's logit; -INFINITY forbids it */
+	float value; /* added to the token's logit; -INFINITY forbids it */
 };
 
 struct weft_sequence {
@@ -100,22 +103,22 @@ struct weft_sequence {
 #define WEFT_NO_LOGPROBS UINT32_MAX
 
 struct weft_submit_options {
-	size_t size;			/* sizeof this struct */
-	const uint32_t *prompt;		/* copied during the call */
+	size_t size;		/* sizeof this struct */
+	const uint32_t *prompt; /* copied during the call */
 	uint32_t n_prompt;
-	const char *adapter;		/* NULL: base model */
-	uint32_t n;			/* answers, sharing the prompt's KV; default 1 */
-	uint32_t max_tokens;		/* of each answer; default 256 */
-	uint32_t min_tokens;		/* no end before so many */
-	float temperature;		/* default 0: greedy */
-	uint32_t top_k;			/* 0: off */
-	float top_p;			/* default 1: off */
-	float min_p;			/* 0: off */
-	float repetition_penalty;	/* default 1: off */
+	const char *adapter;	  /* NULL: base model */
+	uint32_t n;		  /* answers, sharing the prompt's KV; default 1 */
+	uint32_t max_tokens;	  /* of each answer; default 256 */
+	uint32_t min_tokens;	  /* no end before so many */
+	float temperature;	  /* default 0: greedy */
+	uint32_t top_k;		  /* 0: off */
+	float top_p;		  /* default 1: off */
+	float min_p;		  /* 0: off */
+	float repetition_penalty; /* default 1: off */
 	float presence_penalty;
 	float frequency_penalty;
-	uint64_t seed;			/* used if has_seed */
-	int has_seed;			/* 0: the engine draws one */
+	uint64_t seed; /* used if has_seed */
+	int has_seed;  /* 0: the engine draws one */
 	const uint32_t *stop_tokens;
 	uint32_t n_stop_tokens;
 	const struct weft_sequence *stop_sequences;
@@ -123,14 +126,14 @@ struct weft_submit_options {
 	const struct weft_bias *bias;
 	uint32_t n_bias;
 	int ignore_eos;
-	uint32_t logprobs;		/* default WEFT_NO_LOGPROBS; k: with k alternatives, 0..20 */
-	uint32_t prompt_logprobs;	/* likewise, for the prompt */
-	int priority;			/* -100..100, higher first; default 0 */
-	uint32_t timeout_ms;		/* 0: none */
-	uint32_t flags;			/* WEFT_NO_RESUBMIT */
+	uint32_t logprobs;	  /* default WEFT_NO_LOGPROBS; k: with k alternatives, 0..20 */
+	uint32_t prompt_logprobs; /* likewise, for the prompt */
+	int priority;		  /* -100..100, higher first; default 0 */
+	uint32_t timeout_ms;	  /* 0: none */
+	uint32_t flags;		  /* WEFT_NO_RESUBMIT */
 };
 
-#define WEFT_NO_RESUBMIT 1u	/* a daemon restart ends the request with WEFT_LOST */
+#define WEFT_NO_RESUBMIT 1u /* a daemon restart ends the request with WEFT_LOST */
 
 /* Set every field to its default. */
 WEFT_API void weft_submit_options_init(struct weft_submit_options *options);
@@ -201,17 +204,17 @@ enum weft_finish {
 };
 
 struct weft_result {
-	size_t size;			/* set by the caller: sizeof this struct */
+	size_t size; /* set by the caller: sizeof this struct */
 	enum weft_status status;
-	uint32_t detail;		/* see weft_status_text() */
+	uint32_t detail; /* see weft_status_text() */
 	uint32_t n;
 	enum weft_finish finish[WEFT_MAX_SAMPLES];
 	uint32_t prompt_tokens;
 	uint32_t cached_tokens;
 	uint64_t seed;
-	uint64_t arrival_ns, start_ns, first_token_ns, end_ns;	/* CLOCK_MONOTONIC; 0: not yet */
-	uint64_t forward_ns;		/* in forward passes up to the first token */
-	uint32_t resubmitted;		/* times that a daemon restart was bridged */
+	uint64_t arrival_ns, start_ns, first_token_ns, end_ns; /* CLOCK_MONOTONIC; 0: not yet */
+	uint64_t forward_ns;  /* in forward passes up to the first token */
+	uint32_t resubmitted; /* times that a daemon restart was bridged */
 };
 
 /* Status, finish reasons, counts and stage times so far. */

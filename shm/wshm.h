@@ -140,6 +140,13 @@ static inline uint32_t wshm_slot_count(const struct wshm_slot *s, uint32_t sampl
 	return ord_load_acquire(&s->count[sample]); /* T2: pairs with T1 in wshm_slot_set_count() */
 }
 
+/* A sample that has finished gets no more tokens: load its count after this. */
+static inline uint32_t wshm_slot_finish(const struct wshm_slot *s, uint32_t sample)
+{
+	return ord_load_acquire(
+		&s->finish[sample]); /* T2: pairs with T1 in wshm_slot_set_finish() */
+}
+
 static inline uint32_t wshm_slot_prompt_count(const struct wshm_slot *s)
 {
 	return ord_load_acquire(&s->prompt_count); /* T2: pairs with T1 in wshm_slot_set_count() */
@@ -210,6 +217,12 @@ static inline void wshm_slot_admit(struct wshm_slot *s, uint32_t generation,
 static inline void wshm_slot_set_count(struct wshm_slot *s, uint32_t sample, uint32_t count)
 {
 	ord_store_release(&s->count[sample], count); /* T1: pairs with T2 in wshm_slot_count() */
+}
+
+/* After the sample's last count. */
+static inline void wshm_slot_set_finish(struct wshm_slot *s, uint32_t sample, uint8_t finish)
+{
+	ord_store_release(&s->finish[sample], finish); /* T1: pairs with T2 in wshm_slot_finish() */
 }
 
 static inline void wshm_slot_set_prompt_count(struct wshm_slot *s, uint32_t count)

@@ -26,8 +26,6 @@ void bench_add(struct bench_table *t, const struct bench_row *row)
 		r->pass = r->value >= r->target;
 	else if (r->goal == BENCH_AT_MOST)
 		r->pass = r->value <= r->target;
-	else
-		r->pass = 1;
 }
 
 static int compare(const void *a, const void *b)
@@ -72,9 +70,12 @@ void bench_print(const struct bench_table *t)
 		const struct bench_row *r = &t->rows[i];
 		char target[32] = "";
 
-		if (r->goal != BENCH_NONE)
-			snprintf(target, sizeof(target), "%s %.4g",
-				 r->goal == BENCH_AT_LEAST ? ">=" : "<=", r->target);
+		if (r->target)
+			snprintf(target, sizeof(target), "%s%.4g",
+				 r->goal == BENCH_AT_LEAST  ? ">= "
+				 : r->goal == BENCH_AT_MOST ? "<= "
+							    : "",
+				 r->target);
 		printf("%-*s %12.5g %-8s %12s %12.5g %12.5g%s\n", width, r->name, r->value, r->unit,
 		       target, r->lo, r->hi, r->pass ? "" : "  MISSED");
 	}
@@ -101,12 +102,15 @@ void bench_print_json(const struct bench_table *t)
 		printf(",\"unit\":");
 		cli_json_string(r->unit);
 		printf(",\"target\":");
-		json_number(r->goal == BENCH_NONE ? NAN : r->target);
+		json_number(r->goal == BENCH_NONE && !r->target ? NAN : r->target);
 		printf(",\"spread\":[");
 		json_number(r->lo);
 		putchar(',');
 		json_number(r->hi);
-		printf("],\"pass\":%s}%s\n", !isfinite(r->value) ? "false" : r->pass ? "true" : "false",
+		printf("],\"pass\":%s}%s\n",
+		       !isfinite(r->value) ? "false"
+		       : r->pass	   ? "true"
+					   : "false",
 		       i + 1 < t->n ? "," : "");
 	}
 	puts("]");

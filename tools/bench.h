@@ -14,17 +14,17 @@
 enum bench_goal { BENCH_NONE, BENCH_AT_LEAST, BENCH_AT_MOST };
 
 struct bench_row {
-	const char *name;	/* borrowed or kept by bench_add() */
+	const char *name; /* borrowed or kept by bench_add() */
 	double value;
-	const char *unit;	/* borrowed */
+	const char *unit; /* borrowed */
 	double target;
 	double lo, hi;
 	int pass;
-	enum bench_goal goal;	/* BENCH_NONE: pass is the maker's own; target 0: there is none */
+	enum bench_goal goal; /* BENCH_NONE: pass is the maker's own; target 0: there is none */
 };
 
 struct bench_table {
-	struct bench_row *rows;	/* owner, with their names */
+	struct bench_row *rows; /* owner, with their names */
 	uint32_t n, room;
 };
 
@@ -48,7 +48,7 @@ int bench_ring(struct bench_row *rows, int max);
 struct bench_serve_options {
 	const char *socket, *model;
 	uint32_t clients, requests, prompt, tokens, warm_up;
-	double rate;		/* requests per second over all clients; 0: each as fast as it can */
+	double rate; /* requests per second over all clients; 0: each as fast as it can */
 	int poll_always;
 	uint32_t seed;
 };

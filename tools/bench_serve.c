@@ -23,16 +23,16 @@
 #include <unistd.h>
 
 struct sample {
-	double submit_s, first_s, end_s;	/* CLOCK_MONOTONIC */
+	double submit_s, first_s, end_s; /* CLOCK_MONOTONIC */
 	double forward_s;
 	uint32_t tokens;
-	uint32_t n_gaps;			/* entries in this request's gaps */
+	uint32_t n_gaps; /* entries in this request's gaps */
 };
 
 struct shared {
 	_Atomic int failed;
 	_Atomic uint32_t ready, go;
-	uint32_t n;				/* requests in all */
+	uint32_t n; /* requests in all */
 };
 
 static double now_s(void)
@@ -128,7 +128,8 @@ static int client(const struct bench_serve_options *o, uint32_t self, struct sha
 	weft_model_info(w, &m);
 	for (uint32_t i = 0; i < o->warm_up; i++) {
 		memset(&warm, 0, sizeof(warm));
-		make_prompt(prompt, o->prompt, m.vocab, ((uint64_t)o->seed << 32) + self * 7919 + i);
+		make_prompt(prompt, o->prompt, m.vocab,
+			    ((uint64_t)o->seed << 32) + self * 7919 + i);
 		if (one_request(w, o, prompt, &warm, gaps))
 			return 1;
 	}
@@ -198,7 +199,7 @@ static void add_percentiles(struct bench_table *t, const char *what, const char 
 	char name[96];
 
 	for (uint32_t i = 0; i < 3; i++) {
-		struct bench_row r = {.name = name, .unit = unit};
+		struct bench_row r = {.name = name, .unit = unit, .pass = 1};
 
 		snprintf(name, sizeof(name), "serve: %s, p%.0f", what, ps[i] * 100);
 		r.value = bench_percentile(v, n, ps[i]);
@@ -211,7 +212,8 @@ static void add_percentiles(struct bench_table *t, const char *what, const char 
 static void add_rate(struct bench_table *t, const struct sample *s, uint32_t n)
 {
 	double first = s[0].submit_s, last = s[0].end_s, tokens = 0;
-	struct bench_row r = {.name = "serve: tokens generated, all clients", .unit = "tok/s"};
+	struct bench_row r = {
+		.name = "serve: tokens generated, all clients", .unit = "tok/s", .pass = 1};
 
 	for (uint32_t i = 0; i < n; i++) {
 		first = s[i].submit_s < first ? s[i].submit_s : first;
@@ -260,7 +262,8 @@ int bench_serve(const struct bench_serve_options *o, struct bench_table *t)
 
 	if (!o->clients || o->clients > 256 || o->requests < o->clients || !o->prompt || !o->tokens)
 		return cli_fail("bench serve: 1 to 256 clients, at least one request each, of at "
-				"least one token") - 2;
+				"least one token") -
+		       2;
 	sh = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (sh == MAP_FAILED)
 		return cli_fail("bench serve: %s", strerror(errno)) - 2;

@@ -15,21 +15,21 @@
 typedef int (*cli_set_fn)(void *value, const char *text);
 
 struct cli_option {
-	const char *name;	/* long name without dashes */
-	char letter;		/* or 0 */
-	const char *arg;	/* name of its value in the help; NULL: a flag, *(int *)value = 1 */
+	const char *name; /* long name without dashes */
+	char letter;	  /* or 0 */
+	const char *arg;  /* name of its value in the help; NULL: a flag, *(int *)value = 1 */
 	cli_set_fn set;
 	void *value;
 	const char *help;
 };
 
 struct cli_command {
-	const char *name;	/* "run", "model make" */
-	const char *args;	/* of the usage line: "[TOKEN...]" */
-	const char *about;	/* one line; more may follow after a newline */
+	const char *name;  /* "run", "model make" */
+	const char *args;  /* of the usage line: "[TOKEN...]" */
+	const char *about; /* one line; more may follow after a newline */
 	const struct cli_option *options;
 	uint32_t n_options;
-	int max_args;		/* positional; -1: any number */
+	int max_args; /* positional; -1: any number */
 };
 
 int cli_set_u32(void *value, const char *text);
@@ -37,14 +37,14 @@ int cli_set_i32(void *value, const char *text);
 int cli_set_u64(void *value, const char *text);
 int cli_set_float(void *value, const char *text);
 int cli_set_double(void *value, const char *text);
-int cli_set_str(void *value, const char *text);	/* const char *, borrowed from argv */
+int cli_set_str(void *value, const char *text); /* const char *, borrowed from argv */
 
 /* Token lists, growing; "1,2,3" appends three. Freed by the caller. */
 struct cli_tokens {
 	uint32_t *tokens;
 	uint32_t n, room;
 };
-int cli_set_tokens(void *value, const char *text);	/* struct cli_tokens * */
+int cli_set_tokens(void *value, const char *text); /* struct cli_tokens * */
 int cli_tokens_add(struct cli_tokens *t, uint32_t token);
 
 /* Parse argv[1..]; returns the number of positional arguments, moved to argv[1..]. */

@@ -49,10 +49,13 @@ static const struct cli_option serve_table[] = {
 /* clang-format on */
 
 static const struct cli_command serve_command = {
-	"bench serve", "",
+	"bench serve",
+	"",
 	"Client processes against a running daemon: time to first token, time between tokens,\n"
 	"tokens per second, and what the system adds to the model's own time.",
-	serve_table, sizeof(serve_table) / sizeof(*serve_table), 0,
+	serve_table,
+	sizeof(serve_table) / sizeof(*serve_table),
+	0,
 };
 
 static int serve(int argc, char **argv)
@@ -67,11 +70,43 @@ static int serve(int argc, char **argv)
 	return print(&t);
 }
 
+/* --- ring ----------------------------------------------------------------------------------------*/
+
+static const struct cli_option json_table[] = {
+	{"json", 'j', NULL, NULL, &json, "a JSON list instead of the table"},
+};
+
+static const struct cli_command ring_command = {
+	"bench ring",
+	"",
+	"Two processes through a real pair of regions: the round trip of a submission and its\n"
+	"notice, and what it costs to wake a sleeper.",
+	json_table,
+	1,
+	0,
+};
+
+static int ring(int argc, char **argv)
+{
+	struct bench_table t = {0};
+	struct bench_row rows[16];
+	int n;
+
+	cli_parse(&ring_command, argc, argv);
+	n = bench_ring(rows, 16);
+	if (n < 0)
+		return cli_fail("bench ring: %s", strerror(-n));
+	for (int i = 0; i < n; i++)
+		bench_add(&t, &rows[i]);
+	return print(&t);
+}
+
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 	const char *about;
 } commands[] = {
+	{"ring", ring, "the round trip through shared memory"},
 	{"serve", serve, "clients against a running daemon"},
 };
 
@@ -91,6 +126,7 @@ int cmd_bench(int argc, char **argv)
 		return 0;
 	fputs("usage: weft bench COMMAND [OPTION...]\n\n", asked ? stdout : stderr);
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		fprintf(asked ? stdout : stderr, "  %-8s %s\n", commands[i].name, commands[i].about);
+		fprintf(asked ? stdout : stderr, "  %-8s %s\n", commands[i].name,
+			commands[i].about);
 	return asked ? 0 : 2;
 }

@@ -30,8 +30,8 @@ static void print_json(const struct weft_model *m, int n)
 		printf(",\"type\":");
 		cli_json_string(m->type);
 		printf(",\"ready\":%s,\"vocab\":%u,\"max_positions\":%u,\"weight_bytes\":%" PRIu64
-		       ",\"eos\":[", m->ready ? "true" : "false", m->vocab, m->max_positions,
-		       m->weight_bytes);
+		       ",\"eos\":[",
+		       m->ready ? "true" : "false", m->vocab, m->max_positions, m->weight_bytes);
 		for (uint32_t k = 0; k < m->n_eos; k++)
 			printf("%s%u", k ? "," : "", m->eos[k]);
 		if (m->bos == UINT32_MAX)
@@ -90,6 +90,7 @@ int cmd_model(int argc, char **argv)
 		return 0;
 	fputs("usage: weft model COMMAND [OPTION...]\n\n", asked ? stdout : stderr);
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		fprintf(asked ? stdout : stderr, "  %-6s %s\n", commands[i].name, commands[i].about);
+		fprintf(asked ? stdout : stderr, "  %-6s %s\n", commands[i].name,
+			commands[i].about);
 	return asked ? 0 : 2;
 }

@@ -103,10 +103,13 @@ static const struct cli_option options[] = {
 /* clang-format on */
 
 static const struct cli_command command = {
-	"run", "[TOKEN...]",
+	"run",
+	"[TOKEN...]",
 	"Generate from a prompt of token ids: the arguments, or standard input without any.\n"
 	"Prints the answer's token ids as they come.",
-	options, sizeof(options) / sizeof(*options), -1,
+	options,
+	sizeof(options) / sizeof(*options),
+	-1,
 };
 
 static void on_interrupt(int sig)
@@ -127,8 +130,9 @@ static int read_prompt(int n, char **argv)
 	while (scanf(" %31[^ \t\n\r,]%*[,]", word) == 1 || scanf(" %31[^ \t\n\r,]", word) == 1)
 		if (cli_set_tokens(&run.prompt, word))
 			return cli_fail("\"%s\" on standard input is not a token id", word);
-	return run.prompt.n ? 0 : cli_fail("no prompt: give token ids as arguments or on standard "
-					   "input");
+	return run.prompt.n ? 0
+			    : cli_fail("no prompt: give token ids as arguments or on standard "
+				       "input");
 }
 
 /* --- printing ------------------------------------------------------------------------------------*/
@@ -210,8 +214,7 @@ static void print_stats(struct weft_request *r, const struct weft_result *res)
 		ms(res->arrival_ns, res->start_ns), ms(res->arrival_ns, res->first_token_ns),
 		res->forward_ns / 1e6, ms(res->arrival_ns, res->end_ns));
 	if (n > res->n && decode_ms > 0)
-		fprintf(stderr, ", %.1f tokens/s after the first",
-			(n - res->n) / decode_ms * 1e3);
+		fprintf(stderr, ", %.1f tokens/s after the first", (n - res->n) / decode_ms * 1e3);
 	if (res->resubmitted)
 		fprintf(stderr, ", %u daemon restarts bridged", res->resubmitted);
 	fputc('\n', stderr);
@@ -319,7 +322,8 @@ static int show(struct weft_request *r)
 		int stream = !run.json;
 
 		if (stream && run.submit.n > 1)
-			printf("%s%u: ", run.submit.logprobs == WEFT_NO_LOGPROBS ? "" : "answer ", s);
+			printf("%s%u: ", run.submit.logprobs == WEFT_NO_LOGPROBS ? "" : "answer ",
+			       s);
 		if (stream && run.submit.n > 1 && run.submit.logprobs != WEFT_NO_LOGPROBS)
 			putchar('\n');
 		err = follow(r, s, stream);
@@ -345,7 +349,7 @@ static int show(struct weft_request *r)
 
 int cmd_run(int argc, char **argv)
 {
-	struct sigaction sa = {.sa_handler = on_interrupt};	/* no SA_RESTART: waits must end */
+	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: waits must end */
 	struct weft_error e;
 	struct weft_request *r;
 	struct weft *w;
@@ -357,8 +361,8 @@ int cmd_run(int argc, char **argv)
 	if (read_prompt(n, argv))
 		return 1;
 	run.open.slots = 1;
-	run.open.prompt_bytes = run.prompt.n * UINT64_C(4) + run.submit.n * UINT64_C(4) *
-				run.submit.max_tokens + 65536;
+	run.open.prompt_bytes = run.prompt.n * UINT64_C(4) +
+				run.submit.n * UINT64_C(4) * run.submit.max_tokens + 65536;
 	run.open.flags = run.poll_always ? WEFT_POLL_ALWAYS : 0;
 	run.submit.flags = run.no_resubmit ? WEFT_NO_RESUBMIT : 0;
 	run.submit.prompt = run.prompt.tokens;

@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define REPLY_MAX (4u << 20)	/* far beyond any status; a bound all the same */
+#define REPLY_MAX (4u << 20) /* far beyond any status; a bound all the same */
 
 static const char *socket_path, *admin_path;
 static int json;
@@ -29,8 +29,12 @@ static const struct cli_option options[] = {
 /* clang-format on */
 
 static const struct cli_command command = {
-	"status", "", "Show the daemon, its engines, sessions and counters.", options,
-	sizeof(options) / sizeof(*options), 0,
+	"status",
+	"",
+	"Show the daemon, its engines, sessions and counters.",
+	options,
+	sizeof(options) / sizeof(*options),
+	0,
 };
 
 /* admin.sock in the folder of the daemon's socket. */
@@ -109,7 +113,8 @@ static void show(const json_t *j, int depth)
 	json_t *v;
 	size_t i;
 
-	json_object_foreach((json_t *)j, key, v) {
+	json_object_foreach((json_t *)j, key, v)
+	{
 		if (json_is_object(v) && json_object_size(v)) {
 			printf("%*s%s\n", 2 * depth, "", key);
 			show(v, depth + 1);
@@ -117,7 +122,8 @@ static void show(const json_t *j, int depth)
 			json_t *item;
 
 			printf("%*s%s\n", 2 * depth, "", key);
-			json_array_foreach(v, i, item) {
+			json_array_foreach(v, i, item)
+			{
 				printf("%*s%zu\n", 2 * depth + 2, "", i + 1);
 				show(item, depth + 2);
 			}
@@ -131,17 +137,19 @@ static void show(const json_t *j, int depth)
 int cmd_status(int argc, char **argv)
 {
 	json_error_t why;
-	char path[200], *reply;
+	char path[200], *reply = NULL;
 	json_t *j;
 	int err;
 
 	cli_parse(&command, argc, argv);
-	if (admin_socket(path, sizeof(path)) || strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+	if (admin_socket(path, sizeof(path)) ||
+	    strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
 		return cli_fail("the path of the admin socket is too long");
 	err = ask(path, "{\"cmd\":\"status\"}\n", &reply);
 	if (err)
 		return cli_fail("ask %s for the status: %s; is weftd running, and is this user "
-				"root or in weft-admin?", path, strerror(-err));
+				"root or in weft-admin?",
+				path, strerror(-err));
 	if (json) {
 		fputs(reply, stdout);
 		free(reply);

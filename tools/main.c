@@ -27,7 +27,8 @@ static void help(FILE *to)
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].about);
 	fputs("\nweft COMMAND --help says more. Every command takes --json and --socket PATH\n"
-	      "(default $WEFT_SOCKET, else /run/weft/weftd.sock) where they make sense.\n", to);
+	      "(default $WEFT_SOCKET, else /run/weft/weftd.sock) where they make sense.\n",
+	      to);
 }
 
 int main(int argc, char **argv)

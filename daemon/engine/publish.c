@@ -134,7 +134,7 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 
 		wshm_slot_set_count(s, i, a->n_ready);
 		if (a->done)
-			ord_store(&s->finish[i], a->finish);
+			wshm_slot_set_finish(s, i, a->finish);
 		first = first || a->n_out;
 	}
 	wshm_slot_set_prompt_count(s, r->prompt_ready);
