@@ -123,6 +123,7 @@ static void cpu_close(struct wk_backend *be)
 		return;
 	wk_pool_free(be->pool);
 	wk_cpu_release(be->x_packed, be->x_packed_bytes);
+	wk_cpu_attn_fini(be);
 	free(be->table);
 	free(be);
 }

@@ -34,6 +34,13 @@
 #define WK_CPU_PANEL	 64u		   /* columns of a panel of packed weights */
 #define WK_SCRATCH_BYTES ((size_t)1 << 20) /* per thread: WK_MAX_ROWS x WK_CPU_PANEL fp32 fit */
 
+/* Loops over an array of vector registers must vanish, or the array goes to memory. */
+#ifdef __clang__
+#define WK_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define WK_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* --- threads -----------------------------------------------------------------------------------*/
 
 /*
@@ -149,6 +156,8 @@ struct wk_backend {
 	void *x_packed; /* owned; WK_MAX_ROWS rows of the widest k seen */
 	size_t x_packed_bytes;
 
+	struct wk_attn_state *attn_state; /* owned; attention.h; NULL until first used */
+
 	uint64_t ticket;
 	int sticky;	 /* first failure of a queued operation, -errno */
 	char error[256]; /* last_error */
@@ -190,6 +199,7 @@ void wk_cpu_kv_copy_rows(struct wk_backend *be, struct wk_buf *pool, uint32_t sr
 /* rope.c, attention.c, sample.c */
 void wk_cpu_rope_append(struct wk_backend *be, const struct wk_rope_append *op);
 void wk_cpu_attention(struct wk_backend *be, const struct wk_attention *op);
+void wk_cpu_attn_fini(struct wk_backend *be); /* frees be->attn_state */
 void wk_cpu_sample(struct wk_backend *be, const struct wk_buf *logits, uint32_t stride,
 		   uint32_t vocab, const struct wk_sample *rows, uint32_t n,
 		   struct wk_sampled *out);

@@ -12,12 +12,7 @@
 #include <math.h>
 #include <stdint.h>
 
-/* Loops over an array of vector registers must vanish, or the array goes to memory. */
-#ifdef __clang__
-#define WK_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define WK_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "kernels/cpu/cpu.h"
 
 static inline __mmask16 v512_mask(uint32_t left)
 {

@@ -75,7 +75,7 @@ static void ref_info(const struct wk_backend *be, struct wk_info *ret)
 
 static const char *ref_last_error(const struct wk_backend *be)
 {
-	return be->error_text;
+	return be ? be->error_text : "cannot open the reference backend";
 }
 
 /* --- memory --------------------------------------------------------------------------------------*/
