@@ -21,7 +21,14 @@
 #include <errno.h>
 #include <stdatomic.h>
 
-#define K_PAIRS	   256u /* pairs of K in a block: 64 KB of weights, half of it ahead */
+/*
+ * Pairs of K in a block. With few rows the next block is prefetched into the first-level cache
+ * while this one is multiplied, so both must fit there: 16 KB each. With more, prefetching matters
+ * less than how often sums go to memory and back.
+ */
+#define FEW_TILES  3u
+#define PAIRS_FEW  64u
+#define PAIRS_MANY 256u
 #define MAX_RANGES 64u
 #define MIN_BLOCK  8u	       /* tiles of rows in a block, at least: 48 rows */
 #define UNITS_EACH 12u	       /* units for each thread, if the rows allow */
@@ -36,7 +43,9 @@ struct range {
 struct job {
 	struct wk_backend *be;
 	const struct wk_matmul *op;
-	uint32_t pairs, k_blocks;
+	uint32_t pairs;	  /* of K, in all */
+	uint32_t k_pairs; /* in a block */
+	uint32_t k_blocks;
 	uint32_t tiles;	     /* of all rows */
 	uint32_t row_blocks; /* the tiles are cut into so many */
 	uint32_t panel;	     /* the first */
@@ -54,16 +63,16 @@ static uint32_t tile_row(const struct job *j, uint32_t tile)
 
 static uint32_t block_pairs(const struct job *j, uint32_t k_block)
 {
-	uint32_t left = j->pairs - k_block * K_PAIRS;
+	uint32_t left = j->pairs - k_block * j->k_pairs;
 
-	return left < K_PAIRS ? left : K_PAIRS;
+	return left < j->k_pairs ? left : j->k_pairs;
 }
 
 /* Packed x of a block of K from a row on: [k_block][tile][pair][row of the tile]. */
 static char *packed_at(const struct job *j, uint32_t k_block, uint32_t row)
 {
-	size_t pairs =
-		(size_t)k_block * K_PAIRS * j->op->n_rows + (size_t)row * block_pairs(j, k_block);
+	size_t pairs = (size_t)k_block * j->k_pairs * j->op->n_rows +
+		       (size_t)row * block_pairs(j, k_block);
 
 	return (char *)j->be->x_packed + pairs * j->be->kern->x_pair_bytes;
 }
@@ -73,24 +82,22 @@ static char *packed_at(const struct job *j, uint32_t k_block, uint32_t row)
 static void pack_chunk(void *arg, uint32_t chunk, uint32_t thread)
 {
 	struct job *j = arg;
-	uint32_t k_block = chunk % j->k_blocks;
-	uint32_t from = chunk / j->k_blocks * PACK_TILES;
-	uint32_t to = from + PACK_TILES < j->tiles ? from + PACK_TILES : j->tiles;
+	uint32_t end = (chunk + 1) * PACK_TILES < j->tiles ? (chunk + 1) * PACK_TILES : j->tiles;
 
-	for (uint32_t t = from; t < to; t++) {
-		uint32_t row = tile_row(j, t);
+	for (uint32_t t = chunk * PACK_TILES; t < end; t++) {
+		uint32_t row = tile_row(j, t), rows = tile_row(j, t + 1) - row;
 		const uint16_t *x =
 			(const uint16_t *)j->op->x->host + (size_t)row * j->op->x_stride;
 
-		j->be->kern->pack_x(packed_at(j, k_block, row), x, j->op->x_stride,
-				    tile_row(j, t + 1) - row, k_block * K_PAIRS * 2,
-				    block_pairs(j, k_block), j->op->w->k);
+		for (uint32_t kb = 0; kb < j->k_blocks; kb++)
+			j->be->kern->pack_x(packed_at(j, kb, row), x, j->op->x_stride, rows,
+					    kb * j->k_pairs * 2, block_pairs(j, kb), j->op->w->k);
 	}
 }
 
 static void pack_all(struct job *j)
 {
-	uint32_t chunks = (j->tiles + PACK_TILES - 1) / PACK_TILES * j->k_blocks;
+	uint32_t chunks = (j->tiles + PACK_TILES - 1) / PACK_TILES;
 	size_t bytes = (size_t)j->op->n_rows * j->pairs * j->be->kern->x_pair_bytes;
 
 	if (bytes > PACK_ALONE) {
@@ -126,6 +133,20 @@ static void finish_row(const struct job *j, const float *acc, uint32_t row, uint
 	}
 }
 
+/* Ask for the lines that a tile's epilogue will write, while its last block is multiplied. */
+static void prefetch_out(const struct job *j, uint32_t row, uint32_t rows, uint32_t col)
+{
+	size_t elem = j->op->epilogue == WK_EPI_SWIGLU ? sizeof(uint16_t) : sizeof(float);
+	const char *out = (const char *)j->op->out->host;
+
+	for (uint32_t r = row; r < row + rows; r++) {
+		const char *at = out + ((size_t)r * j->op->out_stride + col) * elem;
+
+		for (size_t b = 0; b < j->panel_cols * elem; b += 64)
+			__builtin_prefetch(at + b, 1);
+	}
+}
+
 /*
  * Which lines of the next block of weights tile i of n prefetches: all lines are asked for once,
  * spread over the first tiles, since a tile's loop has room for few.
@@ -157,6 +178,8 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 			t.x = packed_at(j, kb, row);
 			t.acc = acc + (size_t)(row - row0) * WK_CPU_PANEL;
 			set_prefetch(&t, w, i - from, to - from);
+			if (kb + 1 == j->k_blocks)
+				prefetch_out(j, row, t.rows, panel * j->panel_cols);
 			j->be->kern->tile(&t);
 			if (kb + 1 < j->k_blocks)
 				continue;
@@ -253,8 +276,9 @@ void wk_cpu_matmul(struct wk_backend *be, const struct wk_matmul *op)
 		return;
 	}
 	j.pairs = op->w->pairs;
-	j.k_blocks = (j.pairs + K_PAIRS - 1) / K_PAIRS;
 	j.tiles = (op->n_rows + WK_TILE_ROWS - 1) / WK_TILE_ROWS;
+	j.k_pairs = j.tiles <= FEW_TILES ? PAIRS_FEW : PAIRS_MANY;
+	j.k_blocks = (j.pairs + j.k_pairs - 1) / j.k_pairs;
 	j.panel_cols = op->w->gate_up ? WK_CPU_PANEL / 2 : WK_CPU_PANEL;
 	j.panel = op->col / j.panel_cols;
 	divide(&j);
