@@ -20,9 +20,9 @@
 #include <unistd.h>
 
 #define SLICE_NS NS_PER_SEC
-/* What a futex wake-up costs on the machines we measured (30-60 us with idle states): spinning
+/* What a futex wake-up costs on the machines we measured (15-20 us at the median): spinning
  * longer than this costs more than it saves. */
-#define WAKE_UP_NS INT64_C(50000)
+#define WAKE_UP_NS INT64_C(20000)
 /* Pauses between two looks at the clock while spinning: about 10 us. */
 #define PAUSES_PER_CLOCK 256
 
