@@ -80,7 +80,14 @@ static bool spin(const struct attempt *a, uint32_t seen, int64_t until_ns)
 	return false;
 }
 
-/* Sleep or spin for one slice. 0: look again; -EINTR; -ECONNRESET. */
+/* Ended by the engine: its last wake-up is not news of any request, but must not be slept off. */
+static void check_engine(struct weft *w, const struct wshm_client *c)
+{
+	if (wshm_rx_engine_state(wshm_client_rx_ctl(c)) == WSHM_ENGINE_ENDED)
+		wc_session_check(w, false);
+}
+
+/* Sleep or spin for one slice. 0: look again; -EINTR. */
 static int wait_slice(struct weft_request *r, const struct attempt *a, uint32_t seen,
 		      int64_t deadline_ns)
 {
@@ -88,6 +95,8 @@ static int wait_slice(struct weft_request *r, const struct attempt *a, uint32_t 
 	int64_t now = wc_now_ns(), until = min_ns(deadline_ns, now + SLICE_NS);
 	int err;
 
+	if (atomic_load(&w->state) == SESSION_UP)
+		check_engine(w, &a->link->c);
 	if (atomic_load(&w->state) != SESSION_UP) {
 		err = wc_session_check(w, false);
 		if (!err && atomic_load(&w->state) == SESSION_DOWN)
@@ -242,7 +251,10 @@ static int wait_any_slice(struct weft *w, int64_t deadline_ns)
 	l->refs++;
 	c = l->c;
 	pthread_mutex_unlock(&w->lock);
-	if (w->flags & WEFT_POLL_ALWAYS)
+	check_engine(w, &c);
+	if (atomic_load(&w->state) != SESSION_UP)
+		err = 0;
+	else if (w->flags & WEFT_POLL_ALWAYS)
 		err = spin_any(&c, until);
 	else
 		err = wshm_client_wait_any(&c, until - now);

@@ -303,10 +303,10 @@ static void serve(struct fake_session *s)
 			usleep(atomic_load(&f->c.gap_us));
 			continue;
 		}
-		wshm_engine_set_need_wake(&s->e, true);
+		wshm_engine_set_need_wake(&s->e, !f->c.busy);
 		/* The timeout is for the controls; a wake-up comes through the descriptor. */
 		if (!wshm_engine_pending(&s->e))
-			poll(p, 2, 2);
+			poll(p, 2, f->c.busy ? 0 : 2);
 		wshm_engine_set_need_wake(&s->e, false);
 		if (read(s->wake, &n, sizeof(n)) > 0)
 			atomic_fetch_add(&f->c.wakes, 1);

@@ -45,7 +45,8 @@ struct fake_controls {
 	_Atomic uint32_t gap_us;   /* between steps */
 	_Atomic uint32_t reclaim;  /* 0: released slots are not taken back */
 	_Atomic uint32_t admitted, complaints, wakes;
-	_Atomic uint32_t bye; /* set to 1: sends BYE (protocol) to the session */
+	_Atomic uint32_t busy; /* 1: the engine never says that it sleeps */
+	_Atomic uint32_t bye;  /* set to 1: sends BYE (protocol) to the session */
 };
 
 struct fake *fake_start(const struct fake_options *o);
