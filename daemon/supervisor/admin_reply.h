@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* admin_reply.h - the daemon's state as JSON. NULL: out of memory. */
+#ifndef WEFT_SUPERVISOR_ADMIN_REPLY_H
+#define WEFT_SUPERVISOR_ADMIN_REPLY_H
+
+#include <jansson.h>
+
+struct weftd;
+
+json_t *admin_reply_status(const struct weftd *d);
+json_t *admin_reply_sessions(const struct weftd *d);
+json_t *admin_reply_error(const char *text);
+
+#endif

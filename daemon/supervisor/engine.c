@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.c - the life of an engine process: start, exit, back-off, and what its sessions see of it.
+ *
+ * A process is gone when its pidfd says so; until then its regions may still be written. A hung-up
+ * or broken link only leads to SIGKILL, never to conclusions. Owned by weftd's only thread.
+ */
+#include "daemon/supervisor/weftd.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Back-off after the second failure in a row; the first restart is immediate. */
+#define BACKOFF_FIRST_NS (100 * NS_PER_MS)
+#define BACKOFF_LAST_NS	 (5 * NS_PER_SECOND)
+
+static void on_exit_event(struct loop_source *s, uint32_t events);
+static void on_link_event(struct loop_source *s, uint32_t events);
+
+int engine_init(struct engine *e, struct weftd *d, const struct config_model *conf)
+{
+	*e = (struct engine){.d = d, .conf = *conf, .pidfd = -1, .link = -1, .heartbeat_fd = -1};
+	return 0;
+}
+
+const char *engine_state_name(enum engine_state s)
+{
+	static const char *const names[] = {"stopped", "waiting", "loading", "ready", "failed"};
+
+	return names[s];
+}
+
+void engine_describe(const struct engine *e, struct wctl_model *ret)
+{
+	*ret = e->model;
+	snprintf(ret->name, sizeof(ret->name), "%s", e->conf.name);
+	ret->ready = e->state == ENGINE_READY;
+}
+
+/* --- start ----------------------------------------------------------------------------------------*/
+
+static void on_start_timer(struct loop_timer *t)
+{
+	struct engine *e = container_of(t, struct engine, timer);
+
+	e->state = ENGINE_STOPPED;
+	engine_start(e);
+}
+
+static void start_later(struct engine *e)
+{
+	uint64_t delay = 0;
+
+	/* restarts counts from 1: none, 100 ms, 200 ms, ... 5 s. */
+	if (e->restarts > 1) {
+		uint32_t doublings = e->restarts - 2 < 10 ? e->restarts - 2 : 10;
+
+		delay = BACKOFF_FIRST_NS << doublings;
+		if (delay > BACKOFF_LAST_NS)
+			delay = BACKOFF_LAST_NS;
+	}
+	e->state = ENGINE_WAITING;
+	loop_timer_set(&e->d->loop, &e->timer, loop_now_ns() + delay, on_start_timer);
+}
+
+static void reset_link_state(struct engine *e)
+{
+	memset(e->told, 0, sizeof(e->told));
+	e->busy = e->nudged = e->gave_up = e->killed = e->drained = false;
+	e->want_nudge = e->want_status = e->want_drain = false;
+	e->steps_seen = 0;
+	e->done_bytes = e->total_bytes = 0;
+	free(e->status_text);
+	e->status_text = NULL;
+}
+
+void engine_start(struct engine *e)
+{
+	struct weftd *d = e->d;
+	int err;
+
+	if (e->pid || d->draining)
+		return;
+	reset_link_state(e);
+	err = engine_spawn(e);
+	if (!err)
+		err = loop_watch(&d->loop, &e->pid_source, e->pidfd, EPOLLIN, on_exit_event);
+	if (!err)
+		err = loop_watch(&d->loop, &e->link_source, e->link, EPOLLIN, on_link_event);
+	if (err) {
+		snprintf(e->failure, sizeof(e->failure), "cannot start a process: %s",
+			 strerror(-err));
+		log_line(LOG_LEVEL_ERROR, "model=%s event=start-failed error=\"%s\"", e->conf.name,
+			 strerror(-err));
+		if (e->pid)
+			engine_kill(e, "not watched");
+		e->restarts++;
+		if (!e->pid)
+			start_later(e);
+		return;
+	}
+	e->state = ENGINE_LOADING;
+	e->starts++;
+	e->started_ns = e->alive_ns = loop_now_ns();
+	engine_health_arm(e);
+	log_line(LOG_LEVEL_INFO, "model=%s event=engine-started pid=%d", e->conf.name, (int)e->pid);
+}
+
+/* --- end ------------------------------------------------------------------------------------------*/
+
+void engine_kill(struct engine *e, const char *why)
+{
+	if (!e->pid)
+		return;
+	log_line(LOG_LEVEL_WARN, "model=%s event=engine-killed pid=%d why=\"%s\"", e->conf.name,
+		 (int)e->pid, why);
+	if (!e->killed && !e->gave_up)
+		snprintf(e->failure, sizeof(e->failure), "%s", why);
+	e->killed = true;
+	syscall(SYS_pidfd_send_signal, e->pidfd, SIGKILL, NULL, 0);
+}
+
+void engine_stop(struct engine *e)
+{
+	loop_timer_clear(&e->d->loop, &e->timer);
+	loop_unwatch(&e->d->loop, &e->link_source);
+	if (e->link >= 0)
+		close(e->link);
+	e->link = -1;
+	if (!e->pid)
+		e->state = ENGINE_STOPPED;
+}
+
+/* Give the process's resources back; it has exited. */
+static void clear_process(struct engine *e)
+{
+	engine_stop(e);
+	loop_unwatch(&e->d->loop, &e->pid_source);
+	if (e->pidfd >= 0)
+		close(e->pidfd);
+	if (e->heartbeat)
+		munmap(e->heartbeat, WSHM_PAGE);
+	if (e->heartbeat_fd >= 0)
+		close(e->heartbeat_fd);
+	e->pidfd = e->heartbeat_fd = -1;
+	e->heartbeat = NULL;
+	e->pid = 0;
+}
+
+/* Wait for the exit and say how it was. The process is dead or about to be. */
+static void reap(struct engine *e, char *ret, size_t bytes)
+{
+	siginfo_t si = {0};
+
+	while (waitid(P_PIDFD, (id_t)e->pidfd, &si, WEXITED) < 0 && errno == EINTR)
+		;
+	if (si.si_code == CLD_EXITED)
+		snprintf(ret, bytes, "exit status %d", si.si_status);
+	else
+		snprintf(ret, bytes, "signal %d (%s)", si.si_status, strsignal(si.si_status));
+}
+
+/* No engine touches the regions of this engine's sessions now. */
+static void detach_all(struct engine *e)
+{
+	struct session *s, *next;
+
+	e->n_detaching = 0;
+	for (s = e->d->sessions; s; s = next) {
+		next = s->next;
+		if (s->engine != e)
+			continue;
+		if (s->state == SESSION_GONE) {
+			s->link = LINK_NONE;
+			session_release(s);
+		} else if (s->link == LINK_ATTACHED) {
+			s->link = LINK_ATTACH;
+			s->resume = true;
+		}
+	}
+}
+
+static void end_sessions(struct engine *e, const char *why)
+{
+	struct session *s, *next;
+
+	for (s = e->d->sessions; s; s = next) {
+		next = s->next;
+		if (s->engine == e && s->state == SESSION_OPEN)
+			session_end(s, -EIO, why);
+	}
+}
+
+static void engine_gone(struct engine *e)
+{
+	bool gave_up, stepped = e->heartbeat && atomic_load(&e->heartbeat->steps) > 0;
+	char how[64];
+
+	/* Its last words first. */
+	if (e->link >= 0)
+		engine_link_read(e);
+	gave_up = e->gave_up;
+	reap(e, how, sizeof(how));
+	log_line(gave_up || e->d->draining ? LOG_LEVEL_NOTICE : LOG_LEVEL_ERROR,
+		 "model=%s event=engine-gone pid=%d how=\"%s\" steps=%llu", e->conf.name,
+		 (int)e->pid, how,
+		 e->heartbeat ? (unsigned long long)atomic_load(&e->heartbeat->steps) : 0ull);
+	clear_process(e);
+	e->state = ENGINE_STOPPED;
+	e->restarts = stepped ? 1 : e->restarts + 1;
+	detach_all(e);
+	admin_engine_answered(e->d);
+	if (e->d->draining) {
+		weftd_drain_check(e->d);
+	} else if (gave_up) {
+		char why[WCTL_TEXT_BYTES];
+
+		e->state = ENGINE_FAILED;
+		snprintf(why, sizeof(why), "model %s cannot be served: %.160s", e->conf.name,
+			 e->failure);
+		end_sessions(e, why);
+	} else {
+		e->d->counters.engine_crashes++;
+		if (!e->killed)
+			snprintf(e->failure, sizeof(e->failure), "%s", how);
+		start_later(e);
+	}
+}
+
+static void on_exit_event(struct loop_source *s, uint32_t events)
+{
+	engine_gone(container_of(s, struct engine, pid_source));
+}
+
+static void on_link_event(struct loop_source *s, uint32_t events)
+{
+	struct engine *e = container_of(s, struct engine, link_source);
+
+	if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && !engine_link_read(e)) {
+		/* Nothing more will come, and usually the process is gone already; if it is not, it
+		 * must go before anything is concluded. */
+		loop_unwatch(&e->d->loop, s);
+		if (!e->d->draining)
+			syscall(SYS_pidfd_send_signal, e->pidfd, SIGKILL, NULL, 0);
+		return;
+	}
+	if (events & EPOLLOUT)
+		engine_flush(e);
+}
+
+void engine_fini(struct engine *e)
+{
+	char how[64];
+
+	if (!e->d)
+		return;
+	if (e->pid) {
+		syscall(SYS_pidfd_send_signal, e->pidfd, SIGKILL, NULL, 0);
+		reap(e, how, sizeof(how));
+	}
+	clear_process(e);
+	free(e->status_text);
+	e->status_text = NULL;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.h - one weft-engine process: started, watched, restarted.
+ *
+ *                     READY
+ *   WAITING --> LOADING ----> READY        exit, crash, silence: back to WAITING (back-off)
+ *      ^           |            |          FAILED by its own word: stays so until a reload
+ *      +-----------+------------+          STOPPED: weftd is going
+ *
+ * What goes over the link is state, not a queue: sessions that have to be attached or detached and
+ * the wants below are sent when the socket takes them (engine_flush), so a slow engine costs no
+ * memory and a new one gets everything that the last one had.
+ */
+#ifndef WEFT_SUPERVISOR_ENGINE_H
+#define WEFT_SUPERVISOR_ENGINE_H
+
+#include "daemon/common/log.h"
+#include "daemon/supervisor/config.h"
+#include "daemon/supervisor/loop.h"
+#include "daemon/supervisor/tenant.h"
+
+struct weftd;
+struct session;
+
+enum engine_state {
+	ENGINE_STOPPED,
+	ENGINE_WAITING,
+	ENGINE_LOADING,
+	ENGINE_READY,
+	ENGINE_FAILED,
+};
+
+struct engine {
+	struct weftd *d; /* borrowed: owns the engine */
+	struct config_model conf;
+	enum engine_state state;
+	pid_t pid;			   /* 0: none */
+	int pidfd, link, heartbeat_fd;	   /* -1 when there is no process */
+	struct wlink_heartbeat *heartbeat; /* owner of the mapping */
+	struct loop_source pid_source, link_source;
+	struct loop_timer timer; /* WAITING: start; LOADING, READY: health */
+
+	struct wctl_model model; /* of the last READY; vocab 0: not known yet */
+	uint64_t instance_id;
+	char failure[WCTL_TEXT_BYTES];	  /* why FAILED, or why the last one ended */
+	bool gave_up, killed;		  /* this process said FAILED; was killed, see failure */
+	uint64_t done_bytes, total_bytes; /* loading */
+
+	uint32_t starts;   /* processes started */
+	uint32_t restarts; /* in a row without a completed step */
+	uint64_t started_ns, ready_ns;
+
+	/* health: see engine_health.c */
+	bool busy, nudged;
+	uint64_t steps_seen, alive_ns, nudge_ns;
+	uint32_t n_detaching; /* sessions it has to answer for */
+
+	/* to be sent */
+	uint32_t told[TENANT_MAX]; /* version of each tenant */
+	bool want_nudge, want_status, want_drain, drained;
+	uint64_t drain_deadline_ns;
+	char *status_text; /* owner; JSON of the last STATUS_TEXT, or NULL */
+	struct log_limit garbage_limit, offence_limit;
+};
+
+int engine_init(struct engine *e, struct weftd *d, const struct config_model *conf);
+void engine_fini(struct engine *e); /* kills and reaps what runs */
+const char *engine_state_name(enum engine_state s);
+
+/* Start the process now, or wait for its turn after a failure. */
+void engine_start(struct engine *e);
+/* SIGKILL; the rest follows when the process is gone. */
+void engine_kill(struct engine *e, const char *why);
+/* Hang up and do not start it again. */
+void engine_stop(struct engine *e);
+/* Send what is outstanding, as far as the link takes it. */
+void engine_flush(struct engine *e);
+/* Ask the core thread for a sign of life. */
+void engine_nudge(struct engine *e);
+/* The model as clients see it. */
+void engine_describe(const struct engine *e, struct wctl_model *ret);
+
+/* --- between the files of this module -------------------------------------------------------------*/
+
+/* engine_spawn.c: fork and exec with fds 3 (link), 4 (heartbeat), 5 (lock). 0 or -errno. */
+int engine_spawn(struct engine *e);
+/* engine_link.c: take every message that is there. false: hung up or broken. */
+bool engine_link_read(struct engine *e);
+/* engine_health.c */
+void engine_health_arm(struct engine *e);
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine_health.c - is the engine getting anywhere?
+ *
+ * While it loads, READY or progress must come within load_seconds. Afterwards the timer runs only
+ * while the engine owes something: it says it is busy, a nudge is out, or a session waits to be
+ * detached. Life is a completed step (the heartbeat page), or an answer. A step under way has its
+ * own budget, stated by the engine before it starts. Silence leads to one nudge; no answer to that
+ * leads to SIGKILL.
+ */
+#include "daemon/supervisor/weftd.h"
+
+#include <stdatomic.h>
+
+/* A nudge is one tiny step; a machine that swaps may need this long for it. */
+#define NUDGE_GRACE_NS (2 * NS_PER_SECOND)
+/* The engine states its budgets itself; even a 512-row step of a huge model ends before this. */
+#define BUDGET_MAX_NS (600 * NS_PER_SECOND)
+
+static void on_health(struct loop_timer *t);
+
+static uint64_t default_budget_ns(const struct engine *e)
+{
+	return e->d->config.daemon.step_seconds * NS_PER_SECOND;
+}
+
+/* When the step under way must have ended; 0 between steps. */
+static uint64_t step_deadline(const struct engine *e, uint64_t now)
+{
+	uint64_t start = atomic_load(&e->heartbeat->step_start_ns);
+	uint64_t budget = atomic_load(&e->heartbeat->step_budget_ns);
+
+	if (!start || start > now)
+		return 0;
+	if (!budget)
+		budget = default_budget_ns(e);
+	return start + (budget < BUDGET_MAX_NS ? budget : BUDGET_MAX_NS);
+}
+
+static bool owes(const struct engine *e)
+{
+	return e->busy || e->nudged || e->n_detaching;
+}
+
+/* The moment at which silence becomes suspicious, or, after a nudge, fatal. */
+static uint64_t deadline(struct engine *e, uint64_t now)
+{
+	uint64_t steps = atomic_load(&e->heartbeat->steps), at, step;
+
+	if (steps != e->steps_seen) {
+		e->steps_seen = steps;
+		e->alive_ns = now;
+		e->nudged = false;
+	}
+	step = step_deadline(e, now);
+	if (e->nudged)
+		at = e->nudge_ns + NUDGE_GRACE_NS;
+	else if (step)
+		return step;
+	else
+		at = e->alive_ns + default_budget_ns(e);
+	/* Nobody answers in the middle of a step that is within its time. */
+	if (step > now && step > at)
+		at = step;
+	return at;
+}
+
+void engine_health_arm(struct engine *e)
+{
+	struct loop *l = &e->d->loop;
+	uint64_t now = loop_now_ns();
+
+	if (e->state == ENGINE_LOADING)
+		loop_timer_set(l, &e->timer,
+			       e->alive_ns + e->d->config.daemon.load_seconds * NS_PER_SECOND,
+			       on_health);
+	else if (e->state == ENGINE_READY && owes(e))
+		loop_timer_set(l, &e->timer, deadline(e, now), on_health);
+	else if (e->state == ENGINE_READY)
+		loop_timer_clear(l, &e->timer);
+}
+
+static void on_health(struct loop_timer *t)
+{
+	struct engine *e = container_of(t, struct engine, timer);
+	uint64_t now = loop_now_ns();
+
+	if (e->state == ENGINE_LOADING) {
+		engine_kill(e, "no progress while loading");
+		return;
+	}
+	if (e->state != ENGINE_READY || !owes(e))
+		return;
+	if (deadline(e, now) > now) {
+		engine_health_arm(e);
+	} else if (!owes(e)) {
+		/* deadline() saw the step that a nudge had asked for */
+	} else if (!e->nudged) {
+		engine_nudge(e);
+	} else {
+		engine_kill(e, "no step completed within its time, and no answer to a nudge");
+	}
+}
+
+void engine_nudge(struct engine *e)
+{
+	if (e->state != ENGINE_READY || e->nudged)
+		return;
+	e->nudged = true;
+	e->nudge_ns = loop_now_ns();
+	e->want_nudge = true;
+	engine_health_arm(e);
+	engine_flush(e);
+}

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine_link.c - the messages between weftd and an engine.
+ *
+ * Outgoing: whatever engine and sessions have marked, in one pass, until the socket is full; the
+ * rest when it has room (EPOLLOUT). Incoming: exact sizes, strings cut at their ends; anything else
+ * means that the engine's memory is no longer what it was, and it is replaced.
+ */
+#include "daemon/supervisor/weftd.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Taken at most in one go, so that a babbling engine cannot hold the loop. */
+#define MAX_MESSAGES 64
+
+/* --- out ------------------------------------------------------------------------------------------*/
+
+static int send_head(struct engine *e, enum wctl_type type)
+{
+	struct wctl_head h;
+
+	wctl_head_init(&h, type, sizeof(h), 0);
+	return wctl_send(e->link, &h, sizeof(h), NULL, 0);
+}
+
+static int send_drain(struct engine *e)
+{
+	struct wlink_drain m = {.deadline_ns = e->drain_deadline_ns};
+
+	wctl_head_init(&m.head, WLINK_DRAIN, sizeof(m), 0);
+	return wctl_send(e->link, &m, sizeof(m), NULL, 0);
+}
+
+static int send_tenant(struct engine *e, uint32_t index)
+{
+	const struct tenant *t = &e->d->tenants.tenant[index];
+	struct wlink_tenant m = {.tenant = index, .quota = t->conf.quota};
+	int err;
+
+	if (e->told[index] == t->version)
+		return 0;
+	wctl_head_init(&m.head, WLINK_TENANT, sizeof(m), 0);
+	memcpy(m.name, t->conf.name, sizeof(m.name));
+	err = wctl_send(e->link, &m, sizeof(m), NULL, 0);
+	if (!err)
+		e->told[index] = t->version;
+	return err;
+}
+
+static int send_attach(struct engine *e, struct session *s)
+{
+	struct wlink_attach m = {
+		.session_id = s->id,
+		.params = s->region->layout.params,
+		.tenant = (uint32_t)s->tenant,
+		.resume = s->resume,
+		.pid = (uint32_t)s->pid,
+		.restarts = e->restarts,
+	};
+	const int fds[4] = {s->region->tx_fd, s->region->rx_fd, s->wake, s->bell};
+	int err = send_tenant(e, (uint32_t)s->tenant);
+
+	if (err)
+		return err;
+	wctl_head_init(&m.head, WLINK_ATTACH, sizeof(m), 0);
+	err = wctl_send(e->link, &m, sizeof(m), fds, 4);
+	if (!err)
+		s->link = LINK_ATTACHED;
+	return err;
+}
+
+static int send_detach(struct engine *e, struct session *s)
+{
+	struct wlink_session m = {.session_id = s->id};
+	int err;
+
+	wctl_head_init(&m.head, WLINK_DETACH, sizeof(m), 0);
+	err = wctl_send(e->link, &m, sizeof(m), NULL, 0);
+	if (err)
+		return err;
+	s->link = LINK_DETACHING;
+	if (!e->n_detaching++)
+		e->alive_ns = loop_now_ns();
+	return 0;
+}
+
+/* Tenants whose quota a reload has changed; new ones are told with their first session. */
+static int send_tenants(struct engine *e)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < e->d->tenants.n && !err; i++)
+		if (e->told[i])
+			err = send_tenant(e, i);
+	return err;
+}
+
+static int send_wants(struct engine *e)
+{
+	int err = 0;
+
+	if (!err && e->want_nudge && !(err = send_head(e, WLINK_NUDGE)))
+		e->want_nudge = false;
+	if (!err && e->want_status && !(err = send_head(e, WLINK_STATUS)))
+		e->want_status = false;
+	if (!err && e->want_drain && !(err = send_drain(e)))
+		e->want_drain = false;
+	return err;
+}
+
+static int send_sessions(struct engine *e)
+{
+	int err = 0;
+
+	for (struct session *s = e->d->sessions; s && !err; s = s->next) {
+		if (s->engine != e)
+			continue;
+		if (s->link == LINK_ATTACH)
+			err = send_attach(e, s);
+		else if (s->link == LINK_DETACH)
+			err = send_detach(e, s);
+	}
+	return err;
+}
+
+void engine_flush(struct engine *e)
+{
+	int err;
+
+	if (e->state != ENGINE_READY || e->link < 0)
+		return;
+	err = send_tenants(e);
+	if (!err)
+		err = send_sessions(e);
+	if (!err)
+		err = send_wants(e);
+	loop_rewatch(&e->d->loop, &e->link_source,
+		     err == -EAGAIN || err == -ETOOMANYREFS ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	if (err && err != -EAGAIN && err != -ETOOMANYREFS)
+		/* -EPIPE is a crash that the pidfd will report; the rest must not happen. */
+		log_line(LOG_LEVEL_WARN, "model=%s event=link-send error=\"%s\"", e->conf.name,
+			 strerror(-err));
+	engine_health_arm(e);
+}
+
+/* --- in -------------------------------------------------------------------------------------------*/
+
+union message {
+	struct wctl_head head;
+	struct wctl_text text;
+	struct wlink_ready ready;
+	struct wlink_session session;
+	struct wlink_offence offence;
+	struct wlink_progress progress;
+	struct wlink_status status;
+};
+
+static struct session *session_by_id(struct engine *e, uint64_t id)
+{
+	for (struct session *s = e->d->sessions; s; s = s->next)
+		if (s->engine == e && s->id == id)
+			return s;
+	return NULL;
+}
+
+static int on_ready(struct engine *e, struct wlink_ready *m)
+{
+	if (e->state != ENGINE_LOADING)
+		return -EPROTO;
+	m->model.name[sizeof(m->model.name) - 1] = 0;
+	m->model.type[sizeof(m->model.type) - 1] = 0;
+	if (m->model.n_eos > WCTL_MAX_EOS)
+		return -EPROTO;
+	e->model = m->model;
+	e->instance_id = m->instance_id;
+	e->state = ENGINE_READY;
+	e->ready_ns = e->alive_ns = loop_now_ns();
+	e->failure[0] = 0;
+	log_line(LOG_LEVEL_NOTICE, "model=%s event=ready pid=%d load_ms=%llu", e->conf.name,
+		 (int)e->pid, (unsigned long long)((e->ready_ns - e->started_ns) / NS_PER_MS));
+	engine_flush(e);
+	return 0;
+}
+
+static int on_detached(struct engine *e, uint64_t id)
+{
+	struct session *s = session_by_id(e, id);
+
+	if (!s || s->link != LINK_DETACHING)
+		return -EPROTO;
+	e->n_detaching--;
+	s->link = LINK_NONE;
+	session_release(s);
+	return 0;
+}
+
+static int on_offence(struct engine *e, struct wlink_offence *m)
+{
+	struct session *s = session_by_id(e, m->session_id);
+
+	m->text[sizeof(m->text) - 1] = 0;
+	if (!s || s->link == LINK_NONE || s->link == LINK_ATTACH)
+		return -EPROTO;
+	e->d->counters.offences++;
+	log_limited(&e->offence_limit, LOG_LEVEL_WARN,
+		    "model=%s session=%llu event=offence uid=%u pid=%d why=\"%s\"", e->conf.name,
+		    (unsigned long long)s->id, s->uid, (int)s->pid, m->text);
+	if (s->state == SESSION_OPEN)
+		session_end(s, -EPROTO, m->text);
+	return 0;
+}
+
+static int on_status(struct engine *e, struct wlink_status *m, size_t bytes)
+{
+	json_t *j;
+
+	if (bytes < offsetof(struct wlink_status, text) ||
+	    m->text_bytes != bytes - offsetof(struct wlink_status, text))
+		return -EPROTO;
+	free(e->status_text);
+	e->status_text = NULL;
+	j = json_loadb(m->text, m->text_bytes, JSON_REJECT_DUPLICATES, NULL);
+	if (json_is_object(j))
+		e->status_text = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+	admin_engine_answered(e->d);
+	return 0;
+}
+
+static int on_failed(struct engine *e, struct wctl_text *m)
+{
+	m->text[sizeof(m->text) - 1] = 0;
+	memcpy(e->failure, m->text, sizeof(e->failure));
+	e->gave_up = true;
+	log_line(LOG_LEVEL_ERROR, "model=%s event=refused why=\"%s\"", e->conf.name, e->failure);
+	return 0;
+}
+
+static void on_progress(struct engine *e, const struct wlink_progress *m)
+{
+	e->done_bytes = m->done_bytes;
+	e->total_bytes = m->total_bytes;
+	e->alive_ns = loop_now_ns();
+	engine_health_arm(e);
+}
+
+static int on_head(struct engine *e, enum wctl_type type)
+{
+	switch (type) {
+	case WLINK_BUSY:
+		e->busy = true;
+		e->alive_ns = loop_now_ns();
+		break;
+	case WLINK_IDLE:
+		e->busy = false;
+		break;
+	case WLINK_NUDGED:
+		e->nudged = false;
+		e->alive_ns = loop_now_ns();
+		break;
+	case WLINK_DRAINED:
+		e->drained = true;
+		weftd_drain_check(e->d);
+		break;
+	default:
+		return -EPROTO;
+	}
+	engine_health_arm(e);
+	return 0;
+}
+
+static int on_message(struct engine *e, union message *m, size_t bytes)
+{
+	switch (m->head.type) {
+	case WLINK_READY:
+		return bytes == sizeof(m->ready) ? on_ready(e, &m->ready) : -EPROTO;
+	case WLINK_FAILED:
+		return bytes == sizeof(m->text) ? on_failed(e, &m->text) : -EPROTO;
+	case WLINK_DETACHED:
+		return bytes == sizeof(m->session) ? on_detached(e, m->session.session_id)
+						   : -EPROTO;
+	case WLINK_OFFENCE:
+		return bytes == sizeof(m->offence) ? on_offence(e, &m->offence) : -EPROTO;
+	case WLINK_STATUS_TEXT:
+		return on_status(e, &m->status, bytes);
+	case WLINK_PROGRESS:
+		if (bytes != sizeof(m->progress))
+			return -EPROTO;
+		on_progress(e, &m->progress);
+		return 0;
+	default:
+		return bytes == sizeof(m->head) ? on_head(e, m->head.type) : -EPROTO;
+	}
+}
+
+bool engine_link_read(struct engine *e)
+{
+	static union message m; /* 32 KiB; the one thread uses it between two calls only */
+
+	for (int i = 0; i < MAX_MESSAGES; i++) {
+		int n = wctl_recv(e->link, &m, sizeof(m), NULL, NULL);
+
+		if (n == -EAGAIN)
+			return true;
+		if (n > 0)
+			n = on_message(e, &m, (size_t)n) ? -EPROTO : n;
+		if (n == -EPROTO) {
+			log_limited(&e->garbage_limit, LOG_LEVEL_ERROR,
+				    "model=%s event=link-garbage type=%u", e->conf.name,
+				    m.head.type);
+			engine_kill(e, "it sent a message that makes no sense");
+			return false;
+		}
+		if (n <= 0)
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hello.c - from the first message to the welcome.
+ *
+ * Everything a hello says is checked before anything is made for it; then regions, eventfd and bell
+ * are made, the welcome is sent, and only what the client has received is attached to the engine.
+ * While the model loads the welcome says so (ready 0) and the attachment follows: the client sees
+ * it in rx and asks for the models again.
+ */
+#include "daemon/supervisor/weftd.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* What a client gets that does not say: 64 requests, prompts of a million tokens, results of four
+ * million. Pages cost nothing until they are touched. */
+#define DEFAULT_SLOTS	 64u
+#define DEFAULT_TX_ARENA (UINT64_C(4) << 20)
+#define DEFAULT_RX_ARENA (UINT64_C(16) << 20)
+
+static bool all_zero(const uint8_t *p, size_t n)
+{
+	while (n--)
+		if (*p++)
+			return false;
+	return true;
+}
+
+/* What makes the message itself unacceptable, or NULL. */
+static const char *malformed(const struct wctl_hello *h, uint32_t n_fds)
+{
+	if (h->head.bytes != sizeof(*h))
+		return "hello of another size";
+	if (n_fds)
+		return "hello with descriptors";
+	if (h->head.code || h->reserved0 || !all_zero(h->reserved, sizeof(h->reserved)))
+		return "reserved fields of the hello are not zero";
+	if (!memchr(h->model, 0, sizeof(h->model)))
+		return "model name without an end";
+	return NULL;
+}
+
+static struct engine *choose_engine(struct session *s, const char *name)
+{
+	struct weftd *d = s->d;
+	struct engine *e = *name ? weftd_engine(d, name) : &d->engines[0];
+
+	if (!*name && d->n_engines > 1) {
+		session_refuse(s, -EINVAL, "%u models are served: name one (weft model list)",
+			       d->n_engines);
+		return NULL;
+	}
+	if (!e) {
+		session_refuse(s, -ENOENT, "no model \"%.64s\" is served (weft model list)", name);
+		return NULL;
+	}
+	if (e->state == ENGINE_FAILED) {
+		session_refuse(s, -EIO, "model %s cannot be served: %.160s", e->conf.name,
+			       e->failure);
+		return NULL;
+	}
+	return e;
+}
+
+/* The tenant's index, or -errno after a refusal. */
+static int choose_tenant(struct session *s)
+{
+	gid_t groups[SESSION_MAX_GROUPS];
+	socklen_t bytes = sizeof(groups);
+	struct ucred cred;
+	socklen_t cred_bytes = sizeof(cred);
+	uint32_t n = 0;
+	int index;
+
+	/* Of a peer in more groups than this the rest does not count: -ERANGE leaves none. */
+	if (!getsockopt(s->sock, SOL_SOCKET, SO_PEERGROUPS, groups, &bytes))
+		n = bytes / sizeof(gid_t);
+	if (!getsockopt(s->sock, SOL_SOCKET, SO_PEERCRED, &cred, &cred_bytes) &&
+	    n < SESSION_MAX_GROUPS)
+		groups[n++] = cred.gid;
+	index = config_tenant_of(&s->d->config, s->uid, groups, n);
+	if (index < 0) {
+		session_refuse(s, -EACCES, "uid %u belongs to no tenant of weftd.conf", s->uid);
+		return index;
+	}
+	return tenants_find(&s->d->tenants, s->d->config.tenants[index].name);
+}
+
+static int check_session_quota(struct session *s, const struct tenant *t)
+{
+	if (t->sessions >= t->conf.max_sessions)
+		session_refuse(s, -EDQUOT, "tenant %s has its %u sessions open already",
+			       t->conf.name, t->conf.max_sessions);
+	else if (s->d->n_sessions >= s->d->config.daemon.max_sessions)
+		session_refuse(s, -EBUSY, "weftd has its %u sessions open already",
+			       s->d->config.daemon.max_sessions);
+	else
+		return 0;
+	return -EDQUOT;
+}
+
+static uint64_t round_up(uint64_t v, uint64_t to)
+{
+	return (v + to - 1) / to * to;
+}
+
+/* Defaults filled in and rounded up to what a layout can have. */
+static int choose_layout(struct session *s, const struct wctl_hello *h, struct wshm_layout *ret)
+{
+	struct wshm_params p = {
+		.tx_arena_bytes = h->tx_arena_bytes ? h->tx_arena_bytes : DEFAULT_TX_ARENA,
+		.rx_arena_bytes = h->rx_arena_bytes ? h->rx_arena_bytes : DEFAULT_RX_ARENA,
+	};
+	uint32_t slots = h->slots ? h->slots : DEFAULT_SLOTS;
+
+	if (slots > WSHM_MAX_SLOTS || p.tx_arena_bytes > WSHM_MAX_ARENA ||
+	    p.rx_arena_bytes > WSHM_MAX_ARENA) {
+		session_refuse(s, -EINVAL,
+			       "hello wants %u slots and arenas of %llu and %llu bytes; at most "
+			       "%u and %llu are possible",
+			       slots, (unsigned long long)p.tx_arena_bytes,
+			       (unsigned long long)p.rx_arena_bytes, WSHM_MAX_SLOTS,
+			       (unsigned long long)WSHM_MAX_ARENA);
+		return -EINVAL;
+	}
+	for (p.slots = 1; p.slots < slots;)
+		p.slots *= 2;
+	p.tx_arena_bytes = round_up(p.tx_arena_bytes, WSHM_PAGE);
+	p.rx_arena_bytes = round_up(p.rx_arena_bytes, WSHM_PAGE);
+	if (wshm_layout_init(ret, &p)) {
+		session_refuse(s, -EINVAL, "hello wants regions that are not possible");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int get_region(struct session *s, const struct wshm_layout *layout, const struct tenant *t)
+{
+	struct weftd *d = s->d;
+	int err = region_get(&d->regions, layout, s->uid, s->id, t->conf.max_region_bytes,
+			     d->config.daemon.max_region_bytes, &s->region);
+
+	if (err == -EDQUOT)
+		session_refuse(s, err,
+			       "uid %u would have more than its %llu bytes of shared memory (%llu "
+			       "are charged, %llu wanted)",
+			       s->uid, (unsigned long long)t->conf.max_region_bytes,
+			       (unsigned long long)tenants_charged(&d->tenants, s->uid),
+			       (unsigned long long)(layout->tx_bytes + layout->rx_bytes));
+	else if (err == -ENOSPC)
+		session_refuse(s, err, "weftd has no more than its %llu bytes of shared memory",
+			       (unsigned long long)d->config.daemon.max_region_bytes);
+	else if (err)
+		session_refuse(s, err, "regions cannot be made: %s", strerror(-err));
+	return err;
+}
+
+static int send_welcome(struct session *s, const struct tenant *t, int tx, int rx, int bell)
+{
+	struct wctl_welcome m = {
+		.minor = WSHM_MINOR,
+		.max_in_flight = t->conf.quota.max_in_flight,
+		.session_id = s->id,
+		.daemon_id = s->d->daemon_id,
+		.params = s->region->layout.params,
+	};
+	const int fds[4] = {tx, rx, s->wake, bell};
+
+	wctl_head_init(&m.head, WCTL_WELCOME, sizeof(m), 0);
+	engine_describe(s->engine, &m.model);
+	memcpy(m.tenant, t->conf.name, sizeof(m.tenant));
+	return wctl_send(s->sock, &m, sizeof(m), fds, 4);
+}
+
+/* Make the descriptors and send those of the client. On failure everything of the session's own is
+ * given back by session_end(). */
+static int welcome(struct session *s, const struct tenant *t)
+{
+	int bells[2] = {-1, -1}, tx = -1, rx = -1, err;
+
+	s->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (s->wake < 0)
+		return -errno;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, bells))
+		return -errno;
+	s->bell = bells[0];
+	err = region_open_client(s->region, &tx, &rx);
+	if (!err)
+		err = send_welcome(s, t, tx, rx, bells[1]);
+	close(bells[1]);
+	if (tx >= 0)
+		close(tx);
+	if (rx >= 0)
+		close(rx);
+	return err;
+}
+
+static void open_session(struct session *s, struct engine *e, int tenant)
+{
+	struct weftd *d = s->d;
+
+	loop_timer_clear(&d->loop, &s->hello_timer);
+	s->engine = e;
+	s->tenant = tenant;
+	d->n_sessions++;
+	d->tenants.tenant[tenant].sessions++;
+}
+
+void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds)
+{
+	struct weftd *d = s->d;
+	const char *why;
+	struct engine *e;
+	struct wshm_layout layout;
+	int tenant, err;
+
+	if (h->head.major != WSHM_MAJOR) {
+		session_refuse(s, -EPROTONOSUPPORT,
+			       "libweft speaks protocol %u, weftd %u: install the same version",
+			       h->head.major, WSHM_MAJOR);
+		return;
+	}
+	why = malformed(h, n_fds);
+	if (why) {
+		session_refuse(s, -EPROTO, "%s", why);
+		return;
+	}
+	e = choose_engine(s, h->model);
+	if (!e)
+		return;
+	tenant = choose_tenant(s);
+	if (tenant < 0 || check_session_quota(s, &d->tenants.tenant[tenant]) ||
+	    choose_layout(s, h, &layout))
+		return;
+	s->id = d->next_session_id++;
+	if (get_region(s, &layout, &d->tenants.tenant[tenant]))
+		return;
+	open_session(s, e, tenant);
+	err = welcome(s, &d->tenants.tenant[tenant]);
+	if (err) {
+		session_refuse(s, err, "session cannot be made: %s", strerror(-err));
+		return;
+	}
+	d->n_pending--;
+	s->state = SESSION_OPEN;
+	s->link = LINK_ATTACH;
+	s->opened_ns = loop_now_ns();
+	d->counters.sessions++;
+	log_line(LOG_LEVEL_INFO, "model=%s session=%llu event=opened uid=%u pid=%d tenant=%s",
+		 e->conf.name, (unsigned long long)s->id, s->uid, (int)s->pid,
+		 d->tenants.tenant[tenant].conf.name);
+	engine_flush(e);
+}

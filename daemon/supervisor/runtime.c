@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * runtime.c - the runtime directory: who may serve from it, and its sockets.
+ *
+ *   weftd.lock    held by the one weftd of this directory; names its process
+ *   engine.lock   held by weftd and, through inheritance, by each engine: a weftd that follows a
+ *                 killed one waits here until the last engine of its predecessor is gone
+ *
+ * Whoever holds both locks owns the sockets, so those of a dead weftd are simply replaced.
+ */
+#include "daemon/supervisor/weftd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+/* An engine whose link has hung up has only a step to finish; one that hangs dies by PDEATHSIG. */
+#define ENGINE_WAIT_MS 30000
+
+static int lock_file(const char *dir, const char *name, struct weft_err *err)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	return fd < 0 ? err_set(err, -errno, "%s: %s", path, strerror(errno)) : fd;
+}
+
+static int take_lock(struct weftd *d, struct weft_err *err)
+{
+	char holder[32] = "";
+
+	d->lock_fd = lock_file(d->runtime_dir, "weftd.lock", err);
+	if (d->lock_fd < 0)
+		return d->lock_fd;
+	if (flock(d->lock_fd, LOCK_EX | LOCK_NB)) {
+		if (read(d->lock_fd, holder, sizeof(holder) - 1) < 0)
+			holder[0] = 0;
+		holder[strspn(holder, "0123456789")] = 0;
+		return err_set(err, -EBUSY,
+			       "another weftd (process %s) serves %s: stop it first, "
+			       "or choose another --runtime-dir",
+			       *holder ? holder : "unknown", d->runtime_dir);
+	}
+	snprintf(holder, sizeof(holder), "%d\n", (int)getpid());
+	if (ftruncate(d->lock_fd, 0) ||
+	    pwrite(d->lock_fd, holder, strlen(holder), 0) != (ssize_t)strlen(holder))
+		return err_set(err, -errno, "%s/weftd.lock: %s", d->runtime_dir, strerror(errno));
+	return 0;
+}
+
+static int wait_engines_gone(struct weftd *d, struct weft_err *err)
+{
+	const struct timespec pause = {.tv_nsec = 20 * 1000000};
+	uint64_t give_up = loop_now_ns() + ENGINE_WAIT_MS * NS_PER_MS;
+	bool said = false;
+
+	d->engine_lock_fd = lock_file(d->runtime_dir, "engine.lock", err);
+	if (d->engine_lock_fd < 0)
+		return d->engine_lock_fd;
+	while (flock(d->engine_lock_fd, LOCK_EX | LOCK_NB)) {
+		if (loop_now_ns() > give_up)
+			return err_set(
+				err, -EBUSY,
+				"an engine of the weftd before this one is still running and "
+				"holds %s/engine.lock: end it",
+				d->runtime_dir);
+		if (!said)
+			log_line(LOG_LEVEL_NOTICE, "event=waiting why=\"an engine of the weftd "
+						   "before this one is still ending\"");
+		said = true;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+int runtime_listen(const char *dir, const char *name, int type, uint32_t mode, struct weft_err *err)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mode_t before;
+
+	if (fd < 0)
+		return err_set(err, -errno, "socket: %s", strerror(errno));
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/%s", dir, name);
+	unlink(sa.sun_path);
+	before = umask(0177); /* nobody connects before the mode is what it shall be */
+	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa))) {
+		err_set(err, -errno, "%s: %s", sa.sun_path, strerror(errno));
+	} else if (chmod(sa.sun_path, mode) || listen(fd, 128)) {
+		err_set(err, -errno, "%s: %s", sa.sun_path, strerror(errno));
+	} else {
+		umask(before);
+		return fd;
+	}
+	umask(before);
+	close(fd);
+	return err->code;
+}
+
+int runtime_open(struct weftd *d, struct weft_err *err)
+{
+	int rc;
+
+	if (mkdir(d->runtime_dir, 0755) && errno != EEXIST)
+		return err_set(err, -errno, "%s cannot be made: %s", d->runtime_dir,
+			       strerror(errno));
+	rc = take_lock(d, err);
+	if (rc)
+		return rc;
+	rc = wait_engines_gone(d, err);
+	if (rc)
+		return rc;
+	d->client_fd = runtime_listen(d->runtime_dir, "weftd.sock", SOCK_SEQPACKET,
+				      d->config.daemon.socket_mode, err);
+	return d->client_fd < 0 ? d->client_fd : 0;
+}
+
+void runtime_close(struct weftd *d)
+{
+	char path[128];
+
+	if (d->client_fd >= 0) {
+		snprintf(path, sizeof(path), "%s/weftd.sock", d->runtime_dir);
+		unlink(path);
+		close(d->client_fd);
+	}
+	if (d->admin.fd >= 0) {
+		snprintf(path, sizeof(path), "%s/admin.sock", d->runtime_dir);
+		unlink(path);
+	}
+	if (d->engine_lock_fd >= 0)
+		close(d->engine_lock_fd);
+	if (d->lock_fd >= 0)
+		close(d->lock_fd);
+	d->client_fd = d->engine_lock_fd = d->lock_fd = -1;
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * session.c - connections: accepted, listened to, ended.
+ *
+ * A client can only cost what is bounded here: so many connections without a hello, of all and of
+ * one uid, for hello_seconds; one message per turn of the loop; and nothing is ever queued for it:
+ * what its socket does not take at once ends the connection. Owned by weftd's only thread.
+ */
+#include "daemon/supervisor/weftd.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Before the hello a client has no reason to ask for the models more often than this. */
+#define MAX_EARLY_REQUESTS 16u
+#define COMPLAIN_EVERY_NS  NS_PER_SECOND
+#define SWEEP_AFTER_NS	   (100 * NS_PER_MS)
+
+static void on_client_event(struct loop_source *source, uint32_t events);
+
+/* --- sending --------------------------------------------------------------------------------------*/
+
+static int send_text(int sock, enum wctl_type type, int code, const char *text)
+{
+	struct wctl_text m = {0};
+
+	wctl_head_init(&m.head, type, sizeof(m), code);
+	snprintf(m.text, sizeof(m.text), "%s", text);
+	return wctl_send(sock, &m, sizeof(m), NULL, 0);
+}
+
+static int send_models(struct session *s)
+{
+	struct wctl_models m = {.n = s->d->n_engines};
+
+	wctl_head_init(&m.head, WCTL_MODEL_LIST, sizeof(m), 0);
+	for (uint32_t i = 0; i < m.n; i++)
+		engine_describe(&s->d->engines[i], &m.models[i]);
+	return wctl_send(s->sock, &m, sizeof(m), NULL, 0);
+}
+
+/* --- the end --------------------------------------------------------------------------------------*/
+
+static void unlink_session(struct session *s)
+{
+	if (s->prev)
+		s->prev->next = s->next;
+	else
+		s->d->sessions = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+}
+
+static void on_sweep_timer(struct loop_timer *t)
+{
+	struct weftd *d = container_of(t, struct weftd, sweep_timer);
+
+	regions_sweep(&d->regions, UINT32_MAX);
+}
+
+static void session_free(struct session *s)
+{
+	struct weftd *d = s->d;
+
+	if (s->engine) {
+		d->n_sessions--;
+		d->tenants.tenant[s->tenant].sessions--;
+	}
+	unlink_session(s);
+	if (s->wake >= 0)
+		close(s->wake);
+	if (s->bell >= 0)
+		close(s->bell);
+	/* A dying client's socket hangs up a moment before its mappings and the descriptors that it
+	 * has not received are gone: look once more. */
+	region_put(&d->regions, s->region);
+	if (d->regions.n_dead)
+		loop_timer_set(&d->loop, &d->sweep_timer, loop_now_ns() + SWEEP_AFTER_NS,
+			       on_sweep_timer);
+	free(s);
+}
+
+void session_release(struct session *s)
+{
+	if (s->state == SESSION_GONE && s->link == LINK_NONE)
+		session_free(s);
+}
+
+/* What a peer has sent and we shall not read would turn the last words to it into ECONNRESET. */
+static void discard_input(int sock)
+{
+	char byte;
+
+	for (int i = 0; i < 64 && recv(sock, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) > 0; i++)
+		;
+}
+
+static void close_socket(struct session *s)
+{
+	if (s->state == SESSION_HELLO)
+		s->d->n_pending--;
+	loop_timer_clear(&s->d->loop, &s->hello_timer);
+	loop_unwatch(&s->d->loop, &s->source);
+	close(s->sock);
+	s->sock = -1;
+	s->state = SESSION_GONE;
+}
+
+void session_end(struct session *s, int code, const char *why)
+{
+	struct engine *e = s->engine;
+
+	if (s->state == SESSION_GONE)
+		return;
+	if (why) { /* as a courtesy: a client that does not read it learns by the hang-up */
+		send_text(s->sock, s->state == SESSION_HELLO ? WCTL_REFUSED : WCTL_BYE, code, why);
+		discard_input(s->sock);
+	}
+	if (e)
+		log_line(LOG_LEVEL_INFO, "model=%s session=%llu event=closed uid=%u%s%s%s",
+			 e->conf.name, (unsigned long long)s->id, s->uid, why ? " why=\"" : "",
+			 why ? why : "", why ? "\"" : "");
+	close_socket(s);
+	if (s->link == LINK_ATTACHED) {
+		s->link = LINK_DETACH;
+		engine_flush(e);
+	} else if (s->link == LINK_ATTACH || s->link == LINK_NONE) {
+		s->link = LINK_NONE;
+		session_release(s);
+	}
+}
+
+void session_refuse(struct session *s, int code, const char *fmt, ...)
+{
+	char why[WCTL_TEXT_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof(why), fmt, ap);
+	va_end(ap);
+	s->d->counters.refused++;
+	log_limited(&s->d->refuse_limit, LOG_LEVEL_NOTICE, "event=refused uid=%u pid=%d why=\"%s\"",
+		    s->uid, (int)s->pid, why);
+	session_end(s, code, why);
+}
+
+/* The client's socket takes no more, or something else is wrong with it. */
+static void drop(struct session *s, int err)
+{
+	s->d->counters.dropped++;
+	log_limited(&s->d->refuse_limit, LOG_LEVEL_NOTICE, "event=dropped uid=%u pid=%d why=\"%s\"",
+		    s->uid, (int)s->pid,
+		    err == -EAGAIN ? "it does not read its socket" : strerror(-err));
+	session_end(s, err, NULL);
+}
+
+/* --- messages -------------------------------------------------------------------------------------*/
+
+static void on_complain(struct session *s)
+{
+	uint64_t now = loop_now_ns();
+
+	if (s->state != SESSION_OPEN) {
+		session_refuse(s, -EPROTO, "a complaint before the hello");
+		return;
+	}
+	if (s->complained_ns && now - s->complained_ns < COMPLAIN_EVERY_NS)
+		return;
+	s->complained_ns = now;
+	s->d->counters.complaints++;
+	engine_nudge(s->engine);
+}
+
+static void on_models(struct session *s)
+{
+	int err;
+
+	if (s->state == SESSION_HELLO && ++s->requests > MAX_EARLY_REQUESTS) {
+		session_refuse(s, -EPROTO, "asked for the models %u times without a hello",
+			       MAX_EARLY_REQUESTS);
+		return;
+	}
+	err = send_models(s);
+	if (err)
+		drop(s, err);
+}
+
+static void on_message(struct session *s, const struct wctl_hello *m, int bytes, uint32_t n_fds)
+{
+	if (m->head.type == WCTL_HELLO && s->state == SESSION_HELLO) {
+		session_hello(s, m, n_fds);
+	} else if (n_fds) {
+		session_refuse(s, -EPROTO, "descriptors where none are expected");
+	} else if (bytes != (int)sizeof(m->head)) {
+		session_refuse(s, -EPROTO, "message of type %u and %d bytes makes no sense here",
+			       m->head.type, bytes);
+	} else if (m->head.type == WCTL_MODELS) {
+		on_models(s);
+	} else if (m->head.type == WCTL_COMPLAIN) {
+		on_complain(s);
+	} else {
+		session_refuse(s, -EPROTO, "message of type %u makes no sense here", m->head.type);
+	}
+}
+
+static void on_client_event(struct loop_source *source, uint32_t events)
+{
+	struct session *s = container_of(source, struct session, source);
+	struct wctl_hello m = {0};
+	uint32_t n_fds = 0;
+	int n = wctl_recv(s->sock, &m, sizeof(m), NULL, &n_fds);
+
+	if (n == -EAGAIN)
+		return;
+	if (n == -EPROTO)
+		session_refuse(s, -EPROTO, "malformed message");
+	else if (n <= 0)
+		session_end(s, n, NULL);
+	else
+		on_message(s, &m, n, n_fds);
+}
+
+/* --- accept ---------------------------------------------------------------------------------------*/
+
+static void on_hello_timer(struct loop_timer *t)
+{
+	struct session *s = container_of(t, struct session, hello_timer);
+
+	session_refuse(s, -ETIMEDOUT, "no hello within %u seconds",
+		       s->d->config.daemon.hello_seconds);
+}
+
+static uint32_t pending_of(const struct weftd *d, uid_t uid)
+{
+	uint32_t n = 0;
+
+	for (const struct session *s = d->sessions; s; s = s->next)
+		n += s->state == SESSION_HELLO && s->uid == uid;
+	return n;
+}
+
+/* Why this connection cannot even be listened to, or NULL. */
+static const char *overload(const struct weftd *d, uid_t uid)
+{
+	if (d->draining)
+		return "weftd is shutting down";
+	if (d->n_pending >= WEFTD_MAX_PENDING)
+		return "too many connections that have not said hello";
+	if (pending_of(d, uid) >= WEFTD_MAX_PENDING_UID)
+		return "too many connections of this user that have not said hello";
+	return NULL;
+}
+
+static struct session *session_new(struct weftd *d, int sock, const struct ucred *cred)
+{
+	struct session *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->d = d;
+	s->sock = sock;
+	s->wake = s->bell = -1;
+	s->uid = cred->uid;
+	s->pid = cred->pid;
+	if (loop_watch(&d->loop, &s->source, sock, EPOLLIN, on_client_event)) {
+		free(s);
+		return NULL;
+	}
+	s->next = d->sessions;
+	if (s->next)
+		s->next->prev = s;
+	d->sessions = s;
+	d->n_pending++;
+	loop_timer_set(&d->loop, &s->hello_timer,
+		       loop_now_ns() + d->config.daemon.hello_seconds * NS_PER_SECOND,
+		       on_hello_timer);
+	return s;
+}
+
+int session_accept(struct weftd *d, int listen_fd)
+{
+	int sock = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ucred cred = {0};
+	socklen_t len = sizeof(cred);
+	const char *why;
+
+	if (sock < 0)
+		return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS
+			       ? -errno
+			       : 0;
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
+		close(sock);
+		return 0;
+	}
+	why = overload(d, cred.uid);
+	if (!why && !session_new(d, sock, &cred))
+		why = "weftd is out of memory";
+	if (why) {
+		d->counters.refused++;
+		log_limited(&d->refuse_limit, LOG_LEVEL_NOTICE,
+			    "event=refused uid=%u pid=%d why=\"%s\"", cred.uid, (int)cred.pid, why);
+		send_text(sock, WCTL_REFUSED, -EBUSY, why);
+		close(sock);
+	}
+	return 0;
+}

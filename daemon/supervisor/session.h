@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * session.h - one connection on weftd.sock, from accept to the last trace in the engine.
+ *
+ * Two state machines side by side: the client's (HELLO, OPEN, GONE) and the engine's view of the
+ * session (link). A session is freed when the client is gone and no engine touches its regions.
+ */
+#ifndef WEFT_SUPERVISOR_SESSION_H
+#define WEFT_SUPERVISOR_SESSION_H
+
+#include "daemon/supervisor/engine.h"
+#include "daemon/supervisor/loop.h"
+#include "daemon/supervisor/region.h"
+
+enum session_state {
+	SESSION_HELLO, /* connected; nothing is known but the peer's credentials */
+	SESSION_OPEN,
+	SESSION_GONE, /* socket closed; waits for the engine */
+};
+
+enum session_link {
+	LINK_NONE,
+	LINK_ATTACH, /* to be sent */
+	LINK_ATTACHED,
+	LINK_DETACH,	/* to be sent */
+	LINK_DETACHING, /* sent; the engine owes DETACHED */
+};
+
+#define SESSION_MAX_GROUPS 64u
+
+struct session {
+	struct weftd *d; /* borrowed: owns the session */
+	struct session *prev, *next;
+	enum session_state state;
+	enum session_link link;
+	int sock;
+	struct loop_source source;
+	struct loop_timer hello_timer;
+	uid_t uid;
+	pid_t pid;
+	int tenant; /* index; valid from OPEN on */
+
+	uint64_t id;
+	struct engine *engine; /* borrowed; NULL before OPEN */
+	struct region *region; /* owner until region_put() */
+	int wake, bell;	       /* bell: the engine's end */
+	bool resume;	       /* some engine has served these regions */
+	uint64_t opened_ns, complained_ns;
+	uint32_t requests; /* model lists asked for before the hello */
+};
+
+/* Accept one connection. 0, or -errno of accept4() when it is not about that one connection. */
+int session_accept(struct weftd *d, int listen_fd);
+/* End it: say why (NULL: the client has gone), close the socket, let the engine let go. */
+void session_end(struct session *s, int code, const char *why);
+/* The engine no longer touches the regions (DETACHED, or it is dead): free. */
+void session_release(struct session *s);
+
+/* hello.c: judge the first message and open the session, or refuse. */
+void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds);
+void session_refuse(struct session *s, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * weftd.c - the daemon as a whole: start, signals, reload, drain, end.
+ *
+ * Order of the start: configuration, directory and locks (an older engine must be gone), sockets,
+ * privileges dropped, engines. Order of the end: engines drain, clients are told, links are
+ * closed, processes are waited for. Owned by its only thread.
+ */
+#include "daemon/supervisor/weftd.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Beyond the deadline of a drain: for the engine's own last messages and its exit. */
+#define DRAIN_EXTRA_NS	(2 * NS_PER_SECOND)
+#define ACCEPT_PAUSE_NS NS_PER_SECOND
+/* Descriptors of a session: socket, tx, rx, eventfd, bell. */
+#define FDS_PER_SESSION 5u
+#define FDS_OF_OWN	(64u + WEFTD_MAX_PENDING + 4u * WCTL_MAX_MODELS)
+
+struct engine *weftd_engine(struct weftd *d, const char *name)
+{
+	for (uint32_t i = 0; i < d->n_engines; i++)
+		if (!strcmp(d->engines[i].conf.name, name))
+			return &d->engines[i];
+	return NULL;
+}
+
+/* --- clients --------------------------------------------------------------------------------------*/
+
+static void on_accept_timer(struct loop_timer *t)
+{
+	struct weftd *d = container_of(t, struct weftd, accept_timer);
+
+	loop_rewatch(&d->loop, &d->client_source, EPOLLIN);
+}
+
+static void on_client(struct loop_source *s, uint32_t events)
+{
+	struct weftd *d = container_of(s, struct weftd, client_source);
+	int err = session_accept(d, d->client_fd);
+
+	if (!err)
+		return;
+	/* Nothing can be accepted just now; without a pause the loop would spin on it. */
+	log_limited(&d->refuse_limit, LOG_LEVEL_ERROR, "event=accept error=\"%s\"", strerror(-err));
+	loop_rewatch(&d->loop, &d->client_source, 0);
+	loop_timer_set(&d->loop, &d->accept_timer, loop_now_ns() + ACCEPT_PAUSE_NS,
+		       on_accept_timer);
+}
+
+/* --- drain ----------------------------------------------------------------------------------------*/
+
+static bool engine_done(const struct engine *e)
+{
+	return !e->pid || e->drained || e->gave_up;
+}
+
+void weftd_drain_check(struct weftd *d)
+{
+	if (!d->draining)
+		return;
+	for (uint32_t i = 0; i < d->n_engines; i++)
+		if (!engine_done(&d->engines[i]))
+			return;
+	loop_stop(&d->loop, 0);
+}
+
+static void on_drain_timer(struct loop_timer *t)
+{
+	struct weftd *d = container_of(t, struct weftd, drain_timer);
+
+	log_line(LOG_LEVEL_WARN, "event=drain-deadline");
+	loop_stop(&d->loop, 0);
+}
+
+void weftd_drain(struct weftd *d, uint32_t seconds)
+{
+	uint64_t deadline = loop_now_ns() + seconds * NS_PER_SECOND;
+
+	if (d->draining)
+		return;
+	d->draining = true;
+	log_line(LOG_LEVEL_NOTICE, "event=draining seconds=%u sessions=%u", seconds, d->n_sessions);
+	notify("STOPPING=1\nSTATUS=Draining");
+	loop_timer_set(&d->loop, &d->drain_timer, deadline + DRAIN_EXTRA_NS, on_drain_timer);
+	for (uint32_t i = 0; i < d->n_engines; i++) {
+		struct engine *e = &d->engines[i];
+
+		if (e->state != ENGINE_READY) {
+			engine_stop(e);
+			e->drained = true; /* nothing that it could still do */
+			continue;
+		}
+		e->want_drain = true;
+		e->drain_deadline_ns = deadline;
+		engine_flush(e);
+	}
+	weftd_drain_check(d);
+}
+
+/* --- signals --------------------------------------------------------------------------------------*/
+
+static void on_signal(struct loop_source *s, uint32_t events)
+{
+	struct weftd *d = container_of(s, struct weftd, signal_source);
+	struct signalfd_siginfo si;
+	char text[8192];
+
+	if (read(d->signal_fd, &si, sizeof(si)) != (ssize_t)sizeof(si))
+		return;
+	if (si.ssi_signo == SIGHUP) {
+		notify("RELOADING=1");
+		weftd_reload(d, text, sizeof(text));
+		notify("READY=1");
+	} else if (d->draining) {
+		log_line(LOG_LEVEL_WARN, "event=stopped-at-once why=\"second signal\"");
+		loop_stop(&d->loop, 1);
+	} else {
+		weftd_drain(d, d->config.daemon.drain_seconds);
+	}
+}
+
+static int open_signals(struct weftd *d)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return -errno;
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (d->signal_fd < 0)
+		return -errno;
+	return loop_watch(&d->loop, &d->signal_source, d->signal_fd, EPOLLIN, on_signal);
+}
+
+/* --- reload ---------------------------------------------------------------------------------------*/
+
+static void say(char **out, size_t *room, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void say(char **out, size_t *room, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(*out, *room, fmt, ap);
+	va_end(ap);
+	if (n > 0 && (size_t)n < *room) {
+		log_line(LOG_LEVEL_NOTICE, "event=reload text=\"%.*s\"", n - 1, *out);
+		*out += n;
+		*room -= (size_t)n;
+	}
+}
+
+/* Models: those that could not be served are tried again as the file now says; of the others
+ * nothing changes. */
+static void reload_models(struct weftd *d, const struct config *c, char **out, size_t *room)
+{
+	for (uint32_t i = 0; i < c->n_models; i++) {
+		struct engine *e = weftd_engine(d, c->models[i].name);
+
+		if (!e) {
+			say(out, room, "model %s is new: it is served after a restart of weftd\n",
+			    c->models[i].name);
+		} else if (e->state == ENGINE_FAILED) {
+			e->conf = c->models[i];
+			e->state = ENGINE_STOPPED;
+			e->restarts = 0;
+			say(out, room, "model %s is tried again\n", e->conf.name);
+			engine_start(e);
+		} else if (memcmp(&e->conf, &c->models[i], sizeof(e->conf))) {
+			say(out, room, "model %s has changed: this takes a restart of weftd\n",
+			    e->conf.name);
+		}
+	}
+	for (uint32_t i = 0; i < d->n_engines; i++) {
+		bool there = false;
+
+		for (uint32_t k = 0; k < c->n_models; k++)
+			there |= !strcmp(c->models[k].name, d->engines[i].conf.name);
+		if (!there)
+			say(out, room,
+			    "model %s was removed: it is served until a restart of "
+			    "weftd\n",
+			    d->engines[i].conf.name);
+	}
+}
+
+int weftd_reload(struct weftd *d, char *out, size_t out_bytes)
+{
+	struct config_report *report = calloc(1, sizeof(*report));
+	struct config *c = calloc(1, sizeof(*c));
+	size_t room = out_bytes;
+	int err = report && c ? config_load(c, d->options.config_file, report) : -ENOMEM;
+
+	*out = 0;
+	if (!err)
+		err = tenants_configure(&d->tenants, c);
+	if (err) {
+		log_line(LOG_LEVEL_ERROR, "event=reload-refused errors=%u first=\"%.300s\"",
+			 report ? report->errors : 0,
+			 err == -EINVAL ? report->text : strerror(-err));
+		snprintf(out, out_bytes, "%s", err == -EINVAL ? report->text : strerror(-err));
+	} else {
+		say(&out, &room, "%u tenants are in force\n", c->n_tenants);
+		if (memcmp(&c->daemon, &d->config.daemon, sizeof(c->daemon)))
+			say(&out, &room, "[daemon] has changed: this takes a restart of weftd\n");
+		reload_models(d, c, &out, &room);
+		d->config.n_tenants = c->n_tenants;
+		memcpy(d->config.tenants, c->tenants, sizeof(c->tenants));
+		for (uint32_t i = 0; i < d->n_engines; i++)
+			engine_flush(&d->engines[i]);
+	}
+	free(report);
+	free(c);
+	return err;
+}
+
+/* --- start ----------------------------------------------------------------------------------------*/
+
+static int load_config(struct weftd *d, const struct weftd_options *options, struct weft_err *err)
+{
+	struct config_report *report = calloc(1, sizeof(*report));
+	int rc = report ? config_load(&d->config, options->config_file, report) : -ENOMEM;
+
+	if (rc)
+		err_set(err, rc, "%u errors in the configuration:\n%.400s",
+			report ? report->errors : 0, rc == -EINVAL ? report->text : strerror(-rc));
+	free(report);
+	if (rc)
+		return rc;
+	snprintf(d->runtime_dir, sizeof(d->runtime_dir), "%s",
+		 options->runtime_dir ? options->runtime_dir : d->config.daemon.runtime_dir);
+	if (options->runtime_dir && strlen(options->runtime_dir) >= sizeof(d->runtime_dir))
+		return err_set(err, -ENAMETOOLONG,
+			       "--runtime-dir is longer than %zu bytes: a socket's path may not be "
+			       "longer",
+			       sizeof(d->runtime_dir) - 1);
+	return 0;
+}
+
+/* As many descriptors as the sessions may need. */
+static int raise_limits(struct weftd *d, struct weft_err *err)
+{
+	rlim_t need = (rlim_t)d->config.daemon.max_sessions * FDS_PER_SESSION + FDS_OF_OWN;
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl))
+		return err_set(err, -errno, "RLIMIT_NOFILE: %s", strerror(errno));
+	if (rl.rlim_cur >= need)
+		return 0;
+	rl.rlim_cur = need < rl.rlim_max ? need : rl.rlim_max;
+	if (rl.rlim_cur < need && !geteuid())
+		rl.rlim_cur = rl.rlim_max = need;
+	if (setrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur < need)
+		return err_set(err, -EMFILE,
+			       "max_sessions = %u needs %llu file descriptors and the limit is "
+			       "%llu: raise it (LimitNOFILE=) or allow fewer sessions",
+			       d->config.daemon.max_sessions, (unsigned long long)need,
+			       (unsigned long long)rl.rlim_max);
+	return 0;
+}
+
+static int open_admin(struct weftd *d, struct weft_err *err)
+{
+	struct group *g = getgrnam(d->config.daemon.admin_group);
+	char path[128];
+	int fd = runtime_listen(d->runtime_dir, "admin.sock", SOCK_STREAM, 0660, err), rc;
+
+	if (fd < 0)
+		return fd;
+	snprintf(path, sizeof(path), "%s/admin.sock", d->runtime_dir);
+	if (g && !geteuid() && chown(path, 0, g->gr_gid))
+		log_line(LOG_LEVEL_WARN, "event=admin-group error=\"%s\"", strerror(errno));
+	rc = admin_open(d, fd, g ? g->gr_gid : (gid_t)-1);
+	return rc ? err_set(err, rc, "admin.sock: %s", strerror(-rc)) : 0;
+}
+
+static int open_all(struct weftd *d, struct weft_err *err)
+{
+	int rc = raise_limits(d, err);
+
+	if (!rc)
+		rc = engine_find(d->options.engine, d->config.daemon.engine, d->engine_path,
+				 sizeof(d->engine_path), err);
+	if (!rc)
+		rc = privilege_engine_user(d->config.daemon.engine_user, &d->engine_uid, err);
+	if (!rc)
+		rc = runtime_open(d, err);
+	if (!rc)
+		rc = open_admin(d, err);
+	if (!rc)
+		rc = privilege_drop(d->engine_uid, err);
+	if (rc)
+		return rc;
+	rc = open_signals(d);
+	if (!rc)
+		rc = loop_watch(&d->loop, &d->client_source, d->client_fd, EPOLLIN, on_client);
+	return rc ? err_set(err, rc, "signals and sockets: %s", strerror(-rc)) : 0;
+}
+
+int weftd_start(struct weftd *d, const struct weftd_options *options, struct weft_err *err)
+{
+	int rc;
+
+	*d = (struct weftd){
+		.options = *options,
+		.engine_uid = (uid_t)-1,
+		.next_session_id = 1,
+		.started_ns = loop_now_ns(),
+		.lock_fd = -1,
+		.engine_lock_fd = -1,
+		.client_fd = -1,
+		.signal_fd = -1,
+		.loop.epoll_fd = -1,
+		.admin.fd = -1,
+	};
+	rc = load_config(d, options, err);
+	if (rc)
+		return rc;
+	rc = loop_init(&d->loop);
+	if (!rc)
+		rc = tenants_init(&d->tenants);
+	if (!rc)
+		rc = tenants_configure(&d->tenants, &d->config);
+	if (!rc && getrandom(&d->daemon_id, sizeof(d->daemon_id), 0) != sizeof(d->daemon_id))
+		rc = -errno;
+	if (rc)
+		return err_set(err, rc, "weftd cannot start: %s", strerror(-rc));
+	regions_init(&d->regions, &d->tenants);
+	rc = open_all(d, err);
+	if (rc)
+		return rc;
+	for (; d->n_engines < d->config.n_models; d->n_engines++)
+		engine_init(&d->engines[d->n_engines], d, &d->config.models[d->n_engines]);
+	for (uint32_t i = 0; i < d->n_engines; i++)
+		engine_start(&d->engines[i]);
+	log_line(LOG_LEVEL_NOTICE, "event=serving socket=%s/weftd.sock models=%u version=%s",
+		 d->runtime_dir, d->n_engines, WEFT_VERSION);
+	notify("READY=1");
+	return 0;
+}
+
+int weftd_run(struct weftd *d)
+{
+	return loop_run(&d->loop);
+}
+
+/* --- end ------------------------------------------------------------------------------------------*/
+
+/* Links are closed: engines exit by themselves. Those that do not are killed (engine_fini). */
+static void wait_engines(struct weftd *d)
+{
+	uint64_t give_up = loop_now_ns() + DRAIN_EXTRA_NS;
+
+	for (uint32_t i = 0; i < d->n_engines; i++) {
+		struct pollfd p = {.fd = d->engines[i].pidfd, .events = POLLIN};
+		uint64_t now = loop_now_ns();
+
+		if (d->engines[i].pid && now < give_up)
+			poll(&p, 1, (int)((give_up - now) / NS_PER_MS));
+	}
+}
+
+void weftd_fini(struct weftd *d)
+{
+	/* Nothing is started any more, whatever goes from here on. */
+	d->draining = true;
+	/* Before the clients are told, who at once look for the next weftd. */
+	loop_unwatch(&d->loop, &d->client_source);
+	for (uint32_t i = 0; i < d->n_engines; i++)
+		engine_stop(&d->engines[i]);
+	if (d->loop.exit_code == 0)
+		wait_engines(d);
+	for (uint32_t i = 0; i < d->n_engines; i++)
+		engine_fini(&d->engines[i]);
+	while (d->sessions) {
+		struct session *s = d->sessions;
+
+		session_end(s, -ESHUTDOWN, "weftd is shutting down");
+		s->link = LINK_NONE;
+		session_release(s);
+	}
+	if (d->admin.fd >= 0)
+		admin_close(d);
+	loop_timer_clear(&d->loop, &d->sweep_timer);
+	regions_fini(&d->regions);
+	tenants_fini(&d->tenants);
+	loop_unwatch(&d->loop, &d->signal_source);
+	if (d->signal_fd >= 0)
+		close(d->signal_fd);
+	runtime_close(d);
+	loop_fini(&d->loop);
+}

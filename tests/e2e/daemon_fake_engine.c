@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * daemon_fake_engine.c - an engine without a model that keeps or breaks the link protocol as its
+ * model's path says; see daemon_harness.h.
+ */
+#include "tests/e2e/daemon_harness.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_SESSIONS 64
+#define MAX_TENANTS  16
+
+struct attached {
+	uint64_t id;
+	bool used;
+	struct wshm_engine shm;
+};
+
+static struct fake_engine {
+	const char *kind;
+	struct attached sessions[MAX_SESSIONS];
+	int attached, resumed, restarts;
+	struct wlink_tenant tenants[MAX_TENANTS];
+	struct wlink_heartbeat *heartbeat;
+} fake;
+
+static bool is(const char *kind)
+{
+	return !strcmp(fake.kind, kind);
+}
+
+static void tell(enum wctl_type type)
+{
+	struct wctl_head h;
+
+	wctl_head_init(&h, type, sizeof(h), 0);
+	wctl_send(WLINK_FD_SOCKET, &h, sizeof(h), NULL, 0);
+}
+
+static void tell_session(enum wctl_type type, uint64_t id)
+{
+	struct wlink_session m = {.session_id = id};
+
+	wctl_head_init(&m.head, type, sizeof(m), 0);
+	wctl_send(WLINK_FD_SOCKET, &m, sizeof(m), NULL, 0);
+}
+
+static void tell_ready(void)
+{
+	struct wlink_ready m = {.instance_id = (uint64_t)getpid()};
+
+	wctl_head_init(&m.head, WLINK_READY, sizeof(m), 0);
+	strcpy(m.model.type, "fake");
+	m.model.vocab = 100;
+	m.model.max_positions = 64;
+	wctl_send(WLINK_FD_SOCKET, &m, sizeof(m), NULL, 0);
+}
+
+static void tell_status(void)
+{
+	struct wlink_status m = {0};
+	int n = snprintf(m.text, sizeof(m.text),
+			 "{\"attached\":%d,\"resumed\":%d,\"restarts\":%d,\"uid\":%d,\"tenants\":[",
+			 fake.attached, fake.resumed, fake.restarts, (int)getuid());
+
+	for (int i = 0, first = 1; i < MAX_TENANTS; i++) {
+		if (!fake.tenants[i].name[0])
+			continue;
+		n += snprintf(m.text + n, sizeof(m.text) - (size_t)n,
+			      "%s{\"name\":\"%s\",\"weight\":%u}", first ? "" : ",",
+			      fake.tenants[i].name, fake.tenants[i].quota.weight);
+		first = 0;
+	}
+	n += snprintf(m.text + n, sizeof(m.text) - (size_t)n, "]}");
+	m.text_bytes = (uint32_t)n;
+	wctl_head_init(&m.head, WLINK_STATUS_TEXT,
+		       (uint32_t)offsetof(struct wlink_status, text) + m.text_bytes, 0);
+	wctl_send(WLINK_FD_SOCKET, &m, m.head.bytes, NULL, 0);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* What a kind does to an attachment that it should only have served. */
+static void misbehave(uint64_t id)
+{
+	if (is("hang")) {
+		tell(WLINK_BUSY);
+		atomic_store(&fake.heartbeat->step_budget_ns, 200000000);
+		atomic_store(&fake.heartbeat->step_start_ns, now_ns());
+		for (;;)
+			pause();
+	}
+	if (is("garbage"))
+		tell((enum wctl_type)999);
+	if (is("liar"))
+		tell_session(WLINK_DETACHED, id);
+	if (is("offend")) {
+		struct wlink_offence m = {.session_id = id, .status = WSHM_PROTOCOL};
+
+		wctl_head_init(&m.head, WLINK_OFFENCE, sizeof(m), 0);
+		strcpy(m.text, "the ring's tail jumped");
+		wctl_send(WLINK_FD_SOCKET, &m, sizeof(m), NULL, 0);
+	}
+}
+
+static void attach(const struct wlink_attach *m, int *fds, uint32_t n_fds)
+{
+	struct wshm_layout layout;
+	int i = 0;
+
+	while (i < MAX_SESSIONS && fake.sessions[i].used)
+		i++;
+	if (n_fds != 4 || i == MAX_SESSIONS || m->tenant >= MAX_TENANTS ||
+	    !fake.tenants[m->tenant].name[0] || wshm_layout_init(&layout, &m->params) ||
+	    wshm_engine_open(&fake.sessions[i].shm, &layout, fds[0], fds[1], m->resume))
+		_exit(9);
+	fake.sessions[i].used = true;
+	fake.sessions[i].id = m->session_id;
+	fake.attached++;
+	fake.resumed += m->resume == 1;
+	fake.restarts = (int)m->restarts;
+	wshm_engine_set_state(&fake.sessions[i].shm, WSHM_ENGINE_RUNNING, WSHM_OK,
+			      (uint64_t)getpid());
+	misbehave(m->session_id);
+}
+
+static void detach(uint64_t id)
+{
+	for (int i = 0; i < MAX_SESSIONS; i++)
+		if (fake.sessions[i].used && fake.sessions[i].id == id) {
+			wshm_engine_close(&fake.sessions[i].shm);
+			fake.sessions[i].used = false;
+			fake.attached--;
+			tell_session(WLINK_DETACHED, id);
+			return;
+		}
+	_exit(9);
+}
+
+static void serve(void)
+{
+	union {
+		struct wctl_head head;
+		struct wlink_attach attach;
+		struct wlink_session session;
+		struct wlink_tenant tenant;
+		struct wlink_drain drain;
+	} m;
+	int fds[4];
+	uint32_t n = 4;
+	int got;
+
+	while ((got = wctl_recv(WLINK_FD_SOCKET, &m, sizeof(m), fds, &n)) > 0) {
+		if (m.head.type == WLINK_ATTACH)
+			attach(&m.attach, fds, n);
+		else if (m.head.type == WLINK_DETACH)
+			detach(m.session.session_id);
+		else if (m.head.type == WLINK_TENANT && m.tenant.tenant < MAX_TENANTS)
+			fake.tenants[m.tenant.tenant] = m.tenant;
+		else if (m.head.type == WLINK_NUDGE && !is("deaf"))
+			tell(WLINK_NUDGED);
+		else if (m.head.type == WLINK_STATUS)
+			tell_status();
+		else if (m.head.type == WLINK_DRAIN && !is("stubborn"))
+			tell(WLINK_DRAINED);
+		for (uint32_t i = 0; i < n && i < 4; i++)
+			close(fds[i]);
+		n = 4;
+	}
+	if (is("stubborn"))
+		sleep(60);
+}
+
+static void load(void)
+{
+	struct wlink_progress p = {.done_bytes = 1, .total_bytes = 2};
+	struct wctl_text t = {0};
+
+	if (is("die"))
+		_exit(3);
+	if (is("refuse")) {
+		wctl_head_init(&t.head, WLINK_FAILED, sizeof(t), -1);
+		strcpy(t.text, "config.json: unknown architecture \"Foo\"");
+		wctl_send(WLINK_FD_SOCKET, &t, sizeof(t), NULL, 0);
+		_exit(1);
+	}
+	if (is("silent"))
+		for (;;)
+			pause();
+	if (is("slow")) {
+		wctl_head_init(&p.head, WLINK_PROGRESS, sizeof(p), 0);
+		wctl_send(WLINK_FD_SOCKET, &p, sizeof(p), NULL, 0);
+		wd_sleep_ms(300);
+	}
+}
+
+/* The engine may hold the three descriptors that it is given, the standard ones, and no more. */
+static void check_inheritance(void)
+{
+	for (int fd = 6; fd < 256; fd++)
+		if (fcntl(fd, F_GETFD) >= 0)
+			_exit(8);
+}
+
+void wd_engine_or_test(int argc, char **argv)
+{
+	fake.kind = NULL;
+	if (argc < 5 || strcmp(argv[0], "weft-engine"))
+		return;
+	for (int i = 1; i + 1 < argc; i += 2)
+		if (!strcmp(argv[i], "--model"))
+			fake.kind = strrchr(argv[i + 1], '/') + 1;
+	if (!fake.kind)
+		_exit(7);
+	check_inheritance();
+	fake.heartbeat =
+		mmap(NULL, WSHM_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, WLINK_FD_HEARTBEAT, 0);
+	if (fake.heartbeat == MAP_FAILED)
+		_exit(7);
+	load();
+	tell_ready();
+	serve();
+	_exit(0);
+}

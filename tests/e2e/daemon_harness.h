@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * daemon_harness.h - a real weftd in a directory of its own, a client that speaks the control
+ * protocol by hand, and an engine that misbehaves on demand.
+ *
+ * The engine is this same test program, started by weftd under the name weft-engine; what it does
+ * follows from the model's path, /fake/KIND:
+ *
+ *   ok         serves the link: attach, detach, nudge, status, drain
+ *   slow       sends progress, READY after 300 ms
+ *   silent     never READY
+ *   die        exits at once
+ *   refuse     says FAILED
+ *   hang       READY; busy in a step without end from the first attachment on
+ *   deaf       READY; does not answer nudges
+ *   garbage    READY; answers the first attachment with a message of no known type
+ *   liar       READY; answers the first attachment with DETACHED for it
+ *   offend     READY; calls each session an offence as soon as it is attached
+ *   stubborn   as ok, but never says DRAINED and ignores the hang-up for 60 s
+ *
+ * Its status is {"attached":N,"resumed":N,"restarts":N,"tenants":[{name,weight},...]}.
+ */
+#ifndef WEFT_TESTS_DAEMON_HARNESS_H
+#define WEFT_TESTS_DAEMON_HARNESS_H
+
+#include "shm/wshm_control.h"
+
+#include <jansson.h>
+#include <sys/types.h>
+
+/* First in main(): does not return when weftd has started this program as an engine. */
+void wd_engine_or_test(int argc, char **argv);
+
+struct wd {
+	pid_t pid;
+	char dir[64]; /* runtime directory, also weftd.conf and log */
+	char socket[96];
+};
+
+/* Make the directory and start weftd with this configuration; waits until it listens. */
+void wd_start(struct wd *d, const char *conf);
+/* Start again in the same directory. */
+void wd_restart(struct wd *d);
+/* Start without waiting: for a weftd that is expected to fail. */
+void wd_spawn(struct wd *d);
+/* Wait for its end, at most 10 s: exit status, or -signal, or -1000. */
+int wd_wait(struct wd *d);
+/* End it if it runs, by SIGTERM; remove the directory. The exit status. */
+int wd_stop(struct wd *d);
+/* Does the log contain this text? */
+int wd_logged(const struct wd *d, const char *text);
+/* The same, waiting for it up to ms. */
+int wd_log_wait(const struct wd *d, const char *text, int ms);
+void wd_show_log(const struct wd *d);
+
+/* One admin request; the reply, or NULL. The caller releases it. */
+json_t *wd_admin(const struct wd *d, const char *line);
+/* A field of engine `index` of a fresh status: "pid", "starts", ...; or "engine.attached". */
+long wd_engine_int(const struct wd *d, int index, const char *field);
+long wd_daemon_int(const struct wd *d, const char *field);
+/* Wait up to ms until the field has the value; 1 or 0. */
+int wd_engine_wait(const struct wd *d, int index, const char *field, long value, int ms);
+int wd_daemon_wait(const struct wd *d, const char *field, long value, int ms);
+
+/* A client by hand. */
+struct wd_client {
+	int sock;
+	struct wctl_welcome welcome;
+	struct wshm_client shm;
+	int fds[4];	       /* tx, rx, wake, bell; -1 */
+	struct wctl_text text; /* the last REFUSED or BYE */
+};
+
+int wd_connect(const struct wd *d);
+void wd_hello_init(struct wctl_hello *h);
+/* Connect, say hello, map. 0; or -errno; -EACCES after a REFUSED, whose text is in c->text. */
+int wd_open(struct wd_client *c, const struct wd *d, const struct wctl_hello *h);
+void wd_close(struct wd_client *c);
+/* Receive within ms: the type of the message (0: hang-up, -errno); text is kept in c->text. */
+int wd_recv(struct wd_client *c, int ms);
+/* Wait until rx shows the state; 1 or 0. */
+int wd_state_wait(const struct wd_client *c, enum wshm_engine_state state, int ms);
+
+void wd_sleep_ms(int ms);
+
+#endif
