@@ -17,3 +17,10 @@ int err_set(struct weft_err *err, int code, const char *fmt, ...)
 	va_end(ap);
 	return code;
 }
+
+void err_one_line(struct weft_err *err)
+{
+	for (char *s = err ? err->message : ""; *s; s++)
+		if ((unsigned char)*s < 0x20 || *s == 0x7f)
+			*s = ' ';
+}

@@ -12,4 +12,7 @@ struct weft_err {
 int err_set(struct weft_err *err, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Messages quote files: make control characters blanks, so that it stays one line. NULL allowed. */
+void err_one_line(struct weft_err *err);
+
 #endif

@@ -43,6 +43,7 @@ struct model_config {
 	double rope_factor, rope_low_freq, rope_high_freq;	/* llama3: factor and the two bounds */
 	uint32_t rope_original;		/* original_max_position_embeddings */
 	double yarn_beta_fast, yarn_beta_slow, yarn_attention_factor;
+	bool yarn_truncate;		/* the ramp's ends are rounded to whole pairs */
 	uint32_t eos[MODEL_MAX_EOS];	/* generation_config.json first, then config.json */
 	uint32_t n_eos;
 	uint32_t bos;			/* WK_NO_TOKEN: none */
