@@ -183,7 +183,10 @@ static uint64_t next_seed(struct engine *e)
 	return z ^ (z >> 31);
 }
 
-/* Tokens delivered by an earlier daemon count as published, once their log-probabilities are. */
+/*
+ * Tokens delivered by an earlier daemon count as published. Their log-probabilities are left as
+ * zeros: the client has them too.
+ */
 static void take_resumed(struct engine *e, struct request *r)
 {
 	const uint32_t *from = r->resume;
@@ -197,9 +200,10 @@ static void take_resumed(struct engine *e, struct request *r)
 		memcpy(request_out(a), from, n * sizeof(*from));
 		from += n;
 		a->n_out = n;
-		a->n_ready = r->lay.logprob_bytes ? 0 : n;
+		memset((uint8_t *)request_out(a) + r->lay.logprob_off, 0,
+		       n * (size_t)r->lay.logprob_bytes);
 		a->finish = stop_check(&r->desc, e->eos, e->n_eos, request_out(a), n);
-		if (a->finish && a->n_ready == n) {
+		if (a->finish) {
 			a->done = true;
 			r->n_live--;
 		}

@@ -55,8 +55,7 @@ struct sample {
 	struct sched_seq seq; /* the first field: see sample_of() */
 	struct request *req;
 	uint32_t index;
-	uint32_t n_out;	  /* tokens known, in the slab */
-	uint32_t n_ready; /* of them with log-probabilities, so that the count may say so */
+	uint32_t n_out; /* tokens known, in the slab */
 	bool done;
 	enum wshm_finish finish;
 	struct wk_count *counts; /* owned; NULL until penalties need them; ascending by token */
@@ -128,9 +127,8 @@ struct session {
 /* --- a step --------------------------------------------------------------------------------------*/
 
 struct given_row {
-	struct sample *sample;
-	uint32_t row, token, index;
-	bool of_prompt;
+	struct request *req;
+	uint32_t row, index; /* of the pass, of the prompt */
 };
 
 #define STEP_MAX_DRAWS (SCHED_MAX_SEQS * WSHM_MAX_SAMPLES)
@@ -283,7 +281,6 @@ void sampling_append(struct sample *a, uint32_t token); /* keep the counts */
 void publish_admitted(struct request *r);
 void publish_started(struct request *r, uint64_t now);
 void publish_token(struct sample *a, const struct wk_sampled *drawn);
-void publish_logprobs(struct sample *a, uint32_t index, const struct wk_sampled *drawn);
 void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn);
 void publish_counts(struct engine *e, struct request *r, uint64_t now);
 void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail);

@@ -65,7 +65,7 @@ void publish_admitted(struct request *r)
 	s->desc_bytes = r->desc_bytes;
 	s->resumed_tokens = r->desc.n_resume ? r->desc.resume[0].tokens : 0;
 	for (uint32_t i = 0; i < r->desc.n; i++) {
-		wshm_slot_set_count(s, i, r->samples[i].n_ready);
+		wshm_slot_set_count(s, i, r->samples[i].n_out);
 		ord_store(&s->finish[i], r->samples[i].finish);
 	}
 	wshm_slot_admit(s, r->generation, WSHM_SLOT_QUEUED);
@@ -93,25 +93,15 @@ static void write_entry(uint8_t *at, uint32_t bytes, const struct wk_sampled *dr
 	}
 }
 
-void publish_logprobs(struct sample *a, uint32_t index, const struct wk_sampled *drawn)
+void publish_token(struct sample *a, const struct wk_sampled *drawn)
 {
 	const struct wshm_slab_layout *lay = &a->req->lay;
 	uint8_t *part = (uint8_t *)request_out(a) + lay->logprob_off;
-
-	write_entry(part + (uint64_t)index * lay->logprob_bytes, lay->logprob_bytes, drawn);
-	if (a->n_ready == index)
-		a->n_ready++;
-}
-
-void publish_token(struct sample *a, const struct wk_sampled *drawn)
-{
 	uint32_t index = a->n_out++;
 
 	request_out(a)[index] = drawn->token;
-	if (a->req->lay.logprob_bytes)
-		publish_logprobs(a, index, drawn);
-	else
-		a->n_ready = a->n_out;
+	if (lay->logprob_bytes)
+		write_entry(part + (uint64_t)index * lay->logprob_bytes, lay->logprob_bytes, drawn);
 }
 
 void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn)
@@ -121,7 +111,8 @@ void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_
 
 	write_entry(part + lay->prompt_logprob_off + (uint64_t)index * lay->prompt_logprob_bytes,
 		    lay->prompt_logprob_bytes, drawn);
-	r->prompt_ready = index + 1;
+	if (r->prompt_ready <= index)
+		r->prompt_ready = index + 1;
 }
 
 void publish_counts(struct engine *e, struct request *r, uint64_t now)
@@ -132,7 +123,7 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 	for (uint32_t i = 0; i < r->desc.n; i++) {
 		struct sample *a = &r->samples[i];
 
-		wshm_slot_set_count(s, i, a->n_ready);
+		wshm_slot_set_count(s, i, a->n_out);
 		if (a->done)
 			wshm_slot_set_finish(s, i, a->finish);
 		first = first || a->n_out;

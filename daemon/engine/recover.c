@@ -53,11 +53,10 @@ static void sample_recover(struct engine *e, const struct wshm_slot *w, struct s
 
 	if (count > a->n_out)
 		a->n_out = count;
-	a->n_ready = r->lay.logprob_bytes ? count : a->n_out;
 	a->finish = ord_load(&w->finish[a->index]);
 	if (!a->finish && a->n_out)
 		a->finish = stop_check(&r->desc, e->eos, e->n_eos, request_out(a), a->n_out);
-	if (a->finish && a->n_ready == a->n_out) {
+	if (a->finish) {
 		a->done = true;
 		r->n_live--;
 	}

@@ -132,8 +132,7 @@ static void sample_enter(struct engine *e, struct sample *a)
 	a->seq.priority = r->desc.priority;
 	a->seq.order = r->order + a->index;
 	a->seq.group = r->order + 1; /* never 0 */
-	/* What a finished one still lacks is log-probabilities; its last token needs no KV. */
-	a->seq.target = r->n_prompt + a->n_out - (a->finish ? 1 : 0);
+	a->seq.target = r->n_prompt + a->n_out;
 	sched_add(&e->sched, &a->seq);
 }
 

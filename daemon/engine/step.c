@@ -3,12 +3,11 @@
  * step.c - one pass: the scheduler's plan becomes a batch, the batch logits, the logits tokens.
  *
  *   plan -> rows, block tables -> zero fresh blocks -> forward -> sample -> log-probabilities of
- *   given tokens (64 rows at a time) -> commit -> publish
+ *   prompt tokens (64 rows at a time) -> commit -> publish
  *
  * A sequence whose rows reach its last known position yields a row of logits and a new token; the
  * first to finish a prompt does so for all answers of its request. Rows further up are of interest
- * only when log-probabilities of known tokens were asked for (the prompt's, or those of tokens
- * that an earlier daemon delivered).
+ * only when log-probabilities of the prompt were asked for.
  *
  * Test hook: with WEFT_TEST_CRASH_TOKEN=ID in its environment the engine aborts when a prompt that
  * contains this token is about to be computed. Owned by the core thread.
@@ -62,24 +61,13 @@ static void room(uint32_t **array, uint32_t *cap, uint32_t n)
 
 /* --- the batch -----------------------------------------------------------------------------------*/
 
-static void given_add(struct step *st, struct sample *a, uint32_t row, uint32_t position)
+static void given_add(struct step *st, struct request *r, uint32_t row, uint32_t position)
 {
-	struct request *r = a->req;
 	uint32_t next = position + 1;
-	bool of_prompt = next < r->n_prompt;
-	uint32_t index = of_prompt ? next : next - r->n_prompt;
 
-	if (of_prompt && (!r->lay.prompt_logprob_bytes || index < r->prompt_ready))
+	if (!r->lay.prompt_logprob_bytes || next >= r->n_prompt || next < r->prompt_ready)
 		return;
-	if (!of_prompt && (!r->lay.logprob_bytes || index < a->n_ready || index >= a->n_out))
-		return;
-	st->given[st->n_given++] = (struct given_row){
-		.sample = a,
-		.row = row,
-		.token = request_token(a, next),
-		.index = index,
-		.of_prompt = of_prompt,
-	};
+	st->given[st->n_given++] = (struct given_row){.req = r, .row = row, .index = next};
 }
 
 static void draw_add(struct engine *e, struct sample *a, uint32_t logits_row)
@@ -120,10 +108,10 @@ static void seq_add(struct engine *e, struct sample *a, uint32_t index, uint32_t
 		st->fresh[st->n_fresh++] = q->table.blocks[b];
 	for (uint32_t p = q->computed; p < end; p++, ++*row) {
 		st->tokens[*row] = request_token(a, p);
-		if (p + 1 == q->target && !a->finish)
+		if (p + 1 == q->target)
 			out_add(e, a, *row);
 		else
-			given_add(st, a, *row, p);
+			given_add(st, a->req, *row, p);
 	}
 	memcpy(st->table + st->n_table, q->table.blocks, n_table * sizeof(*st->table));
 	st->seqs[index] = (struct wk_seq){
@@ -257,7 +245,7 @@ static void forward(struct engine *e, const struct wk_batch *batch)
 	device_wait(e);
 }
 
-/* Log-probabilities of tokens that are known, for up to WK_MAX_OUT rows at a time. */
+/* Log-probabilities of prompt tokens, for up to WK_MAX_OUT rows at a time. */
 static void forward_given(struct engine *e)
 {
 	struct step *st = &e->step;
@@ -270,10 +258,9 @@ static void forward_given(struct engine *e)
 
 		for (uint32_t i = 0; i < n; i++) {
 			const struct given_row *g = &st->given[at + i];
-			const struct wshm_desc *d = &g->sample->req->desc;
 
 			rows[i] = g->row;
-			sampling_given(i, g->token, g->of_prompt ? d->prompt_logprobs : d->logprobs,
+			sampling_given(i, g->req->prompt[g->index], g->req->desc.prompt_logprobs,
 				       &ask[i]);
 		}
 		must(!model_logits_of(e->model, rows, n), "logits of prompt rows");
@@ -284,11 +271,9 @@ static void forward_given(struct engine *e)
 			const struct given_row *g = &st->given[at + i];
 
 			if (isnan(got[i].logprob))
-				g->sample->req->end_status = WSHM_NAN;
-			else if (g->of_prompt)
-				publish_prompt_logprobs(g->sample->req, g->index, &got[i]);
+				g->req->end_status = WSHM_NAN;
 			else
-				publish_logprobs(g->sample, g->index, &got[i]);
+				publish_prompt_logprobs(g->req, g->index, &got[i]);
 		}
 	}
 }
@@ -342,13 +327,6 @@ static void apply(struct engine *e, uint64_t ns)
 	sched_commit(&e->sched, &st->plan);
 	for (uint32_t i = 0; i < st->n_draws; i++)
 		draw_apply(e, st->drawn_for[i], &st->drawn[i]);
-	/* An answer that had ended, and lacked only log-probabilities. */
-	for (uint32_t i = 0; i < st->plan.n; i++) {
-		struct sample *a = sample_of(st->plan.seqs[i]);
-
-		if (a->finish && !a->done && a->seq.computed == a->seq.target)
-			request_sample_done(e, a, a->finish);
-	}
 }
 
 bool step_run(struct engine *e)
