@@ -118,7 +118,10 @@ int admit_fetch(struct engine *e, struct session *s, uint32_t slot, uint32_t gen
 
 	*ret_detail = 0;
 	wshm_engine_fetch_req(&s->shm, slot, &copy);
-	if (copy.generation != generation || !copy.desc_bytes || copy.desc_bytes > WSHM_MAX_DESC ||
+	/* Released before it was looked at, and the slot perhaps used again: nobody waits for it. */
+	if (copy.generation != generation || wshm_engine_released(&s->shm, slot, generation))
+		return WSHM_CANCELLED;
+	if (!copy.desc_bytes || copy.desc_bytes > WSHM_MAX_DESC ||
 	    wshm_engine_fetch(&s->shm, copy.desc_off, bytes, copy.desc_bytes))
 		return WSHM_PROTOCOL;
 	rc = wshm_desc_decode(&desc, bytes, copy.desc_bytes, ret_detail);

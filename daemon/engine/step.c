@@ -253,6 +253,7 @@ static void forward_given(struct engine *e)
 	for (uint32_t at = 0; at < st->n_given; at += WK_MAX_OUT) {
 		uint32_t n = st->n_given - at < WK_MAX_OUT ? st->n_given - at : WK_MAX_OUT;
 		uint32_t rows[WK_MAX_OUT], stride;
+		const struct wk_buf *logits;
 		struct wk_sample ask[WK_MAX_OUT];
 		struct wk_sampled got[WK_MAX_OUT];
 
@@ -264,8 +265,8 @@ static void forward_given(struct engine *e)
 				       &ask[i]);
 		}
 		must(!model_logits_of(e->model, rows, n), "logits of prompt rows");
-		e->ops->sample(e->be, model_logits(e->model, &stride), stride, e->config->vocab,
-			       ask, n, got);
+		logits = model_logits(e->model, &stride);
+		e->ops->sample(e->be, logits, stride, e->config->vocab, ask, n, got);
 		device_wait(e);
 		for (uint32_t i = 0; i < n; i++) {
 			const struct given_row *g = &st->given[at + i];
