@@ -98,6 +98,7 @@ int wshm_client_open(struct wshm_client *c, const struct wshm_layout *layout, in
 	}
 	c->sq_tail = ord_load(&tx_ctl(c)->sq_tail);
 	c->cq_head = ord_load(&tx_ctl(c)->cq_head);
+	c->sq_head = ord_load_acquire(&wshm_client_rx_ctl(c)->sq_head); /* Q2: pairs with Q1 */
 	return 0;
 }
 
@@ -130,14 +131,17 @@ static int must_wake(const struct wshm_client *c)
 int wshm_client_submit(struct wshm_client *c, uint32_t slot, uint32_t generation)
 {
 	wshm_entry *ring = (wshm_entry *)(c->tx + c->layout.tx_ring);
-	uint32_t head;
+	wshm_entry *entry = &ring[c->sq_tail & (c->layout.ring_entries - 1)];
 
-	/* Q2: pairs with Q1 in wshm_engine_accept(): the entry to be overwritten has been read. */
-	head = ord_load_acquire(&wshm_client_rx_ctl(c)->sq_head);
-	if (c->sq_tail - head >= c->layout.ring_entries)
+	ord_expect_write(&tx_ctl(c)->sq_tail);
+	ord_expect_write(entry);
+	/* The engine writes sq_head all the time; its line is fetched only when room seems to lack. */
+	if (c->sq_tail - c->sq_head >= c->layout.ring_entries)
+		/* Q2: pairs with Q1 in take_entry(): the entry to be overwritten has been read. */
+		c->sq_head = ord_load_acquire(&wshm_client_rx_ctl(c)->sq_head);
+	if (c->sq_tail - c->sq_head >= c->layout.ring_entries)
 		return -EAGAIN;
-	ord_store(&ring[c->sq_tail & (c->layout.ring_entries - 1)],
-		  wshm_entry_make(slot, generation));
+	ord_store(entry, wshm_entry_make(slot, generation));
 	c->sq_tail++;
 	/* S1: pairs with S4 in wshm_engine_peek() and wshm_engine_pending() */
 	ord_store_seq(&tx_ctl(c)->sq_tail, c->sq_tail);
@@ -168,13 +172,15 @@ int wshm_client_notice(struct wshm_client *c, uint32_t *ret_slot, uint32_t *ret_
 	tail = ord_load_acquire(&wshm_client_rx_ctl(c)->cq_tail);
 	if (tail == c->cq_head || tail - c->cq_head > c->layout.ring_entries)
 		return 0;
+	ord_expect_write(&tx_ctl(c)->cq_head);
 	slot = (uint32_t)ord_load(&ring[c->cq_head & (c->layout.ring_entries - 1)]);
 	if (slot >= c->layout.params.slots)
 		return 0;
+	s = wshm_client_slot(c, slot);
+	ord_expect_read(s);
 	c->cq_head++;
 	/* N3: pairs with N2 in post_notice() */
 	ord_store_seq(&tx_ctl(c)->cq_head, c->cq_head);
-	s = wshm_client_slot(c, slot);
 	/*
 	 * N4: pairs with W1 in wshm_engine_publish(). Either this load sees that publication, and
 	 * with it everything written before, or its N2 sees the new head and posts again.

@@ -175,6 +175,7 @@ int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_ge
 		generation = entry >> 32;
 		if (slot >= e->layout.params.slots || !generation)
 			return violation(e);
+		ord_expect_write(wshm_engine_slot(e, slot));
 		old = e->generation[slot];
 		/* S4: pairs with S1 in wshm_client_release() */
 		released = ord_load_seq(&req(e, slot)->released);
@@ -268,6 +269,10 @@ int wshm_engine_publish(struct wshm_engine *e, uint32_t slot)
 	const struct wshm_tx_ctl *ctl = tx_ctl(e);
 	bool posted;
 
+	ord_expect_read(&ctl->cq_head);
+	ord_expect_read(&req(e, slot)->waiters);
+	ord_expect_write(&cq(e)[e->cq_tail & mask(e)]);
+	ord_expect_write(&rx_ctl(e)->cq_tail);
 	/* W1: pairs with W4 in wshm_client_wait_slot() and N4 in wshm_client_notice() */
 	ord_store_seq(&s->progress, ord_load(&s->progress) + 1);
 	posted = post_notice(e, slot, e->generation[slot]);

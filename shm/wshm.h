@@ -77,6 +77,7 @@ struct wshm_client {
 	uint8_t *tx; /* owner of both mappings */
 	const uint8_t *rx;
 	uint32_t sq_tail; /* private copy; guarded by libweft's lock */
+	uint32_t sq_head; /* as last read from rx; likewise */
 	uint32_t cq_head; /* likewise */
 };
 

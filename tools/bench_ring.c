@@ -4,8 +4,9 @@
  *
  * Two processes on two cores share a real session. Round trip: the client submits, the engine
  * takes the entry, admits it, writes a token and publishes, the client takes the notice and reads
- * the token; both poll. Wake-up: the client sleeps in wait_slot until the engine publishes; beside
- * it, as the machine's limit, a bare futex in the same situation.
+ * the token; both poll. Wake-up: the client sleeps in wait_slot until the engine publishes. Beside
+ * them the machine's limits in the same situation: one line of memory passed to and fro, and a bare
+ * futex.
  *
  * Times come from CLOCK_MONOTONIC, which needs no system call and agrees between cores. A figure is
  * the median of the percentiles of several batches. The child belongs to this call: it ends before
@@ -34,12 +35,15 @@
 #define WAKE_ROUNDS 200
 #define SETTLE_NS   30000 /* long enough that the other side sleeps */
 #define TRIP_P50_NS 500.0
+#define N_ROWS	    7
 
 /* What the two processes share beside the session. */
 struct shared {
 	_Atomic uint32_t round; /* wake-up rounds that the sleeper has begun */
 	_Atomic uint32_t word;	/* the bare futex */
 	_Atomic uint64_t woken_by_ns;
+	_Alignas(128) _Atomic uint32_t ping; /* passed to and fro, alone on its line */
+	_Alignas(128) uint8_t end[128];
 };
 
 struct bench {
@@ -148,7 +152,22 @@ static void serve_wakes(struct bench *b, bool bare)
 	}
 }
 
-enum duty { TRIPS, WAKES, BARE_WAKES };
+/* Turn every odd number into the next even one. */
+static void serve_pings(struct bench *b)
+{
+	uint32_t v;
+
+	for (;;) {
+		v = ord_load_acquire(&b->sh->ping); /* B5: pairs with B6 in ping_batch() */
+		if (v & 1)
+			/* B7: pairs with B8 in ping_batch() */
+			ord_store_release(&b->sh->ping, v + 1);
+		else
+			relax();
+	}
+}
+
+enum duty { TRIPS, PINGS, WAKES, BARE_WAKES };
 
 static pid_t start_engine(struct bench *b, enum duty duty)
 {
@@ -160,6 +179,8 @@ static pid_t start_engine(struct bench *b, enum duty duty)
 	pin(b->cpu[1]);
 	if (duty == TRIPS)
 		serve_trips(b);
+	if (duty == PINGS)
+		serve_pings(b);
 	serve_wakes(b, duty == BARE_WAKES);
 	_exit(0);
 }
@@ -194,6 +215,23 @@ static int trip_batch(struct bench *b)
 		    wshm_slot_count(wshm_client_slot(&b->client, slot), 0) != 1 ||
 		    tokens[slot * 32] != gen[slot])
 			return -EIO;
+		end = now_ns();
+		b->ns[i] = end - start;
+		start = end;
+	}
+	return 0;
+}
+
+static int ping_batch(struct bench *b)
+{
+	uint32_t i, v = ord_load(&b->sh->ping);
+	uint64_t start = now_ns(), end;
+
+	for (i = 0; i < TRIP_ROUNDS; i++, v += 2) {
+		ord_store_release(&b->sh->ping, v + 1); /* B6: pairs with B5 in serve_pings() */
+		/* B8: pairs with B7 in serve_pings() */
+		while (ord_load_acquire(&b->sh->ping) != v + 2)
+			relax();
 		end = now_ns();
 		b->ns[i] = end - start;
 		start = end;
@@ -269,16 +307,17 @@ static void fill(struct bench_row *row, const char *name, double *v, double targ
 	};
 }
 
-static int measure_trips(struct bench *b, struct percentiles *p)
+static int measure_polling(struct bench *b, struct percentiles *p, enum duty duty)
 {
-	pid_t pid = start_engine(b, TRIPS);
-	int i, rc = 0;
+	int (*batch)(struct bench *) = duty == TRIPS ? trip_batch : ping_batch;
+	pid_t pid = start_engine(b, duty);
+	int i, rc;
 
 	if (pid < 0)
 		return pid;
-	rc = trip_batch(b); /* warm */
+	rc = batch(b); /* warm */
 	for (i = 0; i < BATCHES && !rc; i++) {
-		rc = trip_batch(b);
+		rc = batch(b);
 		gather(b, p, i, TRIP_ROUNDS);
 	}
 	stop_engine(pid);
@@ -355,19 +394,21 @@ static int open_bench(struct bench *b)
 
 int bench_ring(struct bench_row *rows, int max)
 {
-	struct percentiles trip, wake, bare;
+	struct percentiles trip, ping, wake, bare;
 	struct bench b;
 	cpu_set_t was;
 	int rc;
 
-	if (max < 6)
+	if (max < N_ROWS)
 		return -EINVAL;
 	sched_getaffinity(0, sizeof(was), &was);
 	rc = open_bench(&b);
 	if (!rc) {
 		pin(b.cpu[0]);
-		rc = measure_trips(&b, &trip);
+		rc = measure_polling(&b, &ping, PINGS);
 	}
+	if (!rc)
+		rc = measure_polling(&b, &trip, TRIPS);
 	if (!rc)
 		rc = measure_wakes(&b, &bare, true);
 	if (!rc)
@@ -378,9 +419,10 @@ int bench_ring(struct bench_row *rows, int max)
 		return rc;
 	fill(&rows[0], "ring round trip, both polling, p50", trip.p50, TRIP_P50_NS);
 	fill(&rows[1], "ring round trip, both polling, p99", trip.p99, 0);
-	fill(&rows[2], "wake-up of a sleeping client, p50", wake.p50, 0);
-	fill(&rows[3], "wake-up of a sleeping client, p99", wake.p99, 0);
-	fill(&rows[4], "wake-up by a bare futex (machine limit), p50", bare.p50, 0);
-	fill(&rows[5], "wake-up by a bare futex (machine limit), p99", bare.p99, 0);
-	return 6;
+	fill(&rows[2], "one line to and fro (machine limit), p50", ping.p50, 0);
+	fill(&rows[3], "wake-up of a sleeping client, p50", wake.p50, 0);
+	fill(&rows[4], "wake-up of a sleeping client, p99", wake.p99, 0);
+	fill(&rows[5], "wake-up by a bare futex (machine limit), p50", bare.p50, 0);
+	fill(&rows[6], "wake-up by a bare futex (machine limit), p99", bare.p99, 0);
+	return N_ROWS;
 }

@@ -18,6 +18,7 @@
 
 #define ROUND_NS   UINT64_C(800000000)
 #define MAX_ROUNDS 400000
+#define MAX_LEAD   4000
 
 static _Thread_local bool would_sleep, woke;
 static _Atomic uint32_t client_round, engine_done; /* the engine's side of a round is over */
@@ -46,6 +47,7 @@ struct meet {
 	struct pair pair;
 	_Atomic uint32_t client_at, engine_at; /* rounds that each side has reached */
 	_Atomic uint32_t over;
+	_Atomic int32_t lead;		/* see aim() */
 	_Atomic uint32_t client_missed; /* what the client's side of this round found */
 	void (*client_side)(struct meet *m);
 	uint32_t round;	  /* the client's own */
@@ -53,9 +55,9 @@ struct meet {
 	uint32_t notices; /* taken by the client */
 };
 
-/* Wait until the other side has reached this round as well, then a short random while. */
+/* Wait until the other side has reached this round as well. */
 static void rendezvous(_Atomic uint32_t *mine, _Atomic uint32_t *other, uint32_t round,
-		       const _Atomic uint32_t *over, uint64_t *rng)
+		       const _Atomic uint32_t *over)
 {
 	uint32_t spins = 0;
 
@@ -63,7 +65,23 @@ static void rendezvous(_Atomic uint32_t *mine, _Atomic uint32_t *other, uint32_t
 	while ((int32_t)(ord_load_seq(other) - round) < 0 && !ord_load(over))
 		if (++spins % 4096 == 0)
 			sched_yield();
-	pair_spin(pair_random(rng) % 64);
+}
+
+/*
+ * The moment to hit is where either side is as likely to miss the other: whoever was early in the
+ * last rounds waits longer. `lead` is the client's delay in spins, or the engine's if negative.
+ */
+static void aim(struct meet *m, bool client_missed, bool engine_missed)
+{
+	int32_t lead = ord_load(&m->lead) + client_missed - engine_missed;
+
+	if (lead > -MAX_LEAD && lead < MAX_LEAD)
+		ord_store(&m->lead, lead);
+}
+
+static void hold_fire(int32_t lead, uint64_t *rng)
+{
+	pair_spin((lead > 0 ? (uint32_t)lead : 0) + pair_random(rng) % 32);
 }
 
 static void *client_thread(void *arg)
@@ -74,14 +92,15 @@ static void *client_thread(void *arg)
 
 	for (round = 1; !ord_load_acquire(&m->over); round++) {
 		m->seen = wshm_slot_progress(wshm_client_slot(&m->pair.client, 0));
-		rendezvous(&m->client_at, &m->engine_at, 2 * round, &m->over, &rng);
+		rendezvous(&m->client_at, &m->engine_at, 2 * round, &m->over);
 		if (ord_load(&m->over))
 			break;
+		hold_fire(ord_load(&m->lead), &rng);
 		would_sleep = false;
 		ord_store(&client_round, round);
 		m->round = round;
 		m->client_side(m);
-		rendezvous(&m->client_at, &m->engine_at, 2 * round + 1, &m->over, &rng);
+		rendezvous(&m->client_at, &m->engine_at, 2 * round + 1, &m->over);
 	}
 	return NULL;
 }
@@ -218,7 +237,8 @@ static void run(const char *what, void (*client_side)(struct meet *m),
 	for (round = 1; round <= MAX_ROUNDS && (round % 64 || pair_now_ns() < stop); round++) {
 		bool missed;
 
-		rendezvous(&m->engine_at, &m->client_at, 2 * round, &m->over, &rng);
+		rendezvous(&m->engine_at, &m->client_at, 2 * round, &m->over);
+		hold_fire(-ord_load(&m->lead), &rng);
 		missed = engine_side(m);
 		ord_store_release(&engine_done, round);
 		/* The client stands at its next rendezvous until the engine gets there. */
@@ -226,9 +246,10 @@ static void run(const char *what, void (*client_side)(struct meet *m),
 			sched_yield();
 		client += ord_load(&m->client_missed);
 		engine += missed;
+		aim(m, ord_load(&m->client_missed), missed);
 		both += missed && ord_load(&m->client_missed);
 		after(m);
-		rendezvous(&m->engine_at, &m->client_at, 2 * round + 1, &m->over, &rng);
+		rendezvous(&m->engine_at, &m->client_at, 2 * round + 1, &m->over);
 	}
 	ord_store_release(&m->over, 1);
 	pthread_join(t, NULL);
@@ -241,7 +262,8 @@ static void run(const char *what, void (*client_side)(struct meet *m),
 
 int main(void)
 {
-	run("wait for a slot", sleep_on_slot, publish_missed, drain);
+	run("wait for a slot", sleep_on_slot, publish_missed,
+	    leave_one); /* no cq_tail to order it */
 	run("wait for any", sleep_on_any, publish_missed, drain);
 	run("notice", take_notice, post_missed, leave_one);
 	run("submit", submit, pending_missed, awake);
