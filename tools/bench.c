@@ -49,7 +49,7 @@ double bench_percentile(double *samples, uint32_t n, double p)
 void bench_add_samples(struct bench_table *t, const char *name, const char *unit, double *samples,
 		       uint32_t n, enum bench_goal goal, double target)
 {
-	struct bench_row r = {.name = name, .unit = unit, .goal = goal, .target = target};
+	struct bench_row r = {.name = name, .unit = unit, .goal = goal, .target = target, .pass = 1};
 
 	r.value = bench_percentile(samples, n, 0.5);
 	r.lo = n ? samples[0] : NAN;

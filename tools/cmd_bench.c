@@ -70,10 +70,30 @@ static int serve(int argc, char **argv)
 	return print(&t);
 }
 
-/* --- ring ----------------------------------------------------------------------------------------*/
+/* --- without a daemon ----------------------------------------------------------------------------*/
 
 static const struct cli_option json_table[] = {
 	{"json", 'j', NULL, NULL, &json, "a JSON list instead of the table"},
+};
+
+static const struct cli_command machine_command = {
+	"bench machine",
+	"",
+	"What this machine can do at most: arithmetic of each instruction path, streaming\n"
+	"bandwidth, on one thread and on all.",
+	json_table,
+	1,
+	0,
+};
+
+static const struct cli_command kernels_command = {
+	"bench kernels",
+	"",
+	"Matrix products of the 1b model's shapes against the limits of the machine, probed\n"
+	"between the repetitions. Takes about a minute.",
+	json_table,
+	1,
+	0,
 };
 
 static const struct cli_command ring_command = {
@@ -86,19 +106,44 @@ static const struct cli_command ring_command = {
 	0,
 };
 
-static int ring(int argc, char **argv)
+static int add_ring(struct bench_table *t)
 {
-	struct bench_table t = {0};
 	struct bench_row rows[16];
-	int n;
+	int n = bench_ring(rows, 16);
 
-	cli_parse(&ring_command, argc, argv);
-	n = bench_ring(rows, 16);
 	if (n < 0)
 		return cli_fail("bench ring: %s", strerror(-n));
 	for (int i = 0; i < n; i++)
-		bench_add(&t, &rows[i]);
+		bench_add(t, &rows[i]);
+	return 0;
+}
+
+static int measure(const struct cli_command *c, int (*add)(struct bench_table *), int argc,
+		   char **argv)
+{
+	struct bench_table t = {0};
+
+	cli_parse(c, argc, argv);
+	if (add(&t)) {
+		bench_free(&t);
+		return 1;
+	}
 	return print(&t);
+}
+
+static int machine(int argc, char **argv)
+{
+	return measure(&machine_command, bench_machine, argc, argv);
+}
+
+static int kernels(int argc, char **argv)
+{
+	return measure(&kernels_command, bench_kernels, argc, argv);
+}
+
+static int ring(int argc, char **argv)
+{
+	return measure(&ring_command, add_ring, argc, argv);
 }
 
 static const struct {
@@ -106,6 +151,8 @@ static const struct {
 	int (*run)(int argc, char **argv);
 	const char *about;
 } commands[] = {
+	{"machine", machine, "the limits of this machine"},
+	{"kernels", kernels, "matrix products against those limits"},
 	{"ring", ring, "the round trip through shared memory"},
 	{"serve", serve, "clients against a running daemon"},
 };
