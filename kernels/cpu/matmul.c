@@ -33,7 +33,7 @@
 #define MIN_BLOCK  8u	       /* tiles of rows in a block, at least: 48 rows */
 #define UNITS_EACH 12u	       /* units for each thread, if the rows allow */
 #define PACK_ALONE (32u << 10) /* bytes of packed x that are not worth waking anybody for */
-#define PACK_TILES 8u	       /* tiles of rows packed at a time */
+#define PACK_TILES 2u	       /* tiles of rows packed at a time */
 
 struct range {
 	_Alignas(64) _Atomic uint32_t next; /* unit not yet taken; may pass `end` */
@@ -133,8 +133,12 @@ static void finish_row(const struct job *j, const float *acc, uint32_t row, uint
 	}
 }
 
-/* Ask for the lines that a tile's epilogue will write, while its last block is multiplied. */
-static void prefetch_out(const struct job *j, uint32_t row, uint32_t rows, uint32_t col)
+/*
+ * Ask for the lines that a tile's epilogue will write, while its last block is multiplied.
+ * Inline by force: gcc takes a function that only prefetches for one without effect, and drops it.
+ */
+static inline __attribute__((always_inline)) void prefetch_out(const struct job *j, uint32_t row,
+							       uint32_t rows, uint32_t col)
 {
 	size_t elem = j->op->epilogue == WK_EPI_SWIGLU ? sizeof(uint16_t) : sizeof(float);
 	const char *out = (const char *)j->op->out->host;
