@@ -356,18 +356,42 @@ static void wake(struct eh_session *s, int must_wake)
 		bail("wake", -1);
 }
 
-void eh_submit(struct eh_session *s, struct wshm_desc *d, const uint32_t *prompt, uint32_t n,
-	       const uint32_t *const *resume, struct eh_req *ret)
+static uint32_t free_slot(const struct eh_session *s)
 {
-	uint8_t *arena = wshm_client_tx_arena(&s->client), bytes[WSHM_MAX_DESC];
 	uint32_t slot = 0;
-	uint64_t at;
-	int len;
 
 	while (slot < s->layout.params.slots && s->busy[slot])
 		slot++;
 	if (slot == s->layout.params.slots)
 		bail("no free slot", 0);
+	return slot;
+}
+
+static void push(struct eh_session *s, uint32_t slot, uint64_t off, uint32_t bytes,
+		 struct eh_req *ret)
+{
+	s->busy[slot] = true;
+	*ret = (struct eh_req){s, slot, ++s->generation[slot]};
+	wshm_client_req_write(&s->client, slot, ret->generation, off, bytes);
+	wake(s, wshm_client_submit(&s->client, slot, ret->generation));
+}
+
+void eh_submit_bytes(struct eh_session *s, const uint8_t *bytes, uint32_t n, uint64_t off,
+		     struct eh_req *ret)
+{
+	if (off + n <= s->layout.params.tx_arena_bytes)
+		memcpy(wshm_client_tx_arena(&s->client) + off, bytes, n);
+	push(s, free_slot(s), off, n, ret);
+}
+
+void eh_submit(struct eh_session *s, struct wshm_desc *d, const uint32_t *prompt, uint32_t n,
+	       const uint32_t *const *resume, struct eh_req *ret)
+{
+	uint8_t *arena = wshm_client_tx_arena(&s->client), bytes[WSHM_MAX_DESC];
+	uint32_t slot = free_slot(s);
+	uint64_t at;
+	int len;
+
 	at = (uint64_t)slot * TX_PER_SLOT + WSHM_MAX_DESC;
 	d->prompt = (struct wshm_span){.off = at, .tokens = n};
 	memcpy(arena + at, prompt, n * sizeof(*prompt));
@@ -382,11 +406,7 @@ void eh_submit(struct eh_session *s, struct wshm_desc *d, const uint32_t *prompt
 	len = wc_desc_pack(d, bytes, sizeof(bytes));
 	must(len, "pack");
 	memcpy(arena + (uint64_t)slot * TX_PER_SLOT, bytes, (size_t)len);
-	s->busy[slot] = true;
-	*ret = (struct eh_req){s, slot, ++s->generation[slot]};
-	wshm_client_req_write(&s->client, slot, ret->generation, (uint64_t)slot * TX_PER_SLOT,
-			      (uint32_t)len);
-	wake(s, wshm_client_submit(&s->client, slot, ret->generation));
+	push(s, slot, (uint64_t)slot * TX_PER_SLOT, (uint32_t)len, ret);
 }
 
 const struct wshm_slot *eh_slot(const struct eh_req *r)

@@ -76,6 +76,9 @@ void eh_desc(struct wshm_desc *d);
 /* Submit; resume (per sample) may be NULL. d's spans are filled in. */
 void eh_submit(struct eh_session *s, struct wshm_desc *d, const uint32_t *prompt, uint32_t n,
 	       const uint32_t *const *resume, struct eh_req *ret);
+/* Submit descriptor bytes as they are; off is where the record says that they lie. */
+void eh_submit_bytes(struct eh_session *s, const uint8_t *bytes, uint32_t n, uint64_t off,
+		     struct eh_req *ret);
 /* Wait until it has ended; false after EH_WAIT_MS. */
 bool eh_wait(const struct eh_req *r);
 /* Wait until sample has at least n tokens or it has ended. */
