@@ -155,10 +155,23 @@ static void take_entry(struct wshm_engine *e)
 	ord_store_release(&rx_ctl(e)->sq_head, e->sq_head);
 }
 
+/* Has the client given back what the slot held, as far as it can have told us? */
+static bool may_reuse(struct wshm_engine *e, uint32_t slot, uint32_t generation)
+{
+	uint32_t released;
+
+	/* Our own word first: the line of the request would come from the client's core. */
+	if (ord_load(&wshm_engine_slot(e, slot)->state) == WSHM_SLOT_FREE)
+		return true;
+	/* S4: pairs with S1 in wshm_client_release() */
+	released = ord_load_seq(&req(e, slot)->released);
+	return released == e->generation[slot] || released == generation;
+}
+
 int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_generation)
 {
 	const wshm_entry *ring = (const wshm_entry *)(e->tx + e->layout.tx_ring);
-	uint32_t tail, slot, generation, old, released;
+	uint32_t tail, slot, generation, old;
 
 	if (e->violations)
 		return -EPROTO;
@@ -177,11 +190,9 @@ int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_ge
 			return violation(e);
 		ord_expect_write(wshm_engine_slot(e, slot));
 		old = e->generation[slot];
-		/* S4: pairs with S1 in wshm_client_release() */
-		released = ord_load_seq(&req(e, slot)->released);
 		if (generation == old)
 			take_entry(e);
-		else if (old && released != old && released != generation)
+		else if (old && !may_reuse(e, slot, generation))
 			return violation(e);
 		else
 			e->peeked = entry;

@@ -99,15 +99,28 @@ static int choose_cpus(int cpu[2])
 
 /* --- the engine's process ----------------------------------------------------------------------- */
 
-/* Answer every submission with one token, until killed. */
+/* Free the slot that ended first, once its client has released it; *next counts those freed. */
+static void free_next(struct bench *b, uint32_t *next)
+{
+	uint32_t slot = *next % SLOTS;
+
+	if (!wshm_engine_released(&b->engine, slot, b->engine.generation[slot]))
+		return;
+	wshm_slot_set_state(wshm_engine_slot(&b->engine, slot), WSHM_SLOT_FREE);
+	++*next;
+}
+
+/* Answer every submission with one token, and free what is released, until killed. */
 static void serve_trips(struct bench *b)
 {
-	uint32_t slot, gen;
+	uint32_t slot, gen, ended = 0, freed = 0;
 
 	for (;;) {
 		struct wshm_slot *s;
 
 		if (wshm_engine_peek(&b->engine, &slot, &gen) != 1) {
+			if (freed != ended)
+				free_next(b, &freed);
 			relax();
 			continue;
 		}
@@ -119,6 +132,7 @@ static void serve_trips(struct bench *b)
 		wshm_slot_set_count(s, 0, 1);
 		wshm_slot_set_state(s, WSHM_SLOT_ENDED);
 		wshm_engine_publish(&b->engine, slot);
+		ended++;
 	}
 }
 
@@ -201,20 +215,22 @@ static int trip_batch(struct bench *b)
 
 	start = now_ns();
 	for (i = 0; i < TRIP_ROUNDS; i++) {
+		const struct wshm_slot *s;
 		const uint32_t *tokens = (const uint32_t *)wshm_client_rx_arena(&b->client);
 
 		slot = i % SLOTS;
-		if (gen[slot])
-			wshm_client_release(&b->client, slot, gen[slot]);
+		s = wshm_client_slot(&b->client, slot);
+		while (wshm_slot_state(s) != WSHM_SLOT_FREE)
+			relax();
 		gen[slot]++;
 		wshm_client_req_write(&b->client, slot, gen[slot], 0, 64);
 		wshm_client_submit(&b->client, slot, gen[slot]);
 		while (!wshm_client_notice(&b->client, &got_slot, &got_gen))
 			relax();
-		if (got_slot != slot || got_gen != gen[slot] ||
-		    wshm_slot_count(wshm_client_slot(&b->client, slot), 0) != 1 ||
+		if (got_slot != slot || got_gen != gen[slot] || wshm_slot_count(s, 0) != 1 ||
 		    tokens[slot * 32] != gen[slot])
 			return -EIO;
+		wshm_client_release(&b->client, slot, gen[slot]);
 		end = now_ns();
 		b->ns[i] = end - start;
 		start = end;

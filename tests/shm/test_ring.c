@@ -74,6 +74,13 @@ static void test_never_twice(void)
 	is_int(pair_admit(&p, &slot, &gen), 0, "not even after its release");
 	wshm_client_submit(&p.client, 1, 6);
 	is_int(pair_admit(&p, &slot, &gen), 1, "the next generation is");
+	wshm_client_release(&p.client, 1, 7);
+	wshm_client_submit(&p.client, 1, 7);
+	is_int(pair_admit(&p, &slot, &gen), 1, "also if it has been released already");
+	wshm_slot_set_state(wshm_engine_slot(&p.engine, 1), WSHM_SLOT_FREE);
+	wshm_client_release(&p.client, 1, 0);
+	wshm_client_submit(&p.client, 1, 8);
+	is_int(pair_admit(&p, &slot, &gen), 1, "also if the engine has freed the slot itself");
 	pair_close(&p);
 }
 
