@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int tap_count, tap_failed;
+/* Weak, so that the checks of a program's helper files count together with its own. */
+__attribute__((weak)) int tap_count, tap_failed;
 
 static inline int __attribute__((format(printf, 4, 5)))
 tap_ok(int cond, const char *file, int line, const char *fmt, ...)
