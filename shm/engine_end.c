@@ -171,11 +171,15 @@ static bool may_reuse(struct wshm_engine *e, uint32_t slot, uint32_t generation)
 int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_generation)
 {
 	const wshm_entry *ring = (const wshm_entry *)(e->tx + e->layout.tx_ring);
-	uint32_t tail, slot, generation, old;
+	uint32_t tail, slot, generation, old, looked = 0;
 
 	if (e->violations)
 		return -EPROTO;
 	while (!e->peeked) {
+		/* A restart leaves one ring at most to be skipped; a client that refills it as fast
+		 * as it is skipped may not hold the engine here. */
+		if (looked++ > e->layout.ring_entries)
+			return 0;
 		/* S4: pairs with S1 in wshm_client_submit() */
 		tail = ord_load_seq(&tx_ctl(e)->sq_tail);
 		if (tail == e->sq_head)

@@ -7,6 +7,8 @@
 #include "tests/tap.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
 
 #define SLOTS 4
 #define START (UINT32_MAX - 2)
@@ -130,6 +132,53 @@ static void test_full_tail_is_fine(void)
 	pair_close(&p);
 }
 
+struct refiller {
+	struct pair *p;
+	_Atomic uint32_t stop;
+};
+
+static void *refill(void *arg)
+{
+	struct refiller *f = arg;
+	const struct wshm_rx_ctl *rx = wshm_client_rx_ctl(&f->p->client);
+
+	while (!ord_load(&f->stop))
+		ord_store(&pair_tx_ctl(f->p)->sq_tail, ord_load(&rx->sq_head) + 2 * SLOTS);
+	return NULL;
+}
+
+/* Entries to be skipped, coming as fast as they go: one call takes a ring of them at most. */
+static void test_endless(void)
+{
+	uint32_t slot, gen, most = 0;
+	struct refiller f = {0};
+	pthread_t thread;
+	struct pair p;
+
+	pair_open(&p, SLOTS, START);
+	wshm_client_submit(&p.client, 0, 1);
+	pair_admit(&p, &slot, &gen);
+	for (uint32_t i = 0; i < 2 * SLOTS; i++)
+		pair_push_raw(&p, START + 1 + i, entry(0, 1));
+	f.p = &p;
+	if (pthread_create(&thread, NULL, refill, &f))
+		bail_out("no thread");
+	alarm(20); /* an engine that never returns fails too */
+	for (uint64_t end = pair_now_ns() + 300000000; pair_now_ns() < end;) {
+		uint32_t before = p.engine.sq_head;
+
+		if (wshm_engine_peek(&p.engine, &slot, &gen))
+			break;
+		if (p.engine.sq_head - before > most)
+			most = p.engine.sq_head - before;
+	}
+	alarm(0);
+	ord_store(&f.stop, 1);
+	pthread_join(thread, NULL);
+	ok(most && most <= 2 * SLOTS + 1, "at most %u entries were skipped in one call", most);
+	pair_close(&p);
+}
+
 int main(void)
 {
 	test_order_and_room();
@@ -137,5 +186,6 @@ int main(void)
 	test_never_twice();
 	test_violations();
 	test_full_tail_is_fine();
+	test_endless();
 	return tap_done();
 }
