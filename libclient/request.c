@@ -93,8 +93,15 @@ bool wc_request_sample_ended(const struct weft_request *r, uint32_t sample)
 
 	if (wc_request_ended(r))
 		return true;
-	return attempt_state(a) != WSHM_SLOT_FREE &&
-	       wshm_slot_finish(a->s, sample) != WSHM_FINISH_NONE;
+	if (attempt_state(a) == WSHM_SLOT_FREE ||
+	    wshm_slot_finish(a->s, sample) == WSHM_FINISH_NONE)
+		return false;
+	/* The end of the last answer is the request's, and its state follows in a moment: whoever
+	 * is told of the end must not find the result still running. */
+	for (uint32_t i = 0; i < r->n; i++)
+		if (wshm_slot_finish(a->s, i) == WSHM_FINISH_NONE)
+			return true;
+	return false;
 }
 
 const uint32_t *weft_tokens(struct weft_request *r, uint32_t sample, uint32_t *ret_count)
