@@ -395,9 +395,11 @@ void weftd_fini(struct weftd *d)
 	while (d->sessions) {
 		struct session *s = d->sessions;
 
-		session_end(s, -ESHUTDOWN, "weftd is shutting down");
-		s->link = LINK_NONE;
-		session_release(s);
+		s->link = LINK_NONE; /* all engines are gone: this frees it */
+		if (s->state == SESSION_GONE)
+			session_release(s);
+		else
+			session_end(s, -ESHUTDOWN, "weftd is shutting down");
 	}
 	if (d->admin.fd >= 0)
 		admin_close(d);

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The life of weftd: admin commands, reload, drain, signals, lock, restart, idleness, systemd. */
+#include "tests/e2e/daemon_harness.h"
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char one_model[] = "[daemon]\ndrain_seconds = 1\n[model m]\npath = /fake/ok\n";
+
+static int open_one(struct wd_client *c, const struct wd *d)
+{
+	struct wctl_hello h;
+
+	wd_hello_init(&h);
+	return wd_open(c, d, &h);
+}
+
+static void rewrite(const struct wd *d, const char *text)
+{
+	char path[96];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/weftd.conf", d->dir);
+	f = fopen(path, "w");
+	if (!f || fputs(text, f) < 0 || fclose(f))
+		bail_out("weftd.conf");
+}
+
+/* Ended, even if whoever inherited it has not yet asked for its status. */
+static int is_gone(long pid)
+{
+	char path[64], line[1024] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
+	f = fopen(path, "r");
+	if (!f)
+		return 1;
+	if (!fgets(line, sizeof(line), f))
+		line[0] = 0;
+	fclose(f);
+	return !line[0] || strstr(line, ") Z") || strstr(line, ") X");
+}
+
+static int admin_ok(const struct wd *d, const char *line)
+{
+	json_t *j = wd_admin(d, line);
+	int ok = json_is_true(json_object_get(j, "ok"));
+
+	json_decref(j);
+	return ok;
+}
+
+static void test_commands(void)
+{
+	struct wd d;
+	struct wd_client c;
+	json_t *j;
+	char big[5000];
+
+	wd_start(&d, one_model);
+	open_one(&c, &d);
+	ok(wd_engine_wait(&d, 0, "engine.attached", 1, 3000),
+	   "status shows the engine's own words");
+	j = wd_admin(&d, "{\"cmd\":\"sessions\"}");
+	is_int(json_array_size(json_object_get(j, "sessions")), 1, "sessions lists the one");
+	is_int(json_integer_value(
+		       json_object_get(json_array_get(json_object_get(j, "sessions"), 0), "pid")),
+	       getpid(), "with its process");
+	json_decref(j);
+	ok(admin_ok(&d, "{\"cmd\":\"engine-restart\"}"), "engine-restart");
+	ok(wd_engine_wait(&d, 0, "starts", 2, 3000), "restarts it");
+	ok(wd_engine_wait(&d, 0, "engine.resumed", 1, 3000), "and sessions go on");
+	ok(!admin_ok(&d, "{\"cmd\":\"engine-restart\",\"model\":\"x\"}"), "not of another model");
+	ok(!admin_ok(&d, "{\"cmd\":\"dance\"}"), "an unknown command is an error");
+	ok(!admin_ok(&d, "{\"cmd\":7}"), "a command that is no string");
+	ok(!admin_ok(&d, "[]"), "no object");
+	ok(!admin_ok(&d, "{\"cmd\":\"status\",\"cmd\":\"drain\"}"), "a key twice");
+	ok(!admin_ok(&d, "{\"cmd\":\"drain\",\"seconds\":-1}"), "a drain into the past");
+	memset(big, 'x', sizeof(big) - 1);
+	big[sizeof(big) - 1] = 0;
+	ok(!admin_ok(&d, big), "a line without an end is hung up");
+	ok(admin_ok(&d, "{\"cmd\":\"status\"}"), "and status works after all that");
+	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static long weight(const struct wd *d, const char *name)
+{
+	json_t *j = wd_admin(d, "{\"cmd\":\"status\"}"), *t;
+	json_t *list = json_object_get(
+		json_object_get(json_array_get(json_object_get(j, "engines"), 0), "engine"),
+		"tenants");
+	long w = -1;
+	size_t i;
+
+	json_array_foreach(list, i,
+			   t) if (!strcmp(json_string_value(json_object_get(t, "name")), name)) w =
+		(long)json_integer_value(json_object_get(t, "weight"));
+	json_decref(j);
+	return w;
+}
+
+static void test_reload(void)
+{
+	struct wd d;
+	struct wd_client c, e;
+
+	wd_start(&d, "[model m]\npath = /fake/ok\n[tenant a]\ndefault = yes\nweight = 10\n");
+	open_one(&c, &d);
+	wd_engine_wait(&d, 0, "engine.attached", 1, 3000);
+	is_int(weight(&d, "a"), 10, "the engine knows the tenant's weight");
+	rewrite(&d, "[model m]\npath = /fake/ok\n[tenant a]\ndefault = yes\nweight = 20\n"
+		    "max_sessions = 1\n");
+	ok(admin_ok(&d, "{\"cmd\":\"reload\"}"), "reload");
+	wd_sleep_ms(50);
+	is_int(weight(&d, "a"), 20, "and is told when it changes");
+	is_int(open_one(&e, &d), -EACCES, "limits hold for new sessions at once");
+	wd_close(&e);
+
+	rewrite(&d, "[model m]\npath = /fake/ok\n[tenant b]\ndefault = yes\nweight = 30\n");
+	kill(d.pid, SIGHUP);
+	ok(wd_log_wait(&d, "1 tenants are in force", 2000), "SIGHUP reloads too");
+	wd_sleep_ms(50);
+	is_int(open_one(&e, &d), 0, "a new tenant takes over");
+	is_str(e.welcome.tenant, "b", "by its name");
+	wd_engine_wait(&d, 0, "engine.attached", 2, 3000);
+	is_int(weight(&d, "b"), 30, "and the engine knows it");
+	is_int(weight(&d, "a"), 20, "the one before keeps its index");
+
+	rewrite(&d, "[model m]\npath = /fake/ok\nnonsense = 1\n");
+	ok(!admin_ok(&d, "{\"cmd\":\"reload\"}"), "a bad file is refused");
+	wd_close(&e);
+	is_int(open_one(&e, &d), 0, "and what held before still does");
+	is_str(e.welcome.tenant, "b", "tenant b");
+	rewrite(&d, "[daemon]\nmax_sessions = 9\n[model m]\npath = /fake/die\n"
+		    "[model n]\npath = /fake/ok\n");
+	ok(admin_ok(&d, "{\"cmd\":\"reload\"}"), "models and [daemon] in a reload");
+	ok(wd_logged(&d, "model m has changed: this takes a restart"), "a changed model is named");
+	ok(wd_logged(&d, "model n is new"), "a new one too");
+	ok(wd_logged(&d, "[daemon] has changed"), "and [daemon]");
+	is_int(wd_engine_int(&d, 0, "starts"), 1, "nothing was restarted");
+	wd_close(&c);
+	wd_close(&e);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static void test_drain(void)
+{
+	struct wd d;
+	struct wd_client c;
+	char path[96];
+
+	wd_start(&d, one_model);
+	open_one(&c, &d);
+	wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000);
+	kill(d.pid, SIGTERM);
+	is_int(wd_recv(&c, 3000), WCTL_BYE, "SIGTERM: clients are told");
+	ok(strstr(c.text.text, "shutting down"), "it says: %s", c.text.text);
+	is_int(wd_wait(&d), 0, "exit 0");
+	snprintf(path, sizeof(path), "%s/weftd.sock", d.dir);
+	ok(access(path, F_OK), "the socket is gone");
+	wd_close(&c);
+	wd_restart(&d);
+	ok(admin_ok(&d, "{\"cmd\":\"drain\",\"seconds\":0}"), "drain by an administrator");
+	is_int(wd_wait(&d), 0, "exit 0");
+	wd_stop(&d);
+}
+
+static void test_stubborn(void)
+{
+	struct wd d;
+	long pid;
+
+	wd_start(&d, "[daemon]\ndrain_seconds = 1\n[model m]\npath = /fake/stubborn\n");
+	wd_engine_wait(&d, 0, "starts", 1, 3000);
+	pid = wd_engine_int(&d, 0, "pid");
+	kill(d.pid, SIGTERM);
+	is_int(wd_wait(&d), 0, "an engine that does not drain is waited for, then ended");
+	ok(wd_logged(&d, "drain-deadline"), "at the deadline");
+	ok(is_gone(pid), "its process is gone");
+
+	wd_restart(&d);
+	wd_engine_wait(&d, 0, "starts", 1, 3000);
+	kill(d.pid, SIGTERM);
+	wd_sleep_ms(200);
+	kill(d.pid, SIGTERM);
+	is_int(wd_wait(&d), 1, "a second signal ends it at once");
+	ok(wd_logged(&d, "second signal"), "and is logged");
+	wd_stop(&d);
+}
+
+static void test_lock_and_crash(void)
+{
+	struct wd d, second;
+	struct wd_client c;
+	uint64_t id;
+	long engine;
+	char text[64];
+	struct stat st;
+
+	wd_start(&d, one_model);
+	second = d;
+	wd_spawn(&second);
+	is_int(wd_wait(&second), 1, "a second weftd of the directory does not start");
+	snprintf(text, sizeof(text), "another weftd (process %d)", (int)d.pid);
+	ok(wd_logged(&d, text), "it says who holds it");
+	is_int(open_one(&c, &d), 0, "the first goes on");
+	id = c.welcome.daemon_id;
+	engine = wd_engine_int(&d, 0, "pid");
+	kill(d.pid, SIGKILL);
+	waitpid(d.pid, NULL, 0);
+	is_int(wd_recv(&c, 3000), 0, "weftd killed: clients see a hang-up");
+	wd_close(&c);
+	ok(!stat(d.socket, &st), "its socket is still there");
+	wd_restart(&d);
+	ok(is_gone(engine), "the next one starts when the engine is gone");
+	is_int(open_one(&c, &d), 0, "and serves");
+	ok(c.welcome.daemon_id != id, "as another daemon");
+	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static long cpu_ticks(pid_t pid)
+{
+	char path[64], line[1024];
+	unsigned long user = 0, sys = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "r");
+	if (!f || !fgets(line, sizeof(line), f))
+		bail_out("/proc/PID/stat");
+	fclose(f);
+	sscanf(strrchr(line, ')') + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+	       &user, &sys);
+	return (long)(user + sys);
+}
+
+static long switches(pid_t pid)
+{
+	char path[64], line[256];
+	long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "voluntary_ctxt_switches:", 24))
+			n = atol(line + 24);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+static void test_idle(void)
+{
+	struct wd d;
+	struct wd_client c;
+	long ticks, sleeps;
+
+	wd_start(&d, one_model);
+	open_one(&c, &d);
+	wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000);
+	wd_sleep_ms(300);
+	ticks = cpu_ticks(d.pid);
+	sleeps = switches(d.pid);
+	wd_sleep_ms(2000);
+	is_int(cpu_ticks(d.pid), ticks, "no CPU time in two seconds with an open session");
+	is_int(switches(d.pid), sleeps, "it did not even wake up");
+	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static void test_notify(void)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct timeval tv = {.tv_sec = 3};
+	char text[256];
+	ssize_t n;
+	struct wd d;
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "/tmp/weftd-notify-%d", (int)getpid());
+	if (bind(sock, (struct sockaddr *)&sa, sizeof(sa)))
+		bail_out("bind");
+	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	setenv("NOTIFY_SOCKET", sa.sun_path, 1);
+	wd_start(&d, one_model);
+	n = recv(sock, text, sizeof(text) - 1, 0);
+	text[n > 0 ? n : 0] = 0;
+	is_str(text, "READY=1", "systemd is told that it serves");
+	is_int(wd_stop(&d), 0, "stopped");
+	n = recv(sock, text, sizeof(text) - 1, 0);
+	text[n > 0 ? n : 0] = 0;
+	ok(!strncmp(text, "STOPPING=1", 10), "and that it stops");
+	unsetenv("NOTIFY_SOCKET");
+	unlink(sa.sun_path);
+	close(sock);
+}
+
+int main(int argc, char **argv)
+{
+	wd_engine_or_test(argc, argv);
+	test_commands();
+	test_reload();
+	test_drain();
+	test_stubborn();
+	test_lock_and_crash();
+	test_idle();
+	test_notify();
+	return tap_done();
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Engines: killed, hanging, silent, talking nonsense, refusing: each is seen and dealt with. */
+#include "tests/e2e/daemon_harness.h"
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char conf[] = "[daemon]\nload_seconds = 1\nstep_seconds = 1\n[model m]\npath = /fake/";
+
+static void start(struct wd *d, const char *kind)
+{
+	char text[256];
+
+	diag("an engine that is: %s", kind);
+	snprintf(text, sizeof(text), "%s%s\n", conf, kind);
+	wd_start(d, text);
+}
+
+static int open_one(struct wd_client *c, const struct wd *d)
+{
+	struct wctl_hello h;
+
+	wd_hello_init(&h);
+	return wd_open(c, d, &h);
+}
+
+static double seconds(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static void test_killed(void)
+{
+	struct wd d;
+	struct wd_client c[3];
+	long pid;
+	double before;
+
+	start(&d, "ok");
+	for (int i = 0; i < 3; i++)
+		is_int(open_one(&c[i], &d), 0, "session %d opens", i);
+	ok(wd_engine_wait(&d, 0, "engine.attached", 3, 3000), "three are attached");
+	is_int(wd_engine_int(&d, 0, "engine.resumed"), 0, "as new ones");
+	pid = wd_engine_int(&d, 0, "pid");
+	before = seconds();
+	kill((pid_t)pid, SIGKILL);
+	ok(wd_engine_wait(&d, 0, "starts", 2, 3000), "killed: started again");
+	ok(wd_engine_wait(&d, 0, "engine.attached", 3, 3000), "the three are attached again");
+	ok(seconds() - before < 1.0, "at once: the first restart has no back-off");
+	is_int(wd_engine_int(&d, 0, "engine.resumed"), 3, "as served before");
+	is_int(wd_engine_int(&d, 0, "engine.restarts"), 1, "one restart without a step between");
+	ok(wd_engine_int(&d, 0, "pid") != pid, "it is another process");
+	is_int(wd_recv(&c[0], 0), -ETIMEDOUT, "clients were told nothing");
+	wd_close(&c[0]);
+	ok(wd_engine_wait(&d, 0, "engine.attached", 2, 3000), "detaching works as before");
+
+	/* A client that goes while there is no engine. */
+	pid = wd_engine_int(&d, 0, "pid");
+	kill((pid_t)pid, SIGKILL);
+	wd_close(&c[1]);
+	ok(wd_engine_wait(&d, 0, "engine.attached", 1, 3000), "gone meanwhile: not attached again");
+	is_int(wd_daemon_int(&d, "sessions"), 1, "nor counted");
+	ok(wd_engine_int(&d, 0, "engine.restarts") == 2, "the second restart in a row");
+	wd_close(&c[2]);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static void test_backoff(void)
+{
+	struct wd d;
+	long starts;
+
+	start(&d, "die");
+	wd_sleep_ms(1000);
+	starts = wd_engine_int(&d, 0, "starts");
+	/* at 0, 0, 100, 300, 700, 1500 ms */
+	ok(starts >= 4 && starts <= 6, "dies at once: started %ld times in a second", starts);
+	is_int(wd_daemon_int(&d, "engine_crashes"), starts, "each death is counted");
+	ok(wd_logged(&d, "exit status 3"), "and its status logged");
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static void test_hang(void)
+{
+	struct wd d;
+	struct wd_client c;
+
+	start(&d, "hang");
+	is_int(open_one(&c, &d), 0, "a session opens, the engine starts a step of 200 ms");
+	/* 200 ms of budget, 2 s for the nudge. */
+	ok(wd_log_wait(&d, "event=engine-killed", 5000), "without an end: killed");
+	ok(wd_logged(&d, "no answer to a nudge"), "after a nudge");
+	ok(wd_engine_wait(&d, 0, "starts", 2, 3000), "and started again");
+	is_int(wd_stop(&d), 0, "stopped even while one hangs");
+	wd_close(&c);
+}
+
+static void test_complaint(void)
+{
+	struct wd d;
+	struct wd_client c;
+	struct wctl_head head;
+
+	wctl_head_init(&head, WCTL_COMPLAIN, sizeof(head), 0);
+	start(&d, "deaf");
+	open_one(&c, &d);
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "attached");
+	for (int i = 0; i < 20; i++)
+		wctl_send(c.sock, &head, sizeof(head), NULL, 0);
+	ok(wd_log_wait(&d, "event=engine-killed", 4000), "deaf to the nudge: killed");
+	is_int(wd_daemon_int(&d, "complaints"), 1, "twenty complaints at once count as one");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "the session goes on");
+	wd_close(&c);
+	wd_stop(&d);
+
+	start(&d, "ok");
+	open_one(&c, &d);
+	wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000);
+	wctl_send(c.sock, &head, sizeof(head), NULL, 0);
+	wd_sleep_ms(2500);
+	is_int(wd_engine_int(&d, 0, "starts"), 1, "an engine that answers is left alone");
+	wd_close(&c);
+	wd_stop(&d);
+}
+
+static void test_loading(void)
+{
+	struct wd d;
+	struct wd_client c;
+
+	start(&d, "slow");
+	is_int(open_one(&c, &d), 0, "a session opens while the model loads");
+	is_int(c.welcome.model.ready, 0, "and is told so");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "it is attached when it has loaded");
+	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+
+	start(&d, "silent");
+	ok(wd_log_wait(&d, "no progress while loading", 3000), "never READY: killed");
+	ok(wd_engine_wait(&d, 0, "starts", 2, 3000), "and started again");
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static void test_refuse(void)
+{
+	struct wd d;
+	struct wd_client c;
+
+	start(&d, "refuse");
+	ok(wd_log_wait(&d, "unknown architecture", 3000), "the reason is logged");
+	wd_sleep_ms(500);
+	is_int(wd_engine_int(&d, 0, "starts"), 1, "it is not tried again");
+	is_int(open_one(&c, &d), -EACCES, "clients are refused");
+	ok(strstr(c.text.text, "unknown architecture \"Foo\""), "it says: %s", c.text.text);
+	wd_close(&c);
+	kill(d.pid, SIGHUP);
+	ok(wd_engine_wait(&d, 0, "starts", 2, 3000), "a reload tries again");
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static void test_nonsense(const char *kind, const char *what)
+{
+	struct wd d;
+	struct wd_client c;
+
+	start(&d, kind);
+	open_one(&c, &d);
+	ok(wd_log_wait(&d, "makes no sense", 3000), "%s: killed", what);
+	ok(wd_engine_wait(&d, 0, "starts", 2, 3000), "and started again");
+	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static void test_offence(void)
+{
+	struct wd d;
+	struct wd_client c;
+
+	start(&d, "offend");
+	open_one(&c, &d);
+	is_int(wd_recv(&c, 3000), WCTL_BYE, "an offence ends the session");
+	is_str(c.text.text, "the ring's tail jumped", "with the engine's words");
+	is_int(wd_recv(&c, 3000), 0, "and a hang-up");
+	is_int(wd_daemon_int(&d, "offences"), 1, "it is counted");
+	ok(wd_daemon_wait(&d, "sessions", 0, 3000), "nothing is left of it");
+	wd_close(&c);
+	ok(wd_engine_int(&d, 0, "engine.attached") == 0, "nor in the engine");
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+int main(int argc, char **argv)
+{
+	wd_engine_or_test(argc, argv);
+	test_killed();
+	test_backoff();
+	test_hang();
+	test_complaint();
+	test_loading();
+	test_refuse();
+	test_nonsense("garbage", "a message of no known type");
+	test_nonsense("liar", "an answer that nothing asked for");
+	test_offence();
+	return tap_done();
+}

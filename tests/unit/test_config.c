@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* weftd.conf: what is accepted, and that everything else is refused with file and line. */
+#include "daemon/supervisor/config.h"
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char dir[] = "/tmp/weft-config-XXXXXX";
+static struct config conf;
+static struct config_report report;
+
+static const char *file_at(const char *name)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return path;
+}
+
+static void put_bytes(const char *name, const char *text, size_t n)
+{
+	FILE *f = fopen(file_at(name), "w");
+
+	if (!f || fwrite(text, 1, n, f) != n || fclose(f))
+		bail_out("cannot write a file");
+}
+
+static void put(const char *name, const char *text)
+{
+	put_bytes(name, text, strlen(text));
+}
+
+static int load(const char *text)
+{
+	put("weftd.conf", text);
+	memset(&conf, 0xee, sizeof(conf));
+	return config_load(&conf, file_at("weftd.conf"), &report);
+}
+
+#define MODEL "[model m]\npath = /m\n"
+
+static void test_full(void)
+{
+	static const char text[] = "; a comment\n# another\n"
+				   "[daemon]\n"
+				   "runtime_dir = /run/x   ; of our own\n"
+				   "  socket_mode = 0660\n"
+				   "drain_seconds=7\r\n"
+				   "max_sessions = 12\n"
+				   "max_region_bytes = 3G\n"
+				   "[model granite-8b/v2]\n"
+				   "path = /srv/models/with blanks = and signs\n"
+				   "backend = ref\npoll = always\nthreads = 2\nkv_bytes = 512M\n"
+				   "max_batch_tokens = 512\nmax_seqs = 64\nprefill_chunk = 128\n"
+				   "[model second]\npath: /srv/second\n"
+				   "[tenant lab]\n"
+				   "uid = 1000, 2000-2999 ,root\ngid = 50\n"
+				   "max_sessions = 3\nmax_region_bytes = 64K\nmax_in_flight = 9\n"
+				   "max_queued_tokens = 4294967295\nmax_rate = 5\nweight = 1000\n"
+				   "[tenant rest]\ndefault = yes\n";
+
+	if (!ok(!load(text), "a full file is accepted"))
+		diag("%s", report.text);
+	is_int(report.errors, 0, "without errors");
+	is_str(conf.daemon.runtime_dir, "/run/x", "a comment after a value ends it");
+	is_int(conf.daemon.socket_mode, 0660, "modes are octal; indented lines are lines");
+	is_int(conf.daemon.drain_seconds, 7, "blanks and carriage returns do not matter");
+	is_int(conf.daemon.max_region_bytes, 3ll << 30, "3G");
+	is_int(conf.daemon.hello_seconds, 5, "what is not said has its default");
+	is_int(conf.n_models, 2, "two models");
+	is_str(conf.models[0].name, "granite-8b/v2", "a name with signs");
+	is_str(conf.models[0].path, "/srv/models/with blanks = and signs", "a path with signs");
+	is_str(conf.models[0].backend, "ref", "backend");
+	is_str(conf.models[0].poll, "always", "poll");
+	is_int(conf.models[0].kv_bytes, 512ll << 20, "512M");
+	is_int(conf.models[0].threads, 2, "threads");
+	is_int(conf.models[0].max_batch_tokens, 512, "max_batch_tokens");
+	is_int(conf.models[0].max_seqs, 64, "max_seqs");
+	is_int(conf.models[0].prefill_chunk, 128, "prefill_chunk");
+	is_int(conf.models[1].threads, 0, "of the second everything is the engine's to choose");
+	is_int(conf.n_tenants, 2, "two tenants");
+	is_int(conf.tenants[0].uids.n, 3, "a number, a range and a name");
+	is_int(conf.tenants[0].uids.range[1].last, 2999, "the range's end");
+	is_int(conf.tenants[0].uids.range[2].first, 0, "root is 0");
+	is_int(conf.tenants[0].quota.max_queued_tokens, UINT32_MAX, "the largest number");
+	is_int(conf.tenants[0].quota.weight, 1000, "the largest weight");
+	is_int(conf.tenants[0].max_region_bytes, 65536, "64K");
+	is_int(conf.tenants[1].quota.weight, 100, "a normal weight by default");
+}
+
+static void test_tenant_of(void)
+{
+	const gid_t groups[] = {7, 50};
+
+	is_int(config_tenant_of(&conf, 1000, NULL, 0), 0, "by a single uid");
+	is_int(config_tenant_of(&conf, 2000, NULL, 0), 0, "the first of a range");
+	is_int(config_tenant_of(&conf, 2999, NULL, 0), 0, "the last of a range");
+	is_int(config_tenant_of(&conf, 3000, NULL, 0), 1, "the next is the default's");
+	is_int(config_tenant_of(&conf, 3000, groups, 2), 0, "by the second group");
+	is_int(config_tenant_of(&conf, 3000, groups, 1), 1, "not by the first");
+	ok(!load(MODEL "[tenant a]\nuid = 5\n"), "no default");
+	is_int(config_tenant_of(&conf, 6, NULL, 0), -ENOENT, "then others are nobody's");
+	ok(!load(MODEL), "no tenant at all");
+	is_int(config_tenant_of(&conf, 6, NULL, 0), 0, "then all are of one");
+	is_str(conf.tenants[0].name, "default", "called default");
+}
+
+/* Refused, with this text in the report. Nothing may be written to the caller's. */
+static void refused(const char *text, const char *message)
+{
+	unsigned char *p = (unsigned char *)&conf;
+	int rc = load(text), untouched = 1;
+
+	for (size_t i = 0; i < sizeof(conf); i++)
+		untouched &= p[i] == 0xee;
+	if (!ok(rc == -EINVAL && untouched && strstr(report.text, message), "refused: %s", message))
+		diag("rc %d, report: %s", rc, report.text);
+}
+
+static void test_refusals(void)
+{
+	char line[600] = MODEL "backend = ", *end = line + strlen(line);
+
+	refused("", "nothing to serve");
+	refused("[model m]\n", ":1: [model m] has no path");
+	refused("[model m]\npath = m\n", ":2: path: \"m\" is no absolute path");
+	refused("[model]\npath = /m\n", ":1: [model NAME] needs a name");
+	refused("[model a b]\npath = /m\n", ":1: [model NAME] needs a name");
+	refused("[model "
+		"0123456789012345678901234567890123456789012345678901234567890123]\npath = /m\n",
+		":1: [model NAME] needs a name");
+	refused(MODEL MODEL, ":3: [model m] stands already in ");
+	refused(MODEL "path = /n\n", ":3: path is set already in ");
+	refused(MODEL "thread = 1\n", ":3: unknown key \"thread\"");
+	refused(MODEL "threads = 0\n", ":3: threads: \"0\" is no number from 1 to 256");
+	refused(MODEL "threads = 257\n", ":3: threads");
+	refused(MODEL "threads = -1\n", ":3: threads");
+	refused(MODEL "threads = 1x\n", ":3: threads");
+	refused(MODEL "threads = 0x10\n", ":3: threads");
+	refused(MODEL "threads = 18446744073709551617\n", ":3: threads");
+	refused(MODEL "threads =\n", ":3: threads has no value");
+	refused(MODEL "kv_bytes = 1GB\n", ":3: kv_bytes");
+	refused(MODEL "kv_bytes = 1g\n", ":3: kv_bytes");
+	refused(MODEL "kv_bytes = 99999999999T\n", ":3: kv_bytes");
+	refused(MODEL "backend = cuda\n", ":3: backend: \"cuda\" is not one of cpu|ref");
+	refused(MODEL "backend = cp\n", ":3: backend");
+	refused(MODEL "poll = cpu\n", ":3: poll");
+	refused(MODEL "[daemon]\nsocket_mode = 0888\n", ":4: socket_mode");
+	refused(MODEL "[daemon]\nsocket_mode = 1777\n", ":4: socket_mode");
+	refused(MODEL "[daemon]\nruntime_dir = run\n", "no absolute path");
+	refused(MODEL "[demon]\n", ":3: unknown section [demon]");
+	refused(MODEL "[daemon x]\n", ":3: unknown section [daemon x]");
+	refused(MODEL "[daemon\n", ":3: a section is written [NAME]");
+	refused(MODEL "[daemon] max\n", ":3: a section is written [NAME]");
+	refused("threads = 1\n" MODEL, ":1: a key before any [section]");
+	refused(MODEL "threads\n", ":3: neither [section] nor key = value");
+	refused(MODEL "[tenant t]\n", ":3: [tenant t] has neither uid");
+	refused(MODEL "[tenant t]\ndefault = true\n", ":4: default: \"true\" is not yes or no");
+	refused(MODEL "[tenant t]\nuid = 5-4\n", ":4: uid");
+	refused(MODEL "[tenant t]\nuid = 5,,6\n", ":4: uid");
+	refused(MODEL "[tenant t]\nuid = 4294967295\n", ":4: uid");
+	refused(MODEL "[tenant t]\nuid = no-such-user-here\n", "no such user");
+	refused(MODEL "[tenant t]\ngid = no-such-group-here\n", "no such group");
+	refused(MODEL "[tenant t]\ndefault = yes\nweight = 0\n", ":5: weight");
+	refused(MODEL "[tenant t]\nuid = 1-9\n[tenant u]\nuid = 9\n",
+		":5: [tenant u] and [tenant t] both claim uid 9");
+	refused(MODEL "[tenant t]\ngid = 3\n[tenant u]\ngid = 1-5\n", "both claim gid 3");
+	refused(MODEL "[tenant t]\ndefault = yes\n[tenant u]\ndefault = yes\n",
+		"are both the default");
+	memset(end, 'x', 400);
+	strcpy(end + 400, "\n");
+	refused(line, ":3: longer than");
+	refused(MODEL "threads = 0\npoll = 1\n[x]\n", ":3: threads");
+	is_int(report.errors, 3, "all errors are found, not only the first");
+	ok(strstr(report.text, ":4: poll") && strstr(report.text, ":5: unknown"),
+	   "each by its line");
+}
+
+static void test_nul(void)
+{
+	static const char text[] = MODEL "threads = 1\0zzz\n";
+
+	put_bytes("weftd.conf", text, sizeof(text) - 1);
+	is_int(config_load(&conf, file_at("weftd.conf"), &report), -EINVAL,
+	       "a NUL byte is refused");
+	ok(strstr(report.text, ":3: a NUL byte"), "by its line");
+}
+
+static void test_many(void)
+{
+	char *text = calloc(1, 1 << 20);
+	size_t n = 0;
+
+	for (int i = 0; i < 17; i++)
+		n += (size_t)sprintf(text + n, "[model m%d]\npath = /m\n", i);
+	refused(text, "more than 16 models");
+	n = (size_t)sprintf(text, MODEL);
+	for (int i = 0; i < 65; i++)
+		n += (size_t)sprintf(text + n, "[tenant t%d]\nuid = %d\n", i, i);
+	refused(text, "more than 64 tenants");
+	n = (size_t)sprintf(text, MODEL "[tenant t]\nuid = 0");
+	for (int i = 1; i < 33; i++)
+		n += (size_t)sprintf(text + n, ",%d", i);
+	strcpy(text + n, "\n");
+	refused(text, "more than 32 items");
+	n = 0;
+	for (int i = 0; i < 5000; i++)
+		n += (size_t)sprintf(text + n, "nonsense line %d\n", i);
+	is_int(load(text), -EINVAL, "more errors than the report holds");
+	ok(report.errors >= 5000, "all are counted");
+	ok(report.bytes < sizeof(report.text) && strlen(report.text) == report.bytes,
+	   "the report stays within its size");
+	free(text);
+}
+
+static void test_drop_ins(void)
+{
+	char path[160];
+
+	mkdir(file_at("conf.d"), 0755);
+	put("conf.d/20-second.conf", "[model b]\npath = /b\n");
+	put("conf.d/10-first.conf", "[model a]\npath = /a\n[daemon]\nmax_sessions = 4\n");
+	put("conf.d/ignored.txt", "nonsense\n");
+	ok(!load("[daemon]\ndrain_seconds = 1\n" MODEL), "drop-ins are read");
+	is_int(conf.n_models, 3, "all of them");
+	is_str(conf.models[1].name, "a", "in the order of their names");
+	ok(conf.daemon.max_sessions == 4 && conf.daemon.drain_seconds == 1,
+	   "[daemon] may be spread over them");
+	refused("[daemon]\nmax_sessions = 3\n" MODEL,
+		"10-first.conf:4: max_sessions is set already");
+	snprintf(path, sizeof(path), "%s:1: [model b] stands already in ", "conf.d/20-second.conf");
+	refused("[model b]\npath = /m\n", path);
+	unlink(file_at("conf.d/10-first.conf"));
+	unlink(file_at("conf.d/20-second.conf"));
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	return remove(path);
+}
+
+int main(void)
+{
+	if (!mkdtemp(dir))
+		bail_out("mkdtemp");
+	test_full();
+	ok(!load("[model m]\npath = /m\n[tenant lab]\nuid=1000,2000-2999\ngid = 50\n[tenant r]\n"
+		 "default = yes\n"),
+	   "two tenants");
+	test_tenant_of();
+	test_refusals();
+	test_nul();
+	test_many();
+	test_drop_ins();
+	is_int(config_load(&conf, "/nonexistent/weftd.conf", &report), -EINVAL, "no file");
+	ok(strstr(report.text, "No such file"), "is said");
+	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	return tap_done();
+}
