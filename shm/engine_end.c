@@ -217,7 +217,7 @@ void wshm_engine_accept(struct wshm_engine *e)
 bool wshm_engine_pending(const struct wshm_engine *e)
 {
 	/* S4: pairs with S1 in wshm_client_submit() */
-	return ord_load_seq(&tx_ctl(e)->sq_tail) != e->sq_head;
+	return ord_load_seq(&tx_ctl(e)->sq_tail) != e->sq_head || e->violations;
 }
 
 void wshm_engine_fetch_req(const struct wshm_engine *e, uint32_t slot, struct wshm_req_copy *ret)

@@ -237,7 +237,7 @@ static inline void wshm_slot_set_state(struct wshm_slot *s, enum wshm_slot_state
 	ord_store_release(&s->state, (uint32_t)state); /* T3: pairs with T4 in wshm_slot_state() */
 }
 
-/* Is there anything in the ring (one load)? */
+/* Is there anything in the ring (one load), or a violation that peek would report? */
 bool wshm_engine_pending(const struct wshm_engine *e);
 
 /* The request's own words, each fetched once; all three are the client's claims. */

@@ -108,8 +108,10 @@ static void test_lying_head(void)
 		ord_store(&pair_tx_ctl(&p)->cq_head, p.engine.cq_tail + lies[i]);
 		wshm_engine_publish(&p.engine, 0);
 		if (lies[i] < UINT32_MAX - 2 * SLOTS)
-			is_int(wshm_engine_peek(&p.engine, &slot, &gen), -71,
-			       "cq_head %u beyond cq_tail is a violation", lies[i]);
+			is_int(wshm_engine_pending(&p.engine)
+				       ? wshm_engine_peek(&p.engine, &slot, &gen)
+				       : 0,
+			       -71, "cq_head %u beyond cq_tail is a violation", lies[i]);
 		else
 			is_int(outstanding(&p), 1, "cq_head one behind: nothing new");
 		pair_close(&p);
