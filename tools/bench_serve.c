@@ -25,6 +25,7 @@
 struct sample {
 	double submit_s, first_s, end_s; /* CLOCK_MONOTONIC */
 	double forward_s;
+	double arrival_s, start_s, published_s; /* the engine's own times */
 	uint32_t tokens;
 	uint32_t n_gaps; /* entries in this request's gaps */
 };
@@ -106,6 +107,9 @@ static int one_request(struct weft *w, const struct bench_serve_options *o, cons
 	}
 	s->tokens = have;
 	s->forward_s = res.forward_ns * 1e-9;
+	s->arrival_s = res.arrival_ns * 1e-9;
+	s->start_s = res.start_ns * 1e-9;
+	s->published_s = res.first_token_ns * 1e-9;
 	return 0;
 }
 
@@ -224,6 +228,26 @@ static void add_rate(struct bench_table *t, const struct sample *s, uint32_t n)
 	bench_add(t, &r);
 }
 
+/* Where the time that is not forward time goes. */
+static void add_parts(struct bench_table *t, const struct sample *s, double *v, uint32_t n)
+{
+	static const char *const names[] = {
+		"serve: of which submission to arrival in the engine",
+		"serve: of which arrival to start",
+		"serve: of which start to publication, forward time excepted",
+		"serve: of which publication to sight",
+	};
+
+	for (uint32_t k = 0; k < 4; k++) {
+		for (uint32_t i = 0; i < n; i++)
+			v[i] = 1e6 * (k == 0   ? s[i].arrival_s - s[i].submit_s
+				      : k == 1 ? s[i].start_s - s[i].arrival_s
+				      : k == 2 ? s[i].published_s - s[i].start_s - s[i].forward_s
+					       : s[i].first_s - s[i].published_s);
+		bench_add_samples(t, names[k], "us", v, n, BENCH_NONE, 0);
+	}
+}
+
 static void add_rows(struct bench_table *t, const struct bench_serve_options *o, struct sample *s,
 		     double *gaps)
 {
@@ -238,6 +262,7 @@ static void add_rows(struct bench_table *t, const struct bench_serve_options *o,
 	for (uint32_t i = 0; i < n; i++)
 		v[i] = (s[i].first_s - s[i].submit_s - s[i].forward_s) * 1e6;
 	add_percentiles(t, "TTFT minus forward time", "us", v, n);
+	add_parts(t, s, v, n);
 	/* Close up the gaps of all requests. */
 	for (uint32_t i = 0; i < n; i++) {
 		memmove(gaps + n_gaps, gaps + (size_t)i * o->tokens, s[i].n_gaps * sizeof(*gaps));
