@@ -62,7 +62,7 @@ done
 say "3. $clients client processes generate at once; tokens as they come"
 i=1
 while [ $i -le "$clients" ]; do
-	"$bin/weft" run --max-tokens 48 --temperature 0.8 --seed $i --ignore-eos \
+	"$bin/weft" run --max-tokens 48 --temperature 1 --presence-penalty 10 --seed $i --ignore-eos \
 		$((i * 100 + 1)) $((i * 100 + 2)) $((i * 100 + 3)) |
 		awk -v RS='[ \n]+' -v who="client $i" '
 			{ line = line sprintf(" %5d", $0); if (++n % 8 == 0) { print who " |" line; fflush(); line = "" } }
@@ -74,8 +74,8 @@ for p in $pids; do wait "$p"; done
 pids=
 
 say "4. The same seed gives the same answer"
-a=$("$bin/weft" run --max-tokens 12 --temperature 0.8 --seed 7 --ignore-eos 1 2 3)
-b=$("$bin/weft" run --max-tokens 12 --temperature 0.8 --seed 7 --ignore-eos 1 2 3)
+a=$("$bin/weft" run --max-tokens 12 --temperature 1 --presence-penalty 10 --seed 7 --ignore-eos 1 2 3)
+b=$("$bin/weft" run --max-tokens 12 --temperature 1 --presence-penalty 10 --seed 7 --ignore-eos 1 2 3)
 echo "$a"
 echo "$b"
 [ "$a" = "$b" ] || { echo "the answers differ" >&2; exit 1; }

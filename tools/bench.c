@@ -49,7 +49,8 @@ double bench_percentile(double *samples, uint32_t n, double p)
 void bench_add_samples(struct bench_table *t, const char *name, const char *unit, double *samples,
 		       uint32_t n, enum bench_goal goal, double target)
 {
-	struct bench_row r = {.name = name, .unit = unit, .goal = goal, .target = target, .pass = 1};
+	struct bench_row r = {
+		.name = name, .unit = unit, .goal = goal, .target = target, .pass = 1};
 
 	r.value = bench_percentile(samples, n, 0.5);
 	r.lo = n ? samples[0] : NAN;
@@ -64,7 +65,7 @@ void bench_print(const struct bench_table *t)
 	for (uint32_t i = 0; i < t->n; i++)
 		if ((int)strlen(t->rows[i].name) > width)
 			width = (int)strlen(t->rows[i].name);
-	printf("%-*s %12s %-8s %12s %25s\n", width, "figure", "median", "unit", "target",
+	printf("%-*s %10s %-8s %10s %23s\n", width, "figure", "value", "unit", "target",
 	       "smallest ... largest");
 	for (uint32_t i = 0; i < t->n; i++) {
 		const struct bench_row *r = &t->rows[i];
@@ -76,7 +77,7 @@ void bench_print(const struct bench_table *t)
 				 : r->goal == BENCH_AT_MOST ? "<= "
 							    : "",
 				 r->target);
-		printf("%-*s %12.5g %-8s %12s %12.5g %12.5g%s\n", width, r->name, r->value, r->unit,
+		printf("%-*s %10.4g %-8s %10s %11.4g %11.4g%s\n", width, r->name, r->value, r->unit,
 		       target, r->lo, r->hi, r->pass ? "" : "  MISSED");
 	}
 }

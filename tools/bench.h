@@ -54,6 +54,7 @@ struct bench_serve_options {
 	uint32_t clients, requests, prompt, tokens, warm_up;
 	double rate; /* requests per second over all clients; 0: each as fast as it can */
 	int poll_always;
+	int parts; /* also where the time that is not forward time goes */
 	uint32_t seed;
 };
 /* 0 or -1 with a message on stderr. */

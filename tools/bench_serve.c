@@ -262,7 +262,8 @@ static void add_rows(struct bench_table *t, const struct bench_serve_options *o,
 	for (uint32_t i = 0; i < n; i++)
 		v[i] = (s[i].first_s - s[i].submit_s - s[i].forward_s) * 1e6;
 	add_percentiles(t, "TTFT minus forward time", "us", v, n);
-	add_parts(t, s, v, n);
+	if (o->parts)
+		add_parts(t, s, v, n);
 	/* Close up the gaps of all requests. */
 	for (uint32_t i = 0; i < n; i++) {
 		memmove(gaps + n_gaps, gaps + (size_t)i * o->tokens, s[i].n_gaps * sizeof(*gaps));

@@ -43,6 +43,7 @@ static const struct cli_option serve_table[] = {
 	{"warm-up", 0, "N", cli_set_u32, &serve_options.warm_up, "requests of each client before; default 1"},
 	{"rate", 0, "X", cli_set_double, &serve_options.rate, "requests a second in all; default: no pause"},
 	{"poll-always", 0, NULL, NULL, &serve_options.poll_always, "clients spin instead of sleeping"},
+	{"parts", 0, NULL, NULL, &serve_options.parts, "where the time that is not forward time goes"},
 	{"seed", 's', "N", cli_set_u32, &serve_options.seed, "of the prompts; default 1"},
 	{"json", 'j', NULL, NULL, &json, "a JSON list instead of the table"},
 };

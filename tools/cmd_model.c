@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_model.c - `weft model list`: the models that the daemon serves. */
+/*
+ * cmd_model.c - `weft model ...`: list what a daemon serves; make a folder with random weights; say
+ * what a folder holds. The last two need no daemon.
+ */
+#include "daemon/common/err.h"
 #include "libclient/weft.h"
 #include "tools/cli.h"
+#include "tools/model_make.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -66,12 +71,68 @@ static int list(int argc, char **argv)
 	return 0;
 }
 
+/* --- folders -------------------------------------------------------------------------------------*/
+
+static struct model_make_options make_options = {.shape = "tiny", .arch = "llama", .seed = 1};
+static int quiet;
+
+static const struct cli_option make_table[] = {
+	{"shape", 's', "NAME", cli_set_str, &make_options.shape, "tiny (default), 135m, 1b, 8b"},
+	{"arch", 'a', "NAME", cli_set_str, &make_options.arch,
+	 "llama (default), mistral, qwen2, qwen3, granite"},
+	{"seed", 0, "N", cli_set_u64, &make_options.seed, "same seed, same bytes; default 1"},
+	{"quiet", 'q', NULL, NULL, &quiet, "no progress bar"},
+	{"json", 'j', NULL, NULL, &json, "one JSON object"},
+};
+
+static const struct cli_command make_command = {
+	"model make",
+	"DIR",
+	"Write a Hugging Face model folder with random weights (BF16).",
+	make_table,
+	sizeof(make_table) / sizeof(*make_table),
+	1,
+};
+
+static int make(int argc, char **argv)
+{
+	struct weft_err e;
+
+	if (cli_parse(&make_command, argc, argv) != 1)
+		return cli_fail("model make: name the folder to write") + 1;
+	make_options.dir = argv[1];
+	make_options.quiet = quiet;
+	if (model_make(&make_options, &e) < 0)
+		return cli_fail("%s", e.message);
+	if (json && model_info(argv[1], true, stdout, &e) < 0)
+		return cli_fail("%s", e.message);
+	return 0;
+}
+
+static const struct cli_command info_command = {
+	"model info",	"DIR", "Say what a model folder holds; weights are not read.",
+	&make_table[4], 1,     1,
+};
+
+static int info(int argc, char **argv)
+{
+	struct weft_err e;
+
+	if (cli_parse(&info_command, argc, argv) != 1)
+		return cli_fail("model info: name the folder to look at") + 1;
+	if (model_info(argv[1], json, stdout, &e) < 0)
+		return cli_fail("%s", e.message);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 	const char *about;
 } commands[] = {
 	{"list", list, "the models that the daemon serves"},
+	{"make", make, "write a folder with random weights"},
+	{"info", info, "what a folder holds"},
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))

@@ -8,3 +8,7 @@ $(O)/weft: $(O)/tools/main.o $(O)/libtools.a $(O)/libengine.a $(O)/libweft.a $(O
 	$(call link,$(engine_libs) $(client_libs))
 
 tools_programs := $(O)/weft
+
+.PHONY: bench-run
+bench-run: all
+	$(Q)scripts/bench.sh $(O)

@@ -1,0 +1,187 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Every figure of the project, measured: a table on the terminal and bench.json in the output folder.
+# Argument: the folder with the programs. Models are made there once (bench-models/). Each daemon is
+# private, without root, and gone afterwards. Nothing else should run meanwhile.
+set -eu
+
+bin=$(cd "${1:-build}" && pwd)
+models="$bin/bench-models"
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/weft-bench.XXXXXX")
+rows="$tmp/rows"
+daemon=
+
+stop_daemon() {
+	[ -n "$daemon" ] || return 0
+	kill -TERM "$daemon" 2>/dev/null || true
+	wait "$daemon" 2>/dev/null || true
+	daemon=
+}
+
+cleanup() {
+	status=$?
+	trap - EXIT INT TERM
+	stop_daemon
+	rm -rf "$tmp"
+	exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+# Rows of a `weft bench ... --json` list, one object a line, into the collection.
+collect() { grep '^{' "$1" | sed 's/,$//' >> "$rows"; }
+
+# row NAME VALUE UNIT TARGET LO HI PASS
+row() {
+	printf '{"name":"%s","value":%s,"unit":"%s","target":%s,"spread":[%s,%s],"pass":%s}\n' "$@" >> "$rows"
+	printf '%-66s %12s %-8s target %s\n' "$1" "$2" "$3" "$4"
+}
+
+at_most() { awk -v v="$1" -v t="$2" 'BEGIN { print (v <= t) ? "true" : "false" }'; }
+
+# spread FILE: "median smallest largest" of numbers, one a line.
+spread() { sort -g "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)], v[1], v[NR] }'; }
+
+make_model() {
+	[ -e "$models/$1/config.json" ] && return 0
+	mkdir -p "$models"
+	"$bin/weft" model make --shape "$1" --arch llama --seed 1 "$models/$1"
+}
+
+# start MODEL CONF...: a private daemon; returns when the model is loaded.
+start() {
+	model=$1
+	shift
+	rm -rf "$tmp/run" && mkdir -m 700 "$tmp/run"
+	{ printf '[model bench]\npath = %s\n' "$models/$model"; printf '%s\n' "$@"; } > "$tmp/weftd.conf"
+	export WEFT_SOCKET="$tmp/run/weftd.sock"
+	"$bin/weftd" --foreground --runtime-dir "$tmp/run" --config "$tmp/weftd.conf" > "$tmp/log" 2>&1 &
+	daemon=$!
+	i=0
+	while [ ! -S "$WEFT_SOCKET" ]; do
+		i=$((i + 1))
+		if [ $i -gt 200 ] || ! kill -0 "$daemon" 2>/dev/null; then
+			cat "$tmp/log" >&2
+			exit 1
+		fi
+		sleep 0.05
+	done
+	"$bin/weft" run --max-tokens 1 1 > /dev/null || { cat "$tmp/log" >&2; exit 1; }
+}
+
+engine_pid() { sed -n 's/.*event=engine-started pid=\([0-9]*\).*/\1/p' "$tmp/log" | tail -n 1; }
+
+# --- without a daemon ---------------------------------------------------------------------------
+
+for part in machine ring kernels; do
+	say "weft bench $part"
+	"$bin/weft" bench $part --json > "$tmp/part"
+	collect "$tmp/part"
+	sed -n 's/^{"name":"\([^"]*\)","value":\([^,]*\),"unit":"\([^"]*\)","target":\([^,]*\),.*"pass":\([a-z]*\).*/\1|\2|\3|\4|\5/p' "$tmp/part" |
+		awk -F'|' '{ printf "%-76s %12.4g %-8s target %-6s%s\n", $1, $2, $3, $4, $5 == "false" ? " MISSED" : "" }'
+done
+
+say "models"
+make_model 135m
+make_model 1b
+
+# --- what the system adds to the model's own time --------------------------------------------------
+
+ttft() { # NAME TARGET OPTIONS...: median of five runs' medians
+	name=$1 target=$2
+	shift 2
+	: > "$tmp/values"
+	for run in 1 2 3 4 5; do
+		"$bin/weft" bench serve --clients 1 --requests 20 --rate 20 --prompt 16 --tokens 2 \
+			--seed "$run" --json "$@" > "$tmp/part"
+		sed -n 's/.*"serve: TTFT minus forward time, p50","value":\([^,]*\),.*/\1/p' "$tmp/part" >> "$tmp/values"
+	done
+	set -- $(spread "$tmp/values")
+	row "$name" "$1" us "$target" "$2" "$3" "$(at_most "$1" "$target")"
+}
+
+say "front end"
+start 135m "threads = 1" "poll = always"
+ttft "TTFT minus forward time, engine polling, p50" 60 --poll-always
+stop_daemon
+start 135m
+ttft "TTFT minus forward time, engine idle, p50" 150
+
+# --- at idle ---------------------------------------------------------------------------------------
+
+say "idle"
+ticks() { # clock ticks of user and system time of weftd and its engine
+	for p in "$daemon" "$(engine_pid)"; do
+		sed 's/.*) //' "/proc/$p/stat" | awk '{ print $12 + $13 }'
+	done | awk '{ s += $1 } END { print s }'
+}
+switches() { cat /proc/"$daemon"/task/*/status /proc/"$(engine_pid)"/task/*/status |
+	awk '/ctxt_switches/ { s += $2 } END { print s }'; }
+sleep 1
+before=$(ticks) woken=$(switches)
+sleep 10
+after=$(ticks) woken=$(($(switches) - woken))
+cpu=$(awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%.2f", t / hz / 10 * 100 }')
+row "CPU at idle, weftd and engine, 10 s" "$cpu" % 0 "$cpu" "$cpu" "$(at_most "$cpu" 0)"
+row "context switches at idle, weftd and engine, 10 s" "$woken" count null "$woken" "$woken" true
+stop_daemon
+
+# --- system calls ----------------------------------------------------------------------------------
+
+# Of the client process and of the engine's core thread, between the first and the last token of a
+# long answer: strace is attached once tokens flow and counts what happens in two seconds.
+say "system calls"
+if command -v strace > /dev/null; then
+	start 135m "threads = 1" "poll = always"
+	"$bin/weft" bench serve --clients 1 --requests 1 --warm-up 0 --prompt 16 --tokens 2000 --poll-always \
+		--json > "$tmp/part" &
+	client=$!
+	sleep 1.5
+	worker=$(pgrep -P "$client" | head -n 1)
+	strace -c -f -o "$tmp/client.strace" -p "$worker" > /dev/null 2>&1 &
+	s1=$!
+	strace -c -o "$tmp/engine.strace" -p "$(engine_pid)" > /dev/null 2>&1 &
+	s2=$!
+	sleep 2
+	kill -INT $s1 $s2 2>/dev/null || true
+	wait $s1 $s2 2>/dev/null || true
+	wait "$client"
+	rate=$(sed -n 's/.*"serve: tokens generated, all clients","value":\([^,]*\),.*/\1/p' "$tmp/part")
+	for who in client engine; do
+		calls=$(awk '$NF == "total" { print $(NF-1) == "total" ? 0 : ($4 + 0) }' "$tmp/$who.strace" 2>/dev/null | tail -n 1)
+		per=$(awk -v c="${calls:-0}" -v r="$rate" 'BEGIN { printf "%.4f", c / (2 * r) }')
+		row "system calls per token, $who, poll=always" "$per" calls 0 "$per" "$per" "$(at_most "$per" 0)"
+	done
+	stop_daemon
+else
+	echo "no strace: not counted" >&2
+fi
+
+# --- the 1b model ----------------------------------------------------------------------------------
+
+say "load and memory, 1b"
+: > "$tmp/values"
+cat "$models"/1b/*.safetensors > /dev/null
+for run in 1 2 3 4 5; do
+	start 1b
+	sed -n 's/.*event=ready.*load_ms=\([0-9]*\).*/\1/p' "$tmp/log" | awk '{ print $1 / 1000 }' >> "$tmp/values"
+	[ $run = 5 ] || stop_daemon
+done
+set -- $(spread "$tmp/values")
+row "load of the 1b model, page cache warm" "$1" s 4 "$2" "$3" "$(at_most "$1" 4)"
+"$bin/weft" bench serve --clients 2 --requests 4 --prompt 64 --tokens 8 --json > "$tmp/part"
+"$bin/weft" status --json > "$tmp/status"
+number() { grep -o "\"$1\":[0-9]*" "$tmp/status" | head -n 1 | cut -d: -f2; }
+rss=$(awk '/^Rss:/ { s += $2 } END { print s * 1024 }' "/proc/$(engine_pid)/smaps_rollup")
+beyond=$(awk -v r="$rss" -v w="$(number weight_bytes)" -v b="$(number block_bytes)" -v n="$(number blocks)" \
+	'BEGIN { pool = b * n; x = (r - w - pool) / 1048576; y = (r - w) / 1048576; printf "%.1f", x > 0 ? x : y }')
+row "engine memory beyond weights and pools" "$beyond" MiB 64 "$beyond" "$beyond" "$(at_most "$beyond" 64)"
+stop_daemon
+
+# --- together --------------------------------------------------------------------------------------
+
+{ echo '['; sed '$!s/$/,/' "$rows"; echo ']'; } > "$bin/bench.json"
+missed=$(grep -c '"pass":false' "$rows" || true)
+printf '\n%s figures in %s, %s missed\n' "$(wc -l < "$rows")" "$bin/bench.json" "$missed"
