@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bench_model.h - whole passes of the 1b and 135m shapes against what the machine can do. */
+#ifndef WEFT_TOOLS_BENCH_MODEL_H
+#define WEFT_TOOLS_BENCH_MODEL_H
+
+#include <stdint.h>
+
+struct bench_table;
+
+struct bench_model_options {
+	const char *dir;  /* where the models 1b and 135m are, or are made and left; NULL: a
+			   * temporary folder, removed at the end (2 GB under $TMPDIR) */
+	uint32_t threads; /* 0: all online CPUs */
+	uint32_t reps;	  /* at least 5; 0: 5 */
+};
+
+/* Adds rows for loading, prefill, decode and decode attention. 0 or -1 with a message on stderr. */
+int bench_model(const struct bench_model_options *opt, struct bench_table *t);
+
+#endif
