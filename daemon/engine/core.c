@@ -150,7 +150,6 @@ static bool handle_mail(struct engine *e)
 
 	if (!mail_waiting(&e->to_core))
 		return false;
-	mail_quiet(&e->to_core);
 	while ((mail = mail_take(&e->to_core))) {
 		handle(e, mail);
 		any = true;
@@ -284,6 +283,8 @@ static void core_sleep(struct engine *e)
 		for (int i = 0; i < n; i++)
 			if (events[i].data.ptr)
 				session_woke(e, events[i].data.ptr, now);
+			else
+				mail_quiet(&e->to_core);
 		if (e->n_muted)
 			unmute(e, now);
 	}
