@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -102,14 +104,72 @@ static void test_reset(struct pair *p)
 	close(fd);
 }
 
+static uint32_t open_descriptors(void)
+{
+	uint32_t n = 0;
+	int fd;
+
+	for (fd = 0; fd < 256; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+/* With room for 0, 1, 2... more descriptors: fails cleanly until there is enough. */
+static void test_descriptors_run_out(const struct wshm_layout *layout)
+{
+	uint32_t before = open_descriptors(), room, left_open = 0, failed = 0;
+	struct rlimit was, few;
+	int tx = -1, rx = -1, rc;
+
+	getrlimit(RLIMIT_NOFILE, &was);
+	few = was;
+	for (room = 0; room < 3; room++) {
+		few.rlim_cur = before + room;
+		setrlimit(RLIMIT_NOFILE, &few);
+		rc = wshm_regions_new(layout, 1, &tx, &rx);
+		if (!rc)
+			break;
+		failed += rc == -EMFILE && tx == -1 && rx == -1;
+		left_open += open_descriptors() != before;
+	}
+	setrlimit(RLIMIT_NOFILE, &was);
+	is_int(room, 2, "two descriptors are needed");
+	is_int(failed, 2, "with fewer it fails, outputs untouched");
+	is_int(left_open, 0, "and leaves nothing open");
+	close(tx);
+	close(rx);
+}
+
+/* As a process that may map no more. */
+static void test_mappings_run_out(struct pair *p)
+{
+	struct wshm_client c;
+	struct wshm_engine e;
+	struct rlimit was, none;
+
+	getrlimit(RLIMIT_AS, &was);
+	none = was;
+	none.rlim_cur = 1;
+	setrlimit(RLIMIT_AS, &none);
+	is_int(wshm_client_open(&c, &p->layout, p->tx_fd, p->ro_fd), -ENOMEM,
+	       "no room to map: the client says so");
+	is_int(wshm_engine_open(&e, &p->layout, p->tx_fd, p->rx_fd, false), -ENOMEM,
+	       "and the engine");
+	setrlimit(RLIMIT_AS, &was);
+	ok(!c.tx && !c.rx && !e.tx && !e.rx && !e.generation, "nothing is left behind");
+}
+
 int main(void)
 {
 	struct pair p;
 
+	close_range(3, UINT_MAX, 0); /* what was inherited: descriptors are counted below */
 	pair_open(&p, 8, 0);
 	test_made(&p);
 	test_check();
 	test_reset(&p);
+	test_descriptors_run_out(&p.layout);
+	test_mappings_run_out(&p);
 	pair_close(&p);
 	return tap_done();
 }
