@@ -163,39 +163,42 @@ static bool row_right(const float *l, uint32_t n, const struct wk_sample *s,
 
 /* --- the parameters ------------------------------------------------------------------------------*/
 
-#define N_CASES 40
+#define N_CASES 120
 
-static const uint32_t vocabs[] = {1, 2, 63, 64, 65, 1000, 1024, 1025, 5003, 32000};
+static const uint32_t vocabs[] = {1, 2, 63, 64, 65, 1000, 1024, 1025, 5003, 20000};
 
 static struct wk_bias biases[] = {{0, 3}, {5, -INFINITY}, {64, -2}, {999999, 1}};
 static struct wk_count counts[] = {{0, 0, 2}, {1, 3, 0}, {7, 1, 1}, {62, 2, 0}};
 
+/* Drawn at random, but the same for every backend: every filter meets every other. */
 static struct wk_sample make_sample(uint32_t i, uint32_t n)
 {
-	static const float temps[] = {0, 1, 0.3f, 2.5f, 1}, top_ps[] = {1, 0.9f, 0.5f, 0};
-	static const uint32_t ks[] = {0, 1, 5, 64, 300};
+	static const float temps[] = {0, 1, 0.3f, 2.5f, 1}, top_ps[] = {1, 1, 0.9f, 0.5f, 0};
+	static const float min_ps[] = {0, 0, 0.05f, 0.4f};
+	static const uint32_t ks[] = {0, 0, 0, 1, 5, 64, 300};
 	struct wk_sample s = {.row = i,
-			      .temperature = temps[i % 5],
-			      .top_k = ks[i % 7 % 5],
-			      .top_p = top_ps[i % 4],
-			      .min_p = i % 3 ? 0 : 0.05f * (i % 2),
 			      .repetition_penalty = 1,
 			      .seed = 77 + i,
 			      .sample = i % 3,
 			      .position = 1000 + i,
-			      .n_logprobs = i % 6 ? 0 : 20,
 			      .given = i == 11 ? n - 1 : WK_NO_TOKEN};
 
-	if (i % 4 == 3 && n > 6) {
+	kt_seed(5000 + i);
+	s.temperature = temps[kt_random(5)];
+	s.top_k = ks[kt_random(7)];
+	s.top_p = top_ps[kt_random(5)];
+	s.min_p = min_ps[kt_random(4)];
+	s.n_logprobs = kt_random(3) ? 0 : 20;
+	if (!kt_random(3) && n > 6) {
 		s.bias = biases;
 		s.n_bias = 4;
 	}
-	if (i % 8 >= 5) {
+	if (!kt_random(3)) {
 		s.counts = counts;
 		s.n_counts = 4;
 		s.repetition_penalty = 1.3f;
-		s.presence_penalty = 0.5f;
-		s.frequency_penalty = 0.25f;
+		s.presence_penalty = kt_random(2) * 0.5f;
+		s.frequency_penalty = kt_random(2) * 0.25f;
 	}
 	return s;
 }
@@ -206,7 +209,7 @@ static void fill_row(float *l, uint32_t n, uint32_t i)
 	for (uint32_t j = 0; j < n; j++) {
 		float v = kt_value() * 4 + kt_value() * 0.03f;
 
-		l[j] = i % 4 == 0 ? v : i % 4 == 1 ? roundf(v) : i % 4 == 2 ? 2 : v * v;
+		l[j] = i % 4 == 0 ? v : i % 4 == 1 ? roundf(v) : i % 4 == 2 ? -2 : v * v - 1;
 		if (i % 5 == 4 && j % 3 == 1)
 			l[j] = -INFINITY;
 	}
