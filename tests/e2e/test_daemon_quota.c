@@ -304,6 +304,56 @@ static void test_total(void)
 	ok(wd_daemon_wait(&d, "sessions", 0, 3000), "all are gone");
 }
 
+static unsigned long long status_hex(pid_t pid, const char *field)
+{
+	char path[64], line[256];
+	unsigned long long v = ~0ull;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, field, strlen(field)))
+			sscanf(line + strlen(field), ": %llx", &v);
+	if (f)
+		fclose(f);
+	return v;
+}
+
+static int can_execute_self(void)
+{
+	return access("/proc/self/exe", X_OK) ? 1 : 0;
+}
+
+/* Root's weftd, engines of another user: SETGID, SETUID and KILL (5, 6, 7) are all it keeps. */
+static void test_privileges(void)
+{
+	struct wd_client c;
+	long pid;
+
+	if (as(65534, 0, can_execute_self)) {
+		skip(13, "the build folder is closed to nobody");
+		return;
+	}
+	wd_start(&d, "[daemon]\nengine_user = nobody\n[model m]\npath = /fake/ok\n");
+	is_int(open_one(&c), 0, "weftd of root, an engine of nobody: a session opens");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "the engine can use its regions");
+	is_int(wd_engine_int(&d, 0, "engine.uid"), 65534, "it runs as nobody");
+	pid = wd_engine_int(&d, 0, "pid");
+	is_int(status_hex((pid_t)pid, "CapEff"), 0, "without capabilities");
+	is_int(status_hex((pid_t)pid, "Groups"), 0x65534, "and in no group but its own");
+	is_int(status_hex(d.pid, "CapEff"), 0xe0, "weftd keeps three capabilities");
+	is_int(status_hex(d.pid, "CapPrm"), 0xe0, "and can get no other");
+	is_int(status_hex(d.pid, "CapBnd"), 0xe0, "nor can its children");
+	is_int(status_hex(d.pid, "NoNewPrivs"), 1, "in any way");
+	json_decref(wd_admin(&d, "{\"cmd\":\"engine-restart\"}"));
+	ok(wd_engine_wait(&d, 0, "starts", 2, 3000), "it can end and start the engine");
+	ok(wd_engine_wait(&d, 0, "engine.resumed", 1, 3000), "which takes the session over");
+	wd_close(&c);
+	ok(wd_daemon_wait(&d, "region_bytes", 0, 3000), "regions are given back as ever");
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
 int main(int argc, char **argv)
 {
 	wd_engine_or_test(argc, argv);
@@ -318,5 +368,6 @@ int main(int argc, char **argv)
 	test_total();
 	is_int(wd_engine_int(&d, 0, "starts"), 1, "the engine never noticed");
 	is_int(wd_stop(&d), 0, "stopped");
+	test_privileges();
 	return tap_done();
 }
