@@ -36,6 +36,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Trailing comments stay in columns. */
+/* clang-format off */
+
 #define WK_BLOCK_TOKENS	 16	/* positions in a KV block */
 #define WK_ATTN_CUT	 256	/* keys per attention partial; absolute positions, multiple of 16 */
 #define WK_MAX_ROWS	 512	/* rows of one pass */

@@ -14,6 +14,9 @@
 
 #include "shm/wshm.h"
 
+/* Trailing comments stay in columns. */
+/* clang-format off */
+
 #define WCTL_MAGIC	 0x4c544357u	/* "WCTL" */
 #define WCTL_NAME_BYTES	 64u
 #define WCTL_TEXT_BYTES	 256u

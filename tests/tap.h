@@ -39,20 +39,20 @@ tap_ok(int cond, const char *file, int line, const char *fmt, ...)
 #define ok(cond, ...) tap_ok(!!(cond), __FILE__, __LINE__, __VA_ARGS__)
 
 /* Compare two integers and show both when they differ. */
-#define is_int(got, want, ...)                                                                     \
-	do {                                                                                       \
-		long long tap_g = (long long)(got), tap_w = (long long)(want);                     \
-		if (!ok(tap_g == tap_w, __VA_ARGS__))                                              \
-			printf("#   got %lld, want %lld\n", tap_g, tap_w);                         \
+#define is_int(got, want, ...)                                                 \
+	do {                                                                   \
+		long long tap_g = (long long)(got), tap_w = (long long)(want); \
+		if (!ok(tap_g == tap_w, __VA_ARGS__))                          \
+			printf("#   got %lld, want %lld\n", tap_g, tap_w);     \
 	} while (0)
 
 /* Compare two strings (NULL allowed) and show both when they differ. */
-#define is_str(got, want, ...)                                                                     \
-	do {                                                                                       \
-		const char *tap_g = (got), *tap_w = (want);                                        \
-		if (!ok(tap_g && tap_w ? !strcmp(tap_g, tap_w) : tap_g == tap_w, __VA_ARGS__))     \
-			printf("#   got \"%s\", want \"%s\"\n", tap_g ? tap_g : "(null)",          \
-			       tap_w ? tap_w : "(null)");                                          \
+#define is_str(got, want, ...)                                                                 \
+	do {                                                                                   \
+		const char *tap_g = (got), *tap_w = (want);                                    \
+		if (!ok(tap_g && tap_w ? !strcmp(tap_g, tap_w) : tap_g == tap_w, __VA_ARGS__)) \
+			printf("#   got \"%s\", want \"%s\"\n", tap_g ? tap_g : "(null)",      \
+			       tap_w ? tap_w : "(null)");                                      \
 	} while (0)
 
 static inline void __attribute__((format(printf, 1, 2))) diag(const char *fmt, ...)

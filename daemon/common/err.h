@@ -4,7 +4,7 @@
 #define WEFT_COMMON_ERR_H
 
 struct weft_err {
-	int code;		/* negative errno */
+	int code; /* negative errno */
 	char message[512];
 };
 

@@ -17,6 +17,9 @@
 
 #include <limits.h>
 
+/* Trailing comments stay in columns. */
+/* clang-format off */
+
 #define MODEL_MAX_EOS 16
 
 struct weft_err;	/* daemon/common/err.h */
