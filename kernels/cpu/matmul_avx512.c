@@ -7,12 +7,13 @@
  */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/pack_x_float.h"
+#include "kernels/cpu/tile512.h"
 #include "kernels/cpu/vec512.h"
 
 #define X_PAIR_BYTES 8
 
-static inline __attribute__((always_inline)) void fma_rows(__m512 acc[][4], const char *x,
-							   const __m512 b[4], const uint32_t rows)
+static ALWAYS_INLINE void fma_rows(__m512 acc[][4], const char *x, const __m512 b[4],
+				   const uint32_t rows)
 {
 	WK_UNROLL
 	for (uint32_t r = 0; r < rows; r++) {
@@ -27,8 +28,8 @@ static inline __attribute__((always_inline)) void fma_rows(__m512 acc[][4], cons
 	}
 }
 
-static inline __attribute__((always_inline)) void tile_step(__m512 acc[][4], const char *x,
-							    const char *w, const uint32_t rows)
+static ALWAYS_INLINE void tile_step(__m512 acc[][4], const char *x, const char *w,
+				    const uint32_t rows)
 {
 	__m512 b[4];
 
@@ -43,7 +44,10 @@ static inline __attribute__((always_inline)) void tile_step(__m512 acc[][4], con
 	fma_rows(acc, x + 4, b, rows);
 }
 
-#include "kernels/cpu/tile512.h"
+static void tile(const struct wk_tile *t)
+{
+	tile512(t, tile_step, X_PAIR_BYTES);
+}
 
 const struct wk_cpu_kernels wk_cpu_avx512 = {
 	.name = "avx512",

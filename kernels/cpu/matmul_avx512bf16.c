@@ -5,12 +5,13 @@
  * Holds no state. Packed x is bf16, a pair of one row in 4 bytes, broadcast as one number.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tile512.h"
 #include "kernels/cpu/vec512.h"
 
 #define X_PAIR_BYTES 4
 
-static inline __attribute__((always_inline)) void tile_step(__m512 acc[][4], const char *x,
-							    const char *w, const uint32_t rows)
+static ALWAYS_INLINE void tile_step(__m512 acc[][4], const char *x, const char *w,
+				    const uint32_t rows)
 {
 	__m512bh b[4];
 
@@ -30,7 +31,10 @@ static inline __attribute__((always_inline)) void tile_step(__m512 acc[][4], con
 	}
 }
 
-#include "kernels/cpu/tile512.h"
+static void tile(const struct wk_tile *t)
+{
+	tile512(t, tile_step, X_PAIR_BYTES);
+}
 
 /* --- packing x -----------------------------------------------------------------------------------
  *
@@ -63,8 +67,8 @@ static const uint16_t masks[WK_TILE_ROWS + 1][WK_TILE_ROWS][3] = {
 };
 
 /* A multiple of 16 pairs. Rows that are not there are row 0 again, and no mask takes from them. */
-static inline __attribute__((always_inline)) void
-pack_rows(uint32_t *to, const uint16_t *x, size_t stride, const uint32_t rows, uint32_t pairs)
+static ALWAYS_INLINE void pack_rows(uint32_t *to, const uint16_t *x, size_t stride,
+				    const uint32_t rows, uint32_t pairs)
 {
 	__m512i lane[WK_TILE_ROWS], v[WK_TILE_ROWS];
 

@@ -10,14 +10,15 @@
  * touches nothing. A worker that sleeps, or is not scheduled, takes no chunk and delays nobody.
  *
  * Ordering:
- *   J1  the poster's store of `claim` (release) pairs with a thread's load of it (acquire): the
- *       job's fields and all that the caller wrote before are seen by whoever claims a chunk.
- *   J2  each done++ (release) pairs with the caller's load of it (acquire): the results are seen.
- *   J3  Sleeping workers. Worker: sleepers++ ; load claim.  Poster: store claim ; load sleepers.
- *       All four are sequentially consistent, so one of the two sees the other; the bell's value
- *       is read before sleepers++, so a bell rung in between makes futex_wait return at once.
- *   J4  Sleeping caller, likewise. Caller: caller_sleeps = 1 ; load done. Worker: done++ ; load
- *       caller_sleeps.
+ * J1  The poster's store of `claim` (release) and a thread's load or swap of it (acquire): the
+ *     job's fields and all that the caller wrote before are seen by whoever claims a chunk.
+ * J2  Each done++ (release) and the caller's load of it (acquire): the results are seen.
+ * J3  Sleeping workers. Worker: load bell; sleepers++; load claim, stop, parked; futex_wait.
+ *     Poster: store claim (or stop, or parked); load sleepers; bell++ and wake. All sequentially
+ *     consistent, so one of the two sees the other, and a bell rung in between makes futex_wait
+ *     return at once.
+ * J4  Sleeping caller, likewise. Caller: caller_sleeps = 1; load done; futex_wait. Worker: done++;
+ *     load caller_sleeps; wake.
  *
  * The pool belongs to one calling thread; `struct worker` belongs to its worker, but for the
  * scratch pointer, which is constant.
@@ -124,6 +125,7 @@ static uint64_t work(struct wk_pool *p, uint32_t thread)
 
 		if (!left)
 			return seen;
+		/* J1 */
 		if (!atomic_compare_exchange_weak_explicit(
 			    &p->claim, &seen, seen - 1, memory_order_acq_rel, memory_order_acquire))
 			continue;
@@ -133,7 +135,7 @@ static uint64_t work(struct wk_pool *p, uint32_t thread)
 		if (atomic_fetch_add_explicit(&p->done, 1, memory_order_seq_cst) + 1 == n &&
 		    thread && atomic_load_explicit(&p->caller_sleeps, memory_order_seq_cst))
 			futex_wake(&p->done, 1);
-		seen = atomic_load_explicit(&p->claim, memory_order_acquire);
+		seen = atomic_load_explicit(&p->claim, memory_order_acquire); /* J1 */
 	}
 }
 
@@ -150,7 +152,7 @@ static void wait_done(struct wk_pool *p, uint32_t n)
 		if (spin_on(&s))
 			continue;
 		atomic_store_explicit(&p->caller_sleeps, 1, memory_order_seq_cst); /* J4 */
-		d = atomic_load_explicit(&p->done, memory_order_seq_cst);
+		d = atomic_load_explicit(&p->done, memory_order_seq_cst);	   /* J4 */
 		/* Chunks done meanwhile change the word without a wake; the last one wakes. */
 		if (d != n)
 			futex_wait(&p->done, d);
@@ -160,7 +162,7 @@ static void wait_done(struct wk_pool *p, uint32_t n)
 
 static void ring(struct wk_pool *p, int n)
 {
-	atomic_fetch_add_explicit(&p->bell, 1, memory_order_seq_cst);
+	atomic_fetch_add_explicit(&p->bell, 1, memory_order_seq_cst); /* J3 */
 	futex_wake(&p->bell, n);
 }
 
@@ -179,7 +181,7 @@ void wk_pool_run(struct wk_pool *p, wk_chunk_fn fn, void *arg, uint32_t n_chunks
 	atomic_store_explicit(&p->n_chunks, n_chunks, memory_order_relaxed);
 	atomic_store_explicit(&p->done, 0, memory_order_relaxed);
 	atomic_store_explicit(&p->claim, gen << 32 | n_chunks, memory_order_seq_cst); /* J1, J3 */
-	if (atomic_load_explicit(&p->sleepers, memory_order_seq_cst))
+	if (atomic_load_explicit(&p->sleepers, memory_order_seq_cst))		      /* J3 */
 		ring(p, n_chunks - 1 < INT_MAX ? (int)(n_chunks - 1) : INT_MAX);
 	work(p, 0);
 	wait_done(p, n_chunks);
@@ -187,16 +189,17 @@ void wk_pool_run(struct wk_pool *p, wk_chunk_fn fn, void *arg, uint32_t n_chunks
 
 /* --- workers -------------------------------------------------------------------------------------*/
 
-/* Sleep unless the claim word has moved on from `seen` or the pool stops. */
-static void worker_sleep(struct wk_pool *p, uint64_t seen)
+/* Sleep, unless since the caller looked there was a job, an end, or a word about parking. */
+static void worker_sleep(struct wk_pool *p, uint64_t seen, uint32_t parked)
 {
-	uint32_t bell = atomic_load_explicit(&p->bell, memory_order_seq_cst);
+	uint32_t bell = atomic_load_explicit(&p->bell, memory_order_seq_cst); /* J3 */
 
-	atomic_fetch_add_explicit(&p->sleepers, 1, memory_order_seq_cst); /* J3 */
-	if (atomic_load_explicit(&p->claim, memory_order_seq_cst) == seen &&
+	atomic_fetch_add_explicit(&p->sleepers, 1, memory_order_seq_cst);    /* J3 */
+	if (atomic_load_explicit(&p->claim, memory_order_seq_cst) == seen && /* J3 */
+	    atomic_load_explicit(&p->parked, memory_order_seq_cst) == parked &&
 	    !atomic_load_explicit(&p->stop, memory_order_seq_cst))
 		futex_wait(&p->bell, bell);
-	atomic_fetch_sub_explicit(&p->sleepers, 1, memory_order_seq_cst);
+	atomic_fetch_sub_explicit(&p->sleepers, 1, memory_order_relaxed);
 }
 
 /* Wait until the claim word differs from `seen`, spinning first as the pool's mode says. */
@@ -204,9 +207,11 @@ static void worker_wait(struct wk_pool *p, uint64_t seen)
 {
 	struct spin s = {0};
 
-	while (atomic_load_explicit(&p->claim, memory_order_acquire) == seen &&
+	while (atomic_load_explicit(&p->claim, memory_order_acquire) == seen && /* J1 */
 	       !atomic_load_explicit(&p->stop, memory_order_relaxed)) {
-		if (!atomic_load_explicit(&p->parked, memory_order_relaxed)) {
+		uint32_t parked = atomic_load_explicit(&p->parked, memory_order_relaxed);
+
+		if (!parked) {
 			if (atomic_load_explicit(&p->polling, memory_order_relaxed)) {
 				pause_cpu();
 				continue;
@@ -214,7 +219,7 @@ static void worker_wait(struct wk_pool *p, uint64_t seen)
 			if (spin_on(&s))
 				continue;
 		}
-		worker_sleep(p, seen);
+		worker_sleep(p, seen, parked);
 		s = (struct spin){0}; /* woken: a job comes, or soon will */
 	}
 }
@@ -234,8 +239,8 @@ void wk_pool_idle(struct wk_pool *p, bool idle)
 {
 	if (p->n_threads == 1)
 		return;
-	atomic_store_explicit(&p->polling, !idle && p->poll_always, memory_order_seq_cst);
-	atomic_store_explicit(&p->parked, idle, memory_order_seq_cst);
+	atomic_store_explicit(&p->polling, !idle && p->poll_always, memory_order_relaxed);
+	atomic_store_explicit(&p->parked, idle, memory_order_seq_cst); /* J3 */
 	if (!idle && atomic_load_explicit(&p->sleepers, memory_order_seq_cst))
 		ring(p, INT_MAX);
 }
@@ -302,7 +307,7 @@ void wk_pool_free(struct wk_pool *p)
 {
 	if (!p)
 		return;
-	atomic_store_explicit(&p->stop, 1, memory_order_seq_cst);
+	atomic_store_explicit(&p->stop, 1, memory_order_seq_cst); /* J3 */
 	ring(p, INT_MAX);
 	for (uint32_t i = 0; p->workers && i < p->n_threads; i++) {
 		if (p->workers[i].started)

@@ -2,11 +2,9 @@
 /*
  * tile512.h - the 512-bit tile: up to 6 rows x 64 columns in 24 accumulators.
  *
- * The including source defines, before it includes this:
- *
- *   tile_step(acc, x, w, rows)	 one pair of K: acc[rows][4] += x (one pair of each row, packed)
- *				 times w (64 columns x one pair)
- *   X_PAIR_BYTES		 bytes of a row's pair in packed x
+ * A path gives its step, one pair of K: acc[rows][4] += x (one pair of each row, packed) times w
+ * (64 columns x one pair). All is inlined by force, so that `rows` is a constant where it matters
+ * and the accumulators stay in registers.
  *
  * Six rows by four vectors use 24 registers for sums, four for weights and one for x; two loads a
  * cycle then suffice for two products a cycle. Each output is one chain of additions over K,
@@ -20,7 +18,10 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-static ALWAYS_INLINE void tile_loop(const struct wk_tile *t, const uint32_t rows,
+typedef void (*tile_step_fn)(__m512 acc[][4], const char *x, const char *w, const uint32_t rows);
+
+static ALWAYS_INLINE void tile_loop(const struct wk_tile *t, tile_step_fn step,
+				    const uint32_t pair_bytes, const uint32_t rows,
 				    const uint32_t lines)
 {
 	const char *x = t->x, *w = (const char *)t->w, *ahead = t->prefetch;
@@ -38,8 +39,8 @@ static ALWAYS_INLINE void tile_loop(const struct wk_tile *t, const uint32_t rows
 		for (uint32_t l = 0; l < lines; l++)
 			_mm_prefetch(ahead + 64 * l, _MM_HINT_T0);
 		ahead += 64 * lines;
-		tile_step(acc, x, w, rows);
-		x += X_PAIR_BYTES * rows;
+		step(acc, x, w, rows);
+		x += pair_bytes * rows;
 		w += 256;
 	}
 	WK_UNROLL
@@ -50,43 +51,45 @@ static ALWAYS_INLINE void tile_loop(const struct wk_tile *t, const uint32_t rows
 	}
 }
 
-static ALWAYS_INLINE void tile_rows(const struct wk_tile *t, const uint32_t rows)
+static ALWAYS_INLINE void tile_rows(const struct wk_tile *t, tile_step_fn step,
+				    const uint32_t pair_bytes, const uint32_t rows)
 {
 	switch (t->prefetch_lines) {
 	case 0:
-		tile_loop(t, rows, 0);
+		tile_loop(t, step, pair_bytes, rows, 0);
 		break;
 	case 1:
-		tile_loop(t, rows, 1);
+		tile_loop(t, step, pair_bytes, rows, 1);
 		break;
 	case 2:
-		tile_loop(t, rows, 2);
+		tile_loop(t, step, pair_bytes, rows, 2);
 		break;
 	default:
-		tile_loop(t, rows, 4);
+		tile_loop(t, step, pair_bytes, rows, 4);
 	}
 }
 
-static void tile(const struct wk_tile *t)
+static ALWAYS_INLINE void tile512(const struct wk_tile *t, tile_step_fn step,
+				  const uint32_t pair_bytes)
 {
 	switch (t->rows) {
 	case 1:
-		tile_rows(t, 1);
+		tile_rows(t, step, pair_bytes, 1);
 		break;
 	case 2:
-		tile_rows(t, 2);
+		tile_rows(t, step, pair_bytes, 2);
 		break;
 	case 3:
-		tile_rows(t, 3);
+		tile_rows(t, step, pair_bytes, 3);
 		break;
 	case 4:
-		tile_rows(t, 4);
+		tile_rows(t, step, pair_bytes, 4);
 		break;
 	case 5:
-		tile_rows(t, 5);
+		tile_rows(t, step, pair_bytes, 5);
 		break;
 	default:
-		tile_rows(t, 6);
+		tile_rows(t, step, pair_bytes, 6);
 	}
 }
 
