@@ -168,6 +168,8 @@ int wshm_client_notice(struct wshm_client *c, uint32_t *ret_slot, uint32_t *ret_
 	const struct wshm_slot *s;
 	uint32_t tail, slot;
 
+	/* Asked for together, they arrive together. */
+	ord_expect_read(&ring[c->cq_head & (c->layout.ring_entries - 1)]);
 	/* C1: pairs with W1 in wshm_engine_publish(): the entry is there. */
 	tail = ord_load_acquire(&wshm_client_rx_ctl(c)->cq_tail);
 	if (tail == c->cq_head || tail - c->cq_head > c->layout.ring_entries)

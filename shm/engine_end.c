@@ -172,6 +172,8 @@ int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_ge
 {
 	const wshm_entry *ring = (const wshm_entry *)(e->tx + e->layout.tx_ring);
 	uint32_t tail, slot, generation, old, looked = 0;
+	const wshm_entry *at;
+	uint64_t entry;
 
 	if (e->violations)
 		return -EPROTO;
@@ -180,14 +182,15 @@ int wshm_engine_peek(struct wshm_engine *e, uint32_t *ret_slot, uint32_t *ret_ge
 		 * as it is skipped may not hold the engine here. */
 		if (looked++ > e->layout.ring_entries)
 			return 0;
+		at = &ring[e->sq_head & mask(e)];
+		ord_expect_read(at); /* asked for together with the tail, it arrives with it */
 		/* S4: pairs with S1 in wshm_client_submit() */
 		tail = ord_load_seq(&tx_ctl(e)->sq_tail);
 		if (tail == e->sq_head)
 			return 0;
 		if (tail - e->sq_head > e->layout.ring_entries)
 			return violation(e);
-		uint64_t entry = ord_load(&ring[e->sq_head & mask(e)]);
-
+		entry = ord_load(at);
 		slot = (uint32_t)entry;
 		generation = entry >> 32;
 		if (slot >= e->layout.params.slots || !generation)

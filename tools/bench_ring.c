@@ -207,30 +207,37 @@ static void stop_engine(pid_t pid)
 
 /* --- the client's process ----------------------------------------------------------------------- */
 
-/* 0, or -EIO when the session broke or an answer was wrong. */
+/* Write the next record of a slot that the engine has freed. */
+static void prepare(struct bench *b, uint32_t slot)
+{
+	while (wshm_slot_state(wshm_client_slot(&b->client, slot)) != WSHM_SLOT_FREE)
+		relax();
+	wshm_client_req_write(&b->client, slot, ++b->generation[slot], 0, 64);
+}
+
+/*
+ * The last request is given back and the next one written while the engine works on this one, as a
+ * client that has several does. Slot 0 is prepared before. 0, or -EIO when an answer was wrong.
+ */
 static int trip_batch(struct bench *b)
 {
-	uint32_t i, slot, got_slot, got_gen, *gen = b->generation;
-	uint64_t start, end;
+	const uint32_t *tokens = (const uint32_t *)wshm_client_rx_arena(&b->client);
+	uint32_t i, slot, last, got_slot, got_gen, *gen = b->generation;
+	uint64_t start = now_ns(), end;
 
-	start = now_ns();
 	for (i = 0; i < TRIP_ROUNDS; i++) {
-		const struct wshm_slot *s;
-		const uint32_t *tokens = (const uint32_t *)wshm_client_rx_arena(&b->client);
-
 		slot = i % SLOTS;
-		s = wshm_client_slot(&b->client, slot);
-		while (wshm_slot_state(s) != WSHM_SLOT_FREE)
-			relax();
-		gen[slot]++;
-		wshm_client_req_write(&b->client, slot, gen[slot], 0, 64);
+		last = (slot + SLOTS - 1) % SLOTS;
 		wshm_client_submit(&b->client, slot, gen[slot]);
+		if (gen[last])
+			wshm_client_release(&b->client, last, gen[last]);
+		prepare(b, (slot + 1) % SLOTS);
 		while (!wshm_client_notice(&b->client, &got_slot, &got_gen))
 			relax();
-		if (got_slot != slot || got_gen != gen[slot] || wshm_slot_count(s, 0) != 1 ||
+		if (got_slot != slot || got_gen != gen[slot] ||
+		    wshm_slot_count(wshm_client_slot(&b->client, slot), 0) != 1 ||
 		    tokens[slot * 32] != gen[slot])
 			return -EIO;
-		wshm_client_release(&b->client, slot, gen[slot]);
 		end = now_ns();
 		b->ns[i] = end - start;
 		start = end;
@@ -423,8 +430,10 @@ int bench_ring(struct bench_row *rows, int max)
 		pin(b.cpu[0]);
 		rc = measure_polling(&b, &ping, PINGS);
 	}
-	if (!rc)
+	if (!rc) {
+		prepare(&b, 0);
 		rc = measure_polling(&b, &trip, TRIPS);
+	}
 	if (!rc)
 		rc = measure_wakes(&b, &bare, true);
 	if (!rc)
