@@ -163,6 +163,10 @@ static void test_no_calls(void)
 		if (waitpid(tid, &status, __WALL | WNOHANG) > 0)
 			asleep += on_stop(tid, status);
 	ok(asleep > 0, "the tracer does see it going to sleep");
+	/* A traced thread must be reaped by its tracer before its process can be. */
+	kill(h.pid, SIGKILL);
+	while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status))
+		;
 	eh_kill(&h);
 	eh_stop(&h);
 }
