@@ -141,12 +141,20 @@ struct wlink_tenant {
 	struct wlink_quota quota;
 };
 
+/* How the engine ended that served these regions before. Only its own fault counts against the
+ * requests that it was computing: killing a process loses none. */
+enum wlink_resume {
+	WLINK_RESUME_NONE = 0,		/* there was none */
+	WLINK_RESUME_CRASHED = 1,	/* crashed, exited, or was killed by weftd because it hung */
+	WLINK_RESUME_KILLED = 2,	/* killed from outside */
+};
+
 struct wlink_attach {
 	struct wctl_head head;
 	uint64_t session_id;
 	struct wshm_params params;
 	uint32_t tenant;		/* a WLINK_TENANT came before */
-	uint32_t resume;		/* 1: an earlier engine served these regions */
+	uint32_t resume;		/* enum wlink_resume */
 	uint32_t pid;			/* of the client, for logs only */
 	uint32_t restarts;		/* of the engine, without a completed step between */
 };

@@ -165,6 +165,7 @@ static void reap(struct engine *e, char *ret, size_t bytes)
 		snprintf(ret, bytes, "exit status %d", si.si_status);
 	else
 		snprintf(ret, bytes, "signal %d (%s)", si.si_status, strsignal(si.si_status));
+	e->killed_outside = si.si_code == CLD_KILLED && si.si_status == SIGKILL && !e->killed;
 }
 
 /* No engine touches the regions of this engine's sessions now. */

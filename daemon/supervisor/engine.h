@@ -44,6 +44,7 @@ struct engine {
 	uint64_t instance_id;
 	char failure[WCTL_TEXT_BYTES];	  /* why FAILED, or why the last one ended */
 	bool gave_up, killed;		  /* this process said FAILED; was killed, see failure */
+	bool killed_outside;		  /* the last one, by a SIGKILL that was not ours */
 	uint64_t done_bytes, total_bytes; /* loading */
 
 	uint32_t starts;   /* processes started */

@@ -56,7 +56,9 @@ static int send_attach(struct engine *e, struct session *s)
 		.session_id = s->id,
 		.params = s->region->layout.params,
 		.tenant = (uint32_t)s->tenant,
-		.resume = s->resume,
+		.resume = !s->resume	      ? WLINK_RESUME_NONE
+			  : e->killed_outside ? WLINK_RESUME_KILLED
+					      : WLINK_RESUME_CRASHED,
 		.pid = (uint32_t)s->pid,
 		.restarts = e->restarts,
 	};

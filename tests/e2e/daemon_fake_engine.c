@@ -129,7 +129,7 @@ static void attach(const struct wlink_attach *m, int *fds, uint32_t n_fds)
 	fake.sessions[i].used = true;
 	fake.sessions[i].id = m->session_id;
 	fake.attached++;
-	fake.resumed += m->resume == 1;
+	fake.resumed += m->resume != WLINK_RESUME_NONE;
 	fake.restarts = (int)m->restarts;
 	wshm_engine_set_state(&fake.sessions[i].shm, WSHM_ENGINE_RUNNING, WSHM_OK,
 			      (uint64_t)getpid());
