@@ -114,7 +114,7 @@ static void handle(struct engine *e, struct mail *mail)
 {
 	switch (mail->type) {
 	case MAIL_ATTACH:
-		session_attach(e, mail->object, mail->flag);
+		session_attach(e, mail->object, (enum wlink_resume)mail->value);
 		break;
 	case MAIL_DETACH:
 		detach(e, mail->session_id);

@@ -221,7 +221,7 @@ void *core_main(void *engine);
 /* session.c */
 struct tenant *tenant_get(struct engine *e, uint32_t index); /* NULL: unknown */
 int tenant_set(struct engine *e, const struct wlink_tenant *msg);
-void session_attach(struct engine *e, struct session *s, bool resume);
+void session_attach(struct engine *e, struct session *s, enum wlink_resume resume);
 void session_detach(struct engine *e, struct session *s);
 struct session *session_find(struct engine *e, uint64_t id);
 /* Look at ring and flags, with bounded work; all: at every flag. True if something was found. */
@@ -246,7 +246,7 @@ int admit_fetch(struct engine *e, struct session *s, uint32_t slot, uint32_t gen
 /* recover.c */
 #define RESTARTS_ALONE 0x80000000u /* in slot.restarts: in a pass alone */
 /* Take over the requests of an earlier engine. False: the session has been ended. */
-bool recover_session(struct engine *e, struct session *s);
+bool recover_session(struct engine *e, struct session *s, enum wlink_resume resume);
 /* Choose who computes alone next, if there are suspects. */
 void recover_quarantine(struct engine *e);
 void recover_cleared(struct engine *e, struct request *r);

@@ -170,7 +170,7 @@ fail:
 }
 
 static void post(struct engine *e, enum mail_type type, uint64_t session_id, uint64_t value,
-		 void *object, bool flag)
+		 void *object)
 {
 	struct mail *mail = mail_new(type);
 
@@ -181,7 +181,6 @@ static void post(struct engine *e, enum mail_type type, uint64_t session_id, uin
 	mail->session_id = session_id;
 	mail->value = value;
 	mail->object = object;
-	mail->flag = flag;
 	mail_send(&e->to_core, mail);
 }
 
@@ -196,7 +195,7 @@ static void on_attach(struct engine *e, const struct wlink_attach *msg, int *fds
 		tell_offence(msg->session_id, WSHM_PROTOCOL, "regions cannot be attached");
 		return;
 	}
-	post(e, MAIL_ATTACH, msg->session_id, 0, s, msg->resume != 0);
+	post(e, MAIL_ATTACH, msg->session_id, msg->resume, s);
 }
 
 static void on_tenant(struct engine *e, const struct wlink_tenant *msg)
@@ -207,7 +206,7 @@ static void on_tenant(struct engine *e, const struct wlink_tenant *msg)
 		_exit(1);
 	*copy = *msg;
 	copy->name[sizeof(copy->name) - 1] = '\0';
-	post(e, MAIL_TENANT, 0, 0, copy, false);
+	post(e, MAIL_TENANT, 0, 0, copy);
 }
 
 /* The exact size of a message from weftd, 0: there is no such message. */
@@ -237,19 +236,19 @@ static void dispatch(struct engine *e, const union any_message *m, int *fds, uin
 		on_attach(e, &m->attach, fds, n_fds);
 		break;
 	case WLINK_DETACH:
-		post(e, MAIL_DETACH, m->session.session_id, 0, NULL, false);
+		post(e, MAIL_DETACH, m->session.session_id, 0, NULL);
 		break;
 	case WLINK_TENANT:
 		on_tenant(e, &m->tenant);
 		break;
 	case WLINK_DRAIN:
-		post(e, MAIL_DRAIN, 0, m->drain.deadline_ns, NULL, false);
+		post(e, MAIL_DRAIN, 0, m->drain.deadline_ns, NULL);
 		break;
 	case WLINK_NUDGE:
-		post(e, MAIL_NUDGE, 0, 0, NULL, false);
+		post(e, MAIL_NUDGE, 0, 0, NULL);
 		break;
 	case WLINK_STATUS:
-		post(e, MAIL_STATUS, 0, 0, NULL, false);
+		post(e, MAIL_STATUS, 0, 0, NULL);
 		break;
 	}
 }

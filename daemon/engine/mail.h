@@ -16,7 +16,7 @@
 
 enum mail_type {
 	/* control -> core */
-	MAIL_ATTACH, /* object: struct session, opened */
+	MAIL_ATTACH, /* object: struct session, opened; value: enum wlink_resume */
 	MAIL_DETACH, /* session_id */
 	MAIL_TENANT, /* object: struct wlink_tenant, heap */
 	MAIL_NUDGE,
@@ -37,7 +37,6 @@ enum mail_type {
 struct mail {
 	struct mail *next;
 	enum mail_type type;
-	bool flag; /* MAIL_ATTACH: resume */
 	uint64_t session_id;
 	uint64_t value;
 	void *object;

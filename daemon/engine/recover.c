@@ -9,7 +9,8 @@
  * sequence is then prompt + published tokens; whatever lies beyond the counts is written again,
  * with the same values, because positions draw from (seed, sample, position) alone.
  *
- * Poison. slot.restarts counts the restarts that a started request has seen since its last token.
+ * Poison. slot.restarts counts the crashes that a started request has seen since its last token; an
+ * engine that was killed from outside has not crashed.
  * From the second on it is a suspect: suspects compute alone, one request at a time, until each
  * has got a token or has ended. While one is in a pass alone its slot carries RESTARTS_ALONE; an
  * engine that finds this mark at recovery has its culprit and ends it with WSHM_ENGINE_FAULT.
@@ -63,7 +64,8 @@ static void sample_recover(struct engine *e, const struct wshm_slot *w, struct s
 }
 
 /* A request that the earlier engine had not ended. False: the session is over. */
-static bool recover_request(struct engine *e, struct session *s, uint32_t slot, struct wshm_slot *w)
+static bool recover_request(struct engine *e, struct session *s, uint32_t slot, struct wshm_slot *w,
+			    bool crashed)
 {
 	uint32_t generation = ord_load(&w->generation), detail, restarts = w->restarts;
 	struct request *r = NULL;
@@ -95,16 +97,17 @@ static bool recover_request(struct engine *e, struct session *s, uint32_t slot, 
 		request_end(e, r, WSHM_OK, 0);
 		return true;
 	}
-	if (restarts & RESTARTS_ALONE) {
+	if ((restarts & RESTARTS_ALONE) && crashed) {
 		e->count.faults++;
 		log_line(LOG_LEVEL_ERROR, "event=engine-fault session=%llu slot=%u",
 			 (unsigned long long)s->id, slot);
 		request_end(e, r, WSHM_ENGINE_FAULT, restarts & ~RESTARTS_ALONE);
 		return true;
 	}
-	r->restarts = restarts;
-	if (ord_load(&w->state) == WSHM_SLOT_RUNNING)
-		publish_restarts(r, ++restarts);
+	restarts &= ~RESTARTS_ALONE;
+	if (crashed && ord_load(&w->state) == WSHM_SLOT_RUNNING)
+		restarts++;
+	publish_restarts(r, restarts);
 	if (restarts >= SUSPECT_AFTER) {
 		r->suspect = true;
 		e->n_suspects++;
@@ -113,7 +116,7 @@ static bool recover_request(struct engine *e, struct session *s, uint32_t slot, 
 	return true;
 }
 
-bool recover_session(struct engine *e, struct session *s)
+bool recover_session(struct engine *e, struct session *s, enum wlink_resume resume)
 {
 	for (uint32_t slot = 0; slot < s->shm.layout.params.slots; slot++) {
 		struct wshm_slot *w = wshm_engine_slot(&s->shm, slot);
@@ -138,7 +141,8 @@ bool recover_session(struct engine *e, struct session *s)
 			s->slots[slot].has_slab = true;
 			s->slots[slot].slab_off = w->slab_off;
 		}
-		if (state != WSHM_SLOT_ENDED && !recover_request(e, s, slot, w))
+		if (state != WSHM_SLOT_ENDED &&
+		    !recover_request(e, s, slot, w, resume == WLINK_RESUME_CRASHED))
 			return false;
 	}
 	return true;

@@ -170,7 +170,7 @@ void session_offence(struct engine *e, struct session *s, const char *what)
 	mail_send(&e->to_control, mail);
 }
 
-void session_attach(struct engine *e, struct session *s, bool resume)
+void session_attach(struct engine *e, struct session *s, enum wlink_resume resume)
 {
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.ptr = s};
 
@@ -189,7 +189,7 @@ void session_attach(struct engine *e, struct session *s, bool resume)
 		session_offence(e, s, "tenant unknown to the engine");
 		return;
 	}
-	if (resume && !recover_session(e, s))
+	if (resume && !recover_session(e, s, resume))
 		return;
 	wshm_engine_set_state(&s->shm, e->draining ? WSHM_ENGINE_DRAINING : WSHM_ENGINE_RUNNING,
 			      WSHM_OK, e->instance_id);

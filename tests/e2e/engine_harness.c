@@ -161,7 +161,7 @@ void eh_kill(struct eh *h)
 	reap(h);
 }
 
-static void attach(struct eh_session *s, bool resume)
+static void attach(struct eh_session *s, enum wlink_resume resume)
 {
 	struct wlink_attach msg = {
 		.session_id = s->id,
@@ -182,7 +182,10 @@ void eh_restart(struct eh *h)
 	h->restarts++;
 	spawn(h);
 	for (uint32_t i = 0; i < h->n_sessions; i++)
-		attach(h->sessions[i], true);
+		attach(h->sessions[i],
+		       WIFSIGNALED(h->exit_status) && WTERMSIG(h->exit_status) == SIGKILL
+			       ? WLINK_RESUME_KILLED
+			       : WLINK_RESUME_CRASHED);
 }
 
 static void session_free(struct eh_session *s)
@@ -318,7 +321,7 @@ struct eh_session *eh_open(struct eh *h, uint32_t tenant, uint32_t slots, uint64
 	s->generation = calloc(slots, sizeof(*s->generation));
 	s->busy = calloc(slots, sizeof(*s->busy));
 	h->sessions[h->n_sessions++] = s;
-	attach(s, false);
+	attach(s, WLINK_RESUME_NONE);
 	return s;
 }
 
