@@ -472,19 +472,24 @@ static void layer_fini(struct model *m, struct model_layer *y)
 	m->ops->buf_free(m->be, y->k_norm);
 }
 
+static void activations_fini(struct model *m)
+{
+	struct wk_buf *const buffers[] = {m->final_norm, m->inv_freq, m->h,   m->x,
+					  m->q,		 m->y,	      m->ffn, m->logits};
+
+	for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
+		m->ops->buf_free(m->be, buffers[i]);
+}
+
 void model_close(struct model *m)
 {
-	struct wk_buf **buffers[] = {&m->final_norm, &m->inv_freq, &m->h,   &m->x,
-				     &m->q,	     &m->y,	   &m->ffn, &m->logits};
-
 	if (!m)
 		return;
 	for (uint32_t i = 0; m->layers && i < m->config.n_layers; i++)
 		layer_fini(m, &m->layers[i]);
 	m->ops->weight_free(m->be, m->embed);
 	m->ops->weight_free(m->be, m->head);
-	for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
-		m->ops->buf_free(m->be, *buffers[i]);
+	activations_fini(m);
 	free(m->layers);
 	free(m);
 }
