@@ -195,6 +195,9 @@ static void session_adopt(struct weft *w, struct link *to)
 {
 	struct link *from = w->link;
 
+	/* A daemon whose engine is still loading knows nothing of the model but its name. */
+	if (!to->welcome.model.vocab)
+		to->welcome.model = from->welcome.model;
 	atomic_store_explicit(&w->link, to, memory_order_relaxed);
 	atomic_store(&w->state, SESSION_UP);
 	event_watch(w, to->bell_fd);
