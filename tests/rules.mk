@@ -26,6 +26,14 @@ tests: $(tests_bin)
 check-run: all $(tests_bin)
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
 
+# make stress: what make check does twenty times, two hundred times, and every torture once more.
+STRESS_KILLS ?= 200
+stress_tests := $(patsubst %.c,$(O)/%,$(wildcard tests/fault/test_kill_*.c tests/hostile/test_re*.c tests/shm/test_*_torture.c))
+.PHONY: stress
+stress: all $(stress_tests)
+	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) WEFT_KILLS=$(STRESS_KILLS) \
+		prove --exec '' --timer -j1 $(stress_tests)
+
 # make fuzz FUZZ_SECONDS=60: each target with its seed corpus; what is found stays in $(O)/fuzz.
 FUZZ_SECONDS ?= 60
 FUZZ_CC      ?= clang

@@ -66,7 +66,7 @@ uint64_t raw_arena_bytes(uint32_t slots);
  */
 uint32_t raw_desc(uint8_t *buf, uint64_t prompt_off, uint64_t tokens, uint32_t n,
 		  uint32_t max_tokens);
-/* Write prompt (token i is (seed + 7 i) mod vocabulary), descriptor and record of a slot. */
+/* Write prompt (token i is (seed + 7 i) mod (vocabulary - 1)), descriptor and record of a slot. */
 void raw_prepare(struct raw *r, uint32_t slot, uint32_t generation, uint32_t seed, uint32_t tokens,
 		 uint32_t max_tokens);
 /* Push any entry and wake the engine if it sleeps. */
