@@ -315,6 +315,13 @@ static void worked(struct engine *e, bool *was_idle)
 	e->last_work_ns = now;
 }
 
+static void test_hook(struct engine *e)
+{
+	e->opt.no_system_calls = false;
+	if (hook_no_system_calls())
+		abort(); /* the test must not pass because nothing was forbidden */
+}
+
 void *core_main(void *arg)
 {
 	struct engine *e = arg;
@@ -330,6 +337,8 @@ void *core_main(void *arg)
 			announce(e, true);
 			if (step_run(e)) {
 				worked(e, &was_idle);
+				if (e->opt.no_system_calls && e->count.tokens_out)
+					test_hook(e);
 				continue;
 			}
 		}

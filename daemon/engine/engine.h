@@ -7,6 +7,7 @@
  *   mail.c      between the two        admit.c      descriptor to request: fetch, check, quotas
  *   bell.c      bell helper thread     recover.c    requests of an engine that was killed
  *   status.c    what weftd may ask     request.c    a request's life; the one release path
+ *   test_hook.c for tests only
  *   blocks.c, sched.c, slab.c, stop.c  step.c       plan to batch, forward pass, results
  *     plain data, no model             sampling.c   rows of the sampler
  *                                      publish.c    results into rx
@@ -162,6 +163,7 @@ struct engine_options {
 	uint32_t max_batch_tokens, max_seqs, prefill_chunk;
 	bool poll_always;
 	uint32_t crash_token; /* WK_NO_TOKEN: none; see step.c */
+	bool no_system_calls; /* after the first token; see test_hook.c */
 };
 
 struct engine_counters {
@@ -294,6 +296,9 @@ void publish_restarts(struct request *r, uint32_t restarts);
 bool step_run(struct engine *e);
 int step_init(struct engine *e);
 void step_fini(struct engine *e);
+
+/* test_hook.c: 0 or -errno */
+int hook_no_system_calls(void);
 
 /* bell.c */
 #define BELL_NONE UINT32_MAX

@@ -108,6 +108,7 @@ static bool options(struct engine_options *o, int argc, char **argv)
 		.max_batch_tokens = WK_MAX_ROWS,
 		.max_seqs = SCHED_MAX_SEQS,
 		.crash_token = WK_NO_TOKEN,
+		.no_system_calls = getenv("WEFT_TEST_SECCOMP") != NULL,
 	};
 	while ((c = getopt_long(argc, argv, "", table, NULL)) != -1)
 		if (!option(o, c, optarg))
