@@ -151,9 +151,9 @@ WEFT_API int weft_submit(struct weft *w, struct weft_request **ret,
 WEFT_API const uint32_t *weft_tokens(struct weft_request *r, uint32_t sample, uint32_t *ret_count);
 
 /*
- * Wait until answer `sample` has more than `have` tokens or the request has ended. Returns the
- * number of tokens now there (== have: it has ended), -ETIMEDOUT, -EINTR or another -errno.
- * timeout_ms < 0: no limit.
+ * Wait until answer `sample` has more than `have` tokens or has ended. Returns the number of tokens
+ * now there (== have: no more will come), -ETIMEDOUT, -EINTR or another -errno. When the last answer
+ * of a request has ended, weft_result() says so. timeout_ms < 0: no limit.
  */
 WEFT_API int64_t weft_wait(struct weft_request *r, uint32_t sample, uint32_t have, int timeout_ms);
 

@@ -36,7 +36,7 @@ collect() { grep '^{' "$1" | sed 's/,$//' >> "$rows"; }
 # row NAME VALUE UNIT TARGET LO HI PASS
 row() {
 	printf '{"name":"%s","value":%s,"unit":"%s","target":%s,"spread":[%s,%s],"pass":%s}\n' "$@" >> "$rows"
-	printf '%-66s %12s %-8s target %s\n' "$1" "$2" "$3" "$4"
+	printf '%-80s %10s %-12s target %s%s\n' "$1" "$2" "$3" "$4" "$([ "$7" = true ] || echo '  MISSED')"
 }
 
 at_most() { awk -v v="$1" -v t="$2" 'BEGIN { print (v <= t) ? "true" : "false" }'; }
@@ -75,12 +75,16 @@ engine_pid() { sed -n 's/.*event=engine-started pid=\([0-9]*\).*/\1/p' "$tmp/log
 
 # --- without a daemon ---------------------------------------------------------------------------
 
-for part in machine ring kernels; do
+for part in machine ring kernels model; do
 	say "weft bench $part"
-	"$bin/weft" bench $part --json > "$tmp/part"
+	mkdir -p "$models"
+	options=
+	[ $part != model ] || options="--dir $models"
+	# shellcheck disable=SC2086
+	"$bin/weft" bench $part $options --json > "$tmp/part"
 	collect "$tmp/part"
 	sed -n 's/^{"name":"\([^"]*\)","value":\([^,]*\),"unit":"\([^"]*\)","target":\([^,]*\),.*"pass":\([a-z]*\).*/\1|\2|\3|\4|\5/p' "$tmp/part" |
-		awk -F'|' '{ printf "%-76s %12.4g %-8s target %-6s%s\n", $1, $2, $3, $4, $5 == "false" ? " MISSED" : "" }'
+		awk -F'|' '{ printf "%-80s %10.4g %-12s target %-6s%s\n", $1, $2, $3, $4, $5 == "false" ? " MISSED" : "" }'
 done
 
 say "models"

@@ -65,7 +65,7 @@ void bench_print(const struct bench_table *t)
 	for (uint32_t i = 0; i < t->n; i++)
 		if ((int)strlen(t->rows[i].name) > width)
 			width = (int)strlen(t->rows[i].name);
-	printf("%-*s %10s %-8s %10s %23s\n", width, "figure", "value", "unit", "target",
+	printf("%-*s %10s %-12s %10s %23s\n", width, "figure", "value", "unit", "target",
 	       "smallest ... largest");
 	for (uint32_t i = 0; i < t->n; i++) {
 		const struct bench_row *r = &t->rows[i];
@@ -77,7 +77,7 @@ void bench_print(const struct bench_table *t)
 				 : r->goal == BENCH_AT_MOST ? "<= "
 							    : "",
 				 r->target);
-		printf("%-*s %10.4g %-8s %10s %11.4g %11.4g%s\n", width, r->name, r->value, r->unit,
+		printf("%-*s %10.4g %-12s %10s %11.4g %11.4g%s\n", width, r->name, r->value, r->unit,
 		       target, r->lo, r->hi, r->pass ? "" : "  MISSED");
 	}
 }

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_kernels.c - `weft bench kernels`: matrix products of the 1b model's shapes against the
- * limits probed between the repetitions (kernels/bench.h measures; here the shapes are added up).
+ * bench_kernels.c - `weft bench kernels`: matrix products of the 1b model's shapes, and attention,
+ * against the limits probed between the repetitions (kernels/bench.h and bench_attention.h measure;
+ * here the shapes are added up).
  *
  * A row stands for all weights of a layer and the head at one number of rows: the time that all of
  * them would take at the limit, divided by the time that they take. The largest shapes count most,
  * as they do in a forward pass.
  */
 #include "kernels/bench.h"
+#include "kernels/bench_attention.h"
 #include "tools/bench.h"
 #include "tools/cli.h"
 
@@ -63,6 +65,35 @@ static void combine(struct bench_table *t, const struct wk_bench_row *rows, uint
 	bench_add(t, &out);
 }
 
+static void add_attention(struct bench_table *t, const char *what, uint32_t threads,
+			  const struct wk_bench_spread *s, enum bench_goal goal, double target)
+{
+	struct bench_row r = {.unit = "ratio", .goal = goal, .target = target, .pass = 1};
+	char name[128];
+
+	snprintf(name, sizeof(name), "attention, %s, %u thread%s", what, threads,
+		 threads > 1 ? "s" : "");
+	r.name = name;
+	r.value = s->median;
+	r.lo = s->min;
+	r.hi = s->max;
+	bench_add(t, &r);
+}
+
+static int attention(struct bench_table *t, uint32_t threads)
+{
+	struct wk_bench_attention a;
+	int err = wk_bench_attention(threads, NULL, 7, &a);
+
+	if (err < 0)
+		return cli_fail("bench kernels: attention: %s", strerror(-err)) - 2;
+	add_attention(t, "prefill of 4,096 positions, 135m shape: against peak", threads,
+		      &a.prefill_of_peak, BENCH_NONE, 0);
+	add_attention(t, "decode at 4,096 positions, all layers of 1b: against streaming bandwidth",
+		      threads, &a.decode_of_stream, BENCH_AT_LEAST, 0.70);
+	return 0;
+}
+
 int bench_kernels(struct bench_table *t)
 {
 	static const uint32_t ms[] = {48, 128, 512};
@@ -85,5 +116,8 @@ int bench_kernels(struct bench_table *t)
 		combine(t, rows, n, 1, o.threads[k], OF_STREAM, BENCH_AT_LEAST, 0.85);
 		combine(t, rows, n, 16, o.threads[k], OVER_LIMIT, BENCH_NONE, 0);
 	}
+	for (uint32_t k = 0; k < o.n_threads; k++)
+		if (attention(t, o.threads[k]))
+			return -1;
 	return 0;
 }

@@ -4,6 +4,7 @@
  * people or as JSON. What is measured, and how, is said where it is measured.
  */
 #include "tools/bench.h"
+#include "tools/bench_model.h"
 #include "tools/cli.h"
 
 #include <stdio.h>
@@ -90,8 +91,8 @@ static const struct cli_command machine_command = {
 static const struct cli_command kernels_command = {
 	"bench kernels",
 	"",
-	"Matrix products of the 1b model's shapes against the limits of the machine, probed\n"
-	"between the repetitions. Takes about a minute.",
+	"Matrix products of the 1b model's shapes, and attention, against the limits of the\n"
+	"machine, probed between the repetitions. Takes about a minute.",
 	json_table,
 	1,
 	0,
@@ -106,6 +107,32 @@ static const struct cli_command ring_command = {
 	1,
 	0,
 };
+
+static struct bench_model_options model_options;
+
+/* clang-format off */
+static const struct cli_option model_table[] = {
+	{"dir", 'd', "DIR", cli_set_str, &model_options.dir, "where the models 1b and 135m are, or are made and left"},
+	{"threads", 0, "N", cli_set_u32, &model_options.threads, "compute threads; default: all CPUs"},
+	{"reps", 0, "N", cli_set_u32, &model_options.reps, "repetitions of each pair; default 5"},
+	{"json", 'j', NULL, NULL, &json, "a JSON list instead of the table"},
+};
+/* clang-format on */
+
+static const struct cli_command model_command = {
+	"bench model",
+	"",
+	"Whole passes of the 1b and 135m shapes, prefill and decode, against the limits of the\n"
+	"machine. Makes the models (2 GB) if they are not there.",
+	model_table,
+	sizeof(model_table) / sizeof(*model_table),
+	0,
+};
+
+static int add_model(struct bench_table *t)
+{
+	return bench_model(&model_options, t);
+}
 
 static int add_ring(struct bench_table *t)
 {
@@ -142,6 +169,11 @@ static int kernels(int argc, char **argv)
 	return measure(&kernels_command, bench_kernels, argc, argv);
 }
 
+static int model(int argc, char **argv)
+{
+	return measure(&model_command, add_model, argc, argv);
+}
+
 static int ring(int argc, char **argv)
 {
 	return measure(&ring_command, add_ring, argc, argv);
@@ -153,7 +185,8 @@ static const struct {
 	const char *about;
 } commands[] = {
 	{"machine", machine, "the limits of this machine"},
-	{"kernels", kernels, "matrix products against those limits"},
+	{"kernels", kernels, "matrix products and attention against those limits"},
+	{"model", model, "whole passes of a model against those limits"},
 	{"ring", ring, "the round trip through shared memory"},
 	{"serve", serve, "clients against a running daemon"},
 };

@@ -1,0 +1,118 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The weft command against a real daemon: what it prints, what it refuses, how it exits.
+build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
+PATH=$build:$PATH
+dir=$(mktemp -d) || exit 1
+daemon=
+finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
+trap finish EXIT
+n=0 failed=0
+check() {
+	n=$((n + 1))
+	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
+}
+is() {
+	[ "$1" = "$2" ]
+	check $? "$3"
+	[ "$1" = "$2" ] || { echo "# got:  $1"; echo "# want: $2"; }
+}
+json() { python3 -c "import json,sys; d=json.load(open('$dir/out')); sys.exit(not ($1))"; }
+has_python=$(command -v python3)
+
+model=$src/tests/data/models/llama
+printf '[model tiny]\npath = %s\n' "$model" > "$dir/weftd.conf"
+mkdir -m 700 "$dir/run"
+weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
+daemon=$!
+export WEFT_SOCKET="$dir/run/weftd.sock"
+i=0
+while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+
+# The fixture's oracle holds what transformers generated greedily.
+if [ -n "$has_python" ]; then
+	python3 - "$model/oracle.json" > "$dir/oracle" <<'CODE'
+import json, sys
+o = json.load(open(sys.argv[1]))
+print(*o["prompts"][0])
+print(*o["greedy"][0])
+CODE
+	prompt=$(sed -n 1p "$dir/oracle") want=$(sed -n 2p "$dir/oracle" | cut -d' ' -f1-20)
+	is "$(weft run --max-tokens 20 --ignore-eos $prompt)" "$want" "greedy tokens are transformers'"
+	is "$(echo "$prompt" | weft run --max-tokens 20 --ignore-eos)" "$want" "prompt on standard input"
+	is "$(echo "$prompt" | tr ' ' ',' | weft run -t 20 --ignore-eos -)" "$want" "separated by commas"
+fi
+a=$(weft run -t 12 -T 1 --seed 5 --ignore-eos 1 2 3)
+is "$(weft run -t 12 -T 1 --seed=5 --ignore-eos 1 2 3)" "$a" "the same seed, the same answer"
+[ "$(weft run -t 12 -T 1 --seed 6 --ignore-eos 1 2 3)" != "$a" ]
+check $? "another seed, another answer"
+is "$(weft run -t 12 --ignore-eos 1 2 3 | wc -w)" 12 "max-tokens"
+first=$(weft run -t 1 1 2 3)
+[ "$(weft run -t 1 --logit-bias "$first:-inf" 1 2 3)" != "$first" ]
+check $? "a forbidden token is not chosen"
+is "$(weft run -t 12 --stop-token "$first" 1 2 3 | wc -w)" 1 "a stop token ends the answer"
+is "$(weft run -t 4 -n 3 -T 1 --ignore-eos 1 2 3 | wc -l)" 3 "three answers, three lines"
+is "$(weft run -t 4 -l 2 --ignore-eos 1 2 3 | awk -F'\t' 'NF == 4 { k++ } END { print k }')" 4 "log-probabilities, a line a token"
+weft run -t 4 --stats 1 2 3 2>&1 > /dev/null | grep -q 'first token'
+check $? "--stats on standard error"
+if [ -n "$has_python" ]; then
+	weft run -t 4 -n 2 -l 1 --prompt-logprobs 0 --ignore-eos --json 1 2 3 > "$dir/out"
+	json "d['status'] == 'ok' and len(d['answers']) == 2 and len(d['answers'][1]['tokens']) == 4 and len(d['answers'][0]['logprobs'][3]) == 2 and d['prompt_logprobs'][0] is None and len(d['prompt_logprobs']) == 3 and d['prompt_tokens'] == 3"
+	check $? "run --json"
+	weft status --json > "$dir/out"
+	json "d['engines'][0]['model'] == 'tiny' and d['engines'][0]['state'] == 'ready'"
+	check $? "status --json"
+	weft model list --json > "$dir/out"
+	json "d[0]['name'] == 'tiny' and d[0]['ready'] and d[0]['vocab'] == 192"
+	check $? "model list --json"
+	weft bench serve --clients 2 --requests 4 --prompt 8 --tokens 8 --json > "$dir/out"
+	json "all(set(r) == {'name','value','unit','target','spread','pass'} for r in d) and any('TTFT' in r['name'] for r in d)"
+	check $? "bench serve --json"
+	weft model make --shape tiny --arch qwen3 --json "$dir/made" > "$dir/out" && json "isinstance(d, dict)"
+	check $? "model make --json"
+fi
+weft status | grep -q '^engines'
+check $? "status for people"
+weft model list | grep -q 'tiny *llama *ready'
+check $? "model list for people"
+weft model info "$model" | grep -q llama
+check $? "model info"
+
+# What must fail, and how.
+expect() { # STATUS TEXT COMMAND...
+	want_status=$1 text=$2
+	shift 2
+	"$@" > /dev/null 2> "$dir/err" < /dev/null
+	got=$?
+	[ $got = "$want_status" ] && grep -q -- "$text" "$dir/err"
+	check $? "exit $want_status: $* ($(head -n 1 "$dir/err"))"
+}
+expect 2 'unknown command' weft fly
+expect 2 'unknown option' weft run --fly 1
+expect 2 'not a valid' weft run --top-k many 1
+expect 2 'not a valid' weft run --top-k -1 1
+expect 2 'needs a value' weft run 1 --seed
+expect 1 'no prompt' weft run
+expect 1 'not a token' weft run 1 two
+expect 1 'not in the model' weft run -t 5 1 100000
+expect 1 'exceed' weft run -t 100000 1
+expect 1 'n must be' weft run -n 17 1
+expect 1 'no model' weft run -m other 1
+expect 1 'weftd running' weft run --socket "$dir/none" 1
+expect 1 'weftd running' weft status --socket "$dir/none"
+expect 1 'cannot\|config.json' weft model info "$dir"
+for c in "run" "status" "model list" "model make" "model info" "bench serve" "bench ring" "bench kernels" "bench machine" "bench model"; do
+	weft $c --help | grep -q "^usage: weft $c" && [ -n "$(weft $c --complete)" ]
+	check $? "$c explains and completes itself"
+done
+
+# An interrupt cancels; what came is kept.
+weft run -t 250 --ignore-eos --min-tokens 1 -n 16 -T 1 1 2 3 > "$dir/out" & run=$!
+sleep 0.2
+kill -INT $run 2> /dev/null
+wait $run
+status=$?
+[ $status = 0 ] || [ $status = 130 ]
+check $? "an interrupted run ends in order ($status)"
+echo "1..$n"
+exit $failed
