@@ -31,7 +31,7 @@
 #define PAIRS_MANY 256u
 #define MAX_RANGES 64u
 #define MIN_BLOCK  8u	       /* tiles of rows in a block, at least: 48 rows */
-#define UNITS_EACH 12u	       /* units for each thread, if the rows allow */
+#define UNITS_EACH 32u	       /* units for each thread, if the rows allow */
 #define PACK_ALONE (32u << 10) /* bytes of packed x that are not worth waking anybody for */
 #define PACK_TILES 2u	       /* tiles of rows packed at a time */
 
@@ -168,8 +168,9 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 	uint32_t panel = unit / j->row_blocks, block = unit % j->row_blocks;
 	uint32_t from = (uint32_t)((uint64_t)block * j->tiles / j->row_blocks);
 	uint32_t to = (uint32_t)((uint64_t)(block + 1) * j->tiles / j->row_blocks);
-	const uint16_t *w =
+	const uint16_t *start =
 		j->op->w->data + (size_t)(j->panel + panel) * j->pairs * 2 * WK_CPU_PANEL;
+	const uint16_t *w = start;
 	uint32_t row0 = tile_row(j, from);
 
 	for (uint32_t kb = 0; kb < j->k_blocks; kb++) {
@@ -177,6 +178,8 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 		uint32_t row = row0;
 
 		w += (size_t)t.pairs * 2 * WK_CPU_PANEL;
+		if (kb + 1 == j->k_blocks && block + 1 < j->row_blocks)
+			w = start; /* the next unit is the same panel's next rows */
 		for (uint32_t i = from; i < to; i++, row += t.rows) {
 			t.rows = tile_row(j, i + 1) - row;
 			t.x = packed_at(j, kb, row);
