@@ -108,7 +108,7 @@ int runner_open(struct runner *r, const struct wk_ops *ops, const char *path, ui
 	}
 	r->vocab = model_config_of(r->m)->vocab;
 	for (uint32_t i = 0; i < n; i++)
-		r->table[i] = (i * 5 + 3) % n; /* 5 and the 11 blocks have no common divisor */
+		r->table[i] = (i * 5 + 3) % n; /* 5 does not divide the 21 blocks */
 	return 0;
 }
 

@@ -8,7 +8,7 @@
 
 #define FIXTURE_PROMPTS 2
 #define FIXTURE_GREEDY	64
-#define FIXTURE_MAX_LEN 160
+#define FIXTURE_MAX_LEN 320 /* beyond WK_ATTN_CUT, for models made on the spot */
 
 /* One prompt followed by its greedy tokens, and the oracle's logits of some of its rows. */
 struct fixture_prompt {
