@@ -90,17 +90,47 @@ static int choose_tenant(struct session *s)
 	return tenants_find(&s->d->tenants, s->d->config.tenants[index].name);
 }
 
-static int check_session_quota(struct session *s, const struct tenant *t)
+/*
+ * Could the answer be another one in a moment? A session that has ended counts until its engine has
+ * let go of it, and a region until the dying client's last descriptor is gone; a program that is
+ * run again at once shall not be refused for that.
+ */
+static bool room_to_come(const struct weftd *d)
 {
-	if (t->sessions >= t->conf.max_sessions)
+	if (d->sweep_timer.armed)
+		return true;
+	for (const struct session *s = d->sessions; s; s = s->next)
+		if (s->state == SESSION_GONE)
+			return true;
+	return false;
+}
+
+/* Wait for that, within the time of the hello. true: it waits, judge it again later. */
+static bool park(struct session *s, bool may_wait)
+{
+	if (!may_wait || !room_to_come(s->d))
+		return false;
+	s->parked = true;
+	/* Only its hang-up is of interest meanwhile. */
+	loop_rewatch(&s->d->loop, &s->source, 0);
+	return true;
+}
+
+static bool session_quota_ok(struct session *s, const struct tenant *t, bool may_wait)
+{
+	bool tenant_full = t->sessions >= t->conf.max_sessions;
+
+	if (!tenant_full && s->d->n_sessions < s->d->max_sessions)
+		return true;
+	if (park(s, may_wait))
+		return false;
+	if (tenant_full)
 		session_refuse(s, -EDQUOT, "tenant %s has its %u sessions open already",
 			       t->conf.name, t->conf.max_sessions);
-	else if (s->d->n_sessions >= s->d->config.daemon.max_sessions)
-		session_refuse(s, -EBUSY, "weftd has its %u sessions open already",
-			       s->d->config.daemon.max_sessions);
 	else
-		return 0;
-	return -EDQUOT;
+		session_refuse(s, -EBUSY, "weftd has its %u sessions open already",
+			       s->d->max_sessions);
+	return false;
 }
 
 static uint64_t round_up(uint64_t v, uint64_t to)
@@ -138,12 +168,15 @@ static int choose_layout(struct session *s, const struct wctl_hello *h, struct w
 	return 0;
 }
 
-static int get_region(struct session *s, const struct wshm_layout *layout, const struct tenant *t)
+static int get_region(struct session *s, const struct wshm_layout *layout, const struct tenant *t,
+		      bool may_wait)
 {
 	struct weftd *d = s->d;
 	int err = region_get(&d->regions, layout, s->uid, s->id, t->conf.max_region_bytes,
 			     d->config.daemon.max_region_bytes, &s->region);
 
+	if ((err == -EDQUOT || err == -ENOSPC) && park(s, may_wait))
+		return err;
 	if (err == -EDQUOT)
 		session_refuse(s, err,
 			       "uid %u would have more than its %llu bytes of shared memory (%llu "
@@ -210,34 +243,26 @@ static void open_session(struct session *s, struct engine *e, int tenant)
 	d->tenants.tenant[tenant].sessions++;
 }
 
-void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds)
+/* Everything that depends on more than the message itself. */
+static void admit(struct session *s, bool may_wait)
 {
 	struct weftd *d = s->d;
-	const char *why;
-	struct engine *e;
+	struct engine *e = choose_engine(s, s->hello.model);
 	struct wshm_layout layout;
 	int tenant, err;
 
-	if (h->head.major != WSHM_MAJOR) {
-		session_refuse(s, -EPROTONOSUPPORT,
-			       "libweft speaks protocol %u, weftd %u: install the same version",
-			       h->head.major, WSHM_MAJOR);
-		return;
-	}
-	why = malformed(h, n_fds);
-	if (why) {
-		session_refuse(s, -EPROTO, "%s", why);
-		return;
-	}
-	e = choose_engine(s, h->model);
 	if (!e)
 		return;
+	if (d->draining) {
+		session_refuse(s, -ESHUTDOWN, "weftd is shutting down");
+		return;
+	}
 	tenant = choose_tenant(s);
-	if (tenant < 0 || check_session_quota(s, &d->tenants.tenant[tenant]) ||
-	    choose_layout(s, h, &layout))
+	if (tenant < 0 || choose_layout(s, &s->hello, &layout) ||
+	    !session_quota_ok(s, &d->tenants.tenant[tenant], may_wait))
 		return;
 	s->id = d->next_session_id++;
-	if (get_region(s, &layout, &d->tenants.tenant[tenant]))
+	if (get_region(s, &layout, &d->tenants.tenant[tenant], may_wait))
 		return;
 	open_session(s, e, tenant);
 	err = welcome(s, &d->tenants.tenant[tenant]);
@@ -250,8 +275,35 @@ void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds
 	s->link = LINK_ATTACH;
 	s->opened_ns = loop_now_ns();
 	d->counters.sessions++;
-	log_line(LOG_LEVEL_INFO, "model=%s session=%llu event=opened uid=%u pid=%d tenant=%s",
-		 e->conf.name, (unsigned long long)s->id, s->uid, (int)s->pid,
-		 d->tenants.tenant[tenant].conf.name);
+	log_limited(&d->session_limit, LOG_LEVEL_INFO,
+		    "model=%s session=%llu event=opened uid=%u pid=%d tenant=%s", e->conf.name,
+		    (unsigned long long)s->id, s->uid, (int)s->pid,
+		    d->tenants.tenant[tenant].conf.name);
 	engine_flush(e);
+}
+
+void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds)
+{
+	const char *why;
+
+	if (h->head.major != WSHM_MAJOR) {
+		session_refuse(s, -EPROTONOSUPPORT,
+			       "libweft speaks protocol %u, weftd %u: install the same version",
+			       h->head.major, WSHM_MAJOR);
+		return;
+	}
+	why = malformed(h, n_fds);
+	if (why) {
+		session_refuse(s, -EPROTO, "%s", why);
+		return;
+	}
+	s->hello = *h;
+	admit(s, true);
+}
+
+void session_hello_again(struct session *s, bool may_wait)
+{
+	s->parked = false;
+	loop_rewatch(&s->d->loop, &s->source, EPOLLIN);
+	admit(s, may_wait);
 }

@@ -56,11 +56,34 @@ static void unlink_session(struct session *s)
 		s->next->prev = s->prev;
 }
 
+static void on_retry_timer(struct loop_timer *t)
+{
+	struct weftd *d = container_of(t, struct weftd, retry_timer);
+	struct session *s, *next;
+
+	for (s = d->sessions; s; s = next) {
+		next = s->next;
+		if (s->parked)
+			session_hello_again(s, true);
+	}
+}
+
+/* Something was given back. From the loop, because the caller may be among the sessions. */
+static void retry_parked(struct weftd *d)
+{
+	for (const struct session *s = d->sessions; s; s = s->next)
+		if (s->parked) {
+			loop_timer_set(&d->loop, &d->retry_timer, loop_now_ns(), on_retry_timer);
+			return;
+		}
+}
+
 static void on_sweep_timer(struct loop_timer *t)
 {
 	struct weftd *d = container_of(t, struct weftd, sweep_timer);
 
 	regions_sweep(&d->regions, UINT32_MAX);
+	retry_parked(d);
 }
 
 static void session_free(struct session *s)
@@ -83,6 +106,7 @@ static void session_free(struct session *s)
 		loop_timer_set(&d->loop, &d->sweep_timer, loop_now_ns() + SWEEP_AFTER_NS,
 			       on_sweep_timer);
 	free(s);
+	retry_parked(d);
 }
 
 void session_release(struct session *s)
@@ -122,9 +146,10 @@ void session_end(struct session *s, int code, const char *why)
 		discard_input(s->sock);
 	}
 	if (e)
-		log_line(LOG_LEVEL_INFO, "model=%s session=%llu event=closed uid=%u%s%s%s",
-			 e->conf.name, (unsigned long long)s->id, s->uid, why ? " why=\"" : "",
-			 why ? why : "", why ? "\"" : "");
+		log_limited(&s->d->session_limit, LOG_LEVEL_INFO,
+			    "model=%s session=%llu event=closed uid=%u%s%s%s", e->conf.name,
+			    (unsigned long long)s->id, s->uid, why ? " why=\"" : "", why ? why : "",
+			    why ? "\"" : "");
 	close_socket(s);
 	if (s->link == LINK_ATTACHED) {
 		s->link = LINK_DETACH;
@@ -213,8 +238,13 @@ static void on_client_event(struct loop_source *source, uint32_t events)
 	struct session *s = container_of(source, struct session, source);
 	struct wctl_hello m = {0};
 	uint32_t n_fds = 0;
-	int n = wctl_recv(s->sock, &m, sizeof(m), NULL, &n_fds);
+	int n;
 
+	if (s->parked) { /* watched for nothing: it has hung up */
+		session_end(s, 0, NULL);
+		return;
+	}
+	n = wctl_recv(s->sock, &m, sizeof(m), NULL, &n_fds);
 	if (n == -EAGAIN)
 		return;
 	if (n == -EPROTO)
@@ -231,8 +261,11 @@ static void on_hello_timer(struct loop_timer *t)
 {
 	struct session *s = container_of(t, struct session, hello_timer);
 
-	session_refuse(s, -ETIMEDOUT, "no hello within %u seconds",
-		       s->d->config.daemon.hello_seconds);
+	if (s->parked)
+		session_hello_again(s, false);
+	else
+		session_refuse(s, -ETIMEDOUT, "no hello within %u seconds",
+			       s->d->config.daemon.hello_seconds);
 }
 
 static uint32_t pending_of(const struct weftd *d, uid_t uid)

@@ -40,6 +40,9 @@ struct session {
 	pid_t pid;
 	int tenant; /* index; valid from OPEN on */
 
+	struct wctl_hello hello; /* as received and found well-formed */
+	bool parked;		 /* it waits until there may be room */
+
 	uint64_t id;
 	struct engine *engine; /* borrowed; NULL before OPEN */
 	struct region *region; /* owner until region_put() */
@@ -58,6 +61,8 @@ void session_release(struct session *s);
 
 /* hello.c: judge the first message and open the session, or refuse. */
 void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds);
+/* Judge a parked one again; it is answered now unless it may wait on. */
+void session_hello_again(struct session *s, bool may_wait);
 void session_refuse(struct session *s, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

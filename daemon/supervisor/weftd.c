@@ -24,8 +24,10 @@
 #include <unistd.h>
 
 /* Beyond the deadline of a drain: for the engine's own last messages and its exit. */
-#define DRAIN_EXTRA_NS	(2 * NS_PER_SECOND)
-#define ACCEPT_PAUSE_NS NS_PER_SECOND
+#define DRAIN_EXTRA_NS (2 * NS_PER_SECOND)
+/* Lines about sessions that open and close, in ten seconds. */
+#define SESSION_LOG_BURST 200
+#define ACCEPT_PAUSE_NS	  NS_PER_SECOND
 /* Descriptors of a session: socket, tx, rx, eventfd, bell. */
 #define FDS_PER_SESSION 5u
 #define FDS_OF_OWN	(64u + WEFTD_MAX_PENDING + 4u * WCTL_MAX_MODELS)
@@ -257,25 +259,31 @@ static int load_config(struct weftd *d, const struct weftd_options *options, str
 	return 0;
 }
 
-/* As many descriptors as the sessions may need. */
+/* As many descriptors as the sessions may need, or as many sessions as there are descriptors. */
 static int raise_limits(struct weftd *d, struct weft_err *err)
 {
 	rlim_t need = (rlim_t)d->config.daemon.max_sessions * FDS_PER_SESSION + FDS_OF_OWN;
 	struct rlimit rl;
 
+	d->max_sessions = d->config.daemon.max_sessions;
 	if (getrlimit(RLIMIT_NOFILE, &rl))
 		return err_set(err, -errno, "RLIMIT_NOFILE: %s", strerror(errno));
 	if (rl.rlim_cur >= need)
 		return 0;
 	rl.rlim_cur = need < rl.rlim_max ? need : rl.rlim_max;
-	if (rl.rlim_cur < need && !geteuid())
-		rl.rlim_cur = rl.rlim_max = need;
-	if (setrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur < need)
+	if (setrlimit(RLIMIT_NOFILE, &rl))
+		return err_set(err, -errno, "RLIMIT_NOFILE: %s", strerror(errno));
+	if (rl.rlim_cur >= need)
+		return 0;
+	if (rl.rlim_cur < FDS_OF_OWN + FDS_PER_SESSION)
 		return err_set(err, -EMFILE,
-			       "max_sessions = %u needs %llu file descriptors and the limit is "
-			       "%llu: raise it (LimitNOFILE=) or allow fewer sessions",
-			       d->config.daemon.max_sessions, (unsigned long long)need,
-			       (unsigned long long)rl.rlim_max);
+			       "a limit of %llu file descriptors is too low for weftd",
+			       (unsigned long long)rl.rlim_cur);
+	d->max_sessions = (uint32_t)((rl.rlim_cur - FDS_OF_OWN) / FDS_PER_SESSION);
+	log_line(LOG_LEVEL_WARN,
+		 "event=descriptor-limit max_sessions=%u why=\"%llu file descriptors are allowed: "
+		 "raise it (LimitNOFILE=)\"",
+		 d->max_sessions, (unsigned long long)rl.rlim_cur);
 	return 0;
 }
 
@@ -332,6 +340,7 @@ int weftd_start(struct weftd *d, const struct weftd_options *options, struct wef
 		.signal_fd = -1,
 		.loop.epoll_fd = -1,
 		.admin.fd = -1,
+		.session_limit.burst = SESSION_LOG_BURST,
 	};
 	rc = load_config(d, options, err);
 	if (rc)
@@ -404,6 +413,7 @@ void weftd_fini(struct weftd *d)
 	if (d->admin.fd >= 0)
 		admin_close(d);
 	loop_timer_clear(&d->loop, &d->sweep_timer);
+	loop_timer_clear(&d->loop, &d->retry_timer);
 	regions_fini(&d->regions);
 	tenants_fini(&d->tenants);
 	loop_unwatch(&d->loop, &d->signal_source);

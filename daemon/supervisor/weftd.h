@@ -46,6 +46,7 @@ struct weftd {
 	uint32_t n_engines;
 	struct engine engines[WCTL_MAX_MODELS];
 	struct session *sessions;
+	uint32_t max_sessions;		/* the configuration's, or what descriptors allow */
 	uint32_t n_sessions, n_pending; /* opened and not freed; without hello */
 	struct admin admin;
 	struct weftd_counters counters;
@@ -53,9 +54,9 @@ struct weftd {
 	int lock_fd, engine_lock_fd; /* see runtime.c */
 	int client_fd, signal_fd;
 	struct loop_source client_source, signal_source;
-	struct loop_timer accept_timer, drain_timer, sweep_timer;
+	struct loop_timer accept_timer, drain_timer, sweep_timer, retry_timer;
 	bool draining;
-	struct log_limit refuse_limit;
+	struct log_limit refuse_limit, session_limit;
 };
 
 /* Everything up to listening sockets and starting engines. Messages are for the user. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -181,6 +182,8 @@ static void serve(void)
 	}
 	if (is("stubborn"))
 		sleep(60);
+	if (is("orphan"))
+		sleep(1);
 }
 
 static void load(void)
@@ -190,6 +193,8 @@ static void load(void)
 
 	if (is("die"))
 		_exit(3);
+	if (is("orphan"))
+		prctl(PR_SET_PDEATHSIG, 0);
 	if (is("refuse")) {
 		wctl_head_init(&t.head, WLINK_FAILED, sizeof(t), -1);
 		strcpy(t.text, "config.json: unknown architecture \"Foo\"");

@@ -17,6 +17,7 @@
  *   liar       READY; answers the first attachment with DETACHED for it
  *   offend     READY; calls each session an offence as soon as it is attached
  *   stubborn   as ok, but never says DRAINED and ignores the hang-up for 60 s
+ *   orphan     as ok, but outlives weftd, whatever happens to that, for a second
  *
  * Its status is {"attached":N,"resumed":N,"restarts":N,"tenants":[{name,weight},...]}.
  */

@@ -174,13 +174,24 @@ static void test_drain(void)
 	wd_stop(&d);
 }
 
+/* A session that the engine has: so it is READY. */
+static void wait_ready(const struct wd *d)
+{
+	struct wd_client c;
+
+	ok(!open_one(&c, d) && wd_state_wait(&c, WSHM_ENGINE_RUNNING, 5000), "the engine is ready");
+	wd_close(&c);
+}
+
 static void test_stubborn(void)
 {
+	struct wd_client c = {.fds = {-1, -1, -1, -1}};
+	struct wctl_hello h;
 	struct wd d;
 	long pid;
 
 	wd_start(&d, "[daemon]\ndrain_seconds = 1\n[model m]\npath = /fake/stubborn\n");
-	wd_engine_wait(&d, 0, "starts", 1, 3000);
+	wait_ready(&d);
 	pid = wd_engine_int(&d, 0, "pid");
 	kill(d.pid, SIGTERM);
 	is_int(wd_wait(&d), 0, "an engine that does not drain is waited for, then ended");
@@ -188,9 +199,15 @@ static void test_stubborn(void)
 	ok(is_gone(pid), "its process is gone");
 
 	wd_restart(&d);
-	wd_engine_wait(&d, 0, "starts", 1, 3000);
+	wait_ready(&d);
+	c.sock = wd_connect(&d);
 	kill(d.pid, SIGTERM);
 	wd_sleep_ms(200);
+	wd_hello_init(&h);
+	wctl_send(c.sock, &h, sizeof(h), NULL, 0);
+	is_int(wd_recv(&c, 3000), WCTL_REFUSED, "a hello during a drain is refused");
+	is_str(c.text.text, "weftd is shutting down", "and says why");
+	wd_close(&c);
 	kill(d.pid, SIGTERM);
 	is_int(wd_wait(&d), 1, "a second signal ends it at once");
 	ok(wd_logged(&d, "second signal"), "and is logged");
@@ -225,6 +242,39 @@ static void test_lock_and_crash(void)
 	is_int(open_one(&c, &d), 0, "and serves");
 	ok(c.welcome.daemon_id != id, "as another daemon");
 	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
+static long kill_daemon(struct wd *d)
+{
+	long engine;
+
+	wait_ready(d);
+	engine = wd_engine_int(d, 0, "pid");
+	kill(d->pid, SIGKILL);
+	waitpid(d->pid, NULL, 0);
+	return engine;
+}
+
+static void test_engines_of_the_dead(void)
+{
+	struct wd d;
+	long engine;
+
+	wd_start(&d, "[daemon]\ndrain_seconds = 0\n[model m]\npath = /fake/stubborn\n");
+	engine = kill_daemon(&d);
+	for (int ms = 0; ms < 3000 && !is_gone(engine); ms += 20)
+		wd_sleep_ms(20);
+	ok(is_gone(engine), "an engine that ignores the hang-up dies with weftd all the same");
+	wd_restart(&d);
+	is_int(wd_stop(&d), 0, "stopped");
+
+	wd_start(&d, "[model m]\npath = /fake/orphan\n");
+	engine = kill_daemon(&d);
+	ok(!is_gone(engine), "one that survives weftd for a second");
+	wd_restart(&d);
+	ok(is_gone(engine), "is waited for by the next weftd");
+	ok(wd_logged(&d, "is still ending"), "which says so");
 	is_int(wd_stop(&d), 0, "stopped");
 }
 
@@ -314,6 +364,7 @@ int main(int argc, char **argv)
 	test_drain();
 	test_stubborn();
 	test_lock_and_crash();
+	test_engines_of_the_dead();
 	test_idle();
 	test_notify();
 	return tap_done();

@@ -73,9 +73,12 @@ static void test_session_quota(void)
 	is_int(open_one(&c[3]), -EACCES, "the fourth is refused");
 	ok(strstr(c[3].text.text, "3 sessions"), "it says: %s", c[3].text.text);
 	wd_close(&c[3]);
-	wd_close(&c[0]);
-	wd_sleep_ms(200);
-	is_int(open_one(&c[0]), 0, "when one has gone there is room");
+	for (int i = 0; i < 50; i++) {
+		wd_close(&c[0]);
+		if (open_one(&c[0]))
+			break;
+	}
+	ok(c[0].welcome.session_id, "when one goes there is room at once, every time");
 	for (int i = 0; i < 3; i++)
 		wd_close(&c[i]);
 }
@@ -165,7 +168,6 @@ static int keep_and_reuse(void)
 	if (open_one(&more))
 		return 7; /* the other of the two */
 	wd_close(&more);
-	wd_sleep_ms(200); /* the engine has to let go of it first */
 	if (open_one(&more))
 		return 8;
 	munmap(tx[0], 4096);
