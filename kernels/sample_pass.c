@@ -12,26 +12,28 @@
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
 
 #define LANES	   16
 #define BODY	   static inline __attribute__((always_inline))
 #define CHUNK_VECS (WK_PASS_CHUNK / LANES)
 #define BLOCK_VECS (WK_PASS_BLOCK / LANES)
 
-/* The same operations in the same order as wk_exp(). */
-#define EXP_VEC(x, ret)                                                          \
-	do {                                                                     \
-		vf e_t = (x)*WK_EXP_LOG2E + WK_EXP_MAGIC;                        \
-		vf e_n = e_t - WK_EXP_MAGIC;                                     \
-		vf e_r = ((x)-e_n * WK_EXP_LN2HI) - e_n * WK_EXP_LN2LO;          \
-		vf e_p = e_r * (1.0f / 5040) + 1.0f / 720;                       \
-		e_p = e_p * e_r + 1.0f / 120;                                    \
-		e_p = e_p * e_r + 1.0f / 24;                                     \
-		e_p = e_p * e_r + 1.0f / 6;                                      \
-		e_p = e_p * e_r + 0.5f;                                          \
-		e_p = e_p * e_r + 1.0f;                                          \
-		e_p = e_p * e_r + 1.0f;                                          \
-		(ret) = (vf)(((vi)e_p + ((vi)e_t << 23)) & ((x) >= WK_EXP_MIN)); \
+/* The same operations in the same order as wk_exp(). Unsigned: lanes below the minimum overflow
+ * before they are masked. */
+#define EXP_VEC(x, ret)                                                              \
+	do {                                                                         \
+		vf e_t = (x)*WK_EXP_LOG2E + WK_EXP_MAGIC;                            \
+		vf e_n = e_t - WK_EXP_MAGIC;                                         \
+		vf e_r = ((x)-e_n * WK_EXP_LN2HI) - e_n * WK_EXP_LN2LO;              \
+		vf e_p = e_r * (1.0f / 5040) + 1.0f / 720;                           \
+		e_p = e_p * e_r + 1.0f / 120;                                        \
+		e_p = e_p * e_r + 1.0f / 24;                                         \
+		e_p = e_p * e_r + 1.0f / 6;                                          \
+		e_p = e_p * e_r + 0.5f;                                              \
+		e_p = e_p * e_r + 1.0f;                                              \
+		e_p = e_p * e_r + 1.0f;                                              \
+		(ret) = (vf)(((vu)e_p + ((vu)e_t << 23)) & (vu)((x) >= WK_EXP_MIN)); \
 	} while (0)
 
 /* Blocks are copied so that the row's tail needs no case of its own: -Inf adds nothing. */
