@@ -41,6 +41,8 @@ static void take_resumed(struct request *r)
 	for (uint32_t i = 0; i < r->desc.n_resume; i++) {
 		uint32_t n = r->desc.resume[i].tokens;
 
+		if (!n)
+			continue;
 		memcpy(request_out(&r->samples[i]), from, n * sizeof(*from));
 		from += n;
 		r->samples[i].n_out = n;
