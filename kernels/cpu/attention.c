@@ -217,6 +217,27 @@ static void clip(uint32_t from, uint32_t to, uint32_t cut, uint16_t *lo, uint16_
 	*hi = to <= base ? 0 : min_u32(to - base, WK_ATTN_CUT);
 }
 
+/* K of the blocks that the next cut of this tile reads, or after the last cut the next tile's. */
+static void find_next(const struct job *job, const struct wk_attn_tile *t, uint32_t cut,
+		      const char **ret)
+{
+	struct wk_backend *be = job->be;
+	uint32_t last = (t->seq->pos + t->row + t->n_pos - 1) / WK_BLOCK_TOKENS, base;
+
+	if (++cut == t->cut0 + t->n_cuts && t + 1 < job->tiles + job->n_tiles) {
+		t++;
+		cut = t->cut0;
+		last = (t->seq->pos + t->row + t->n_pos - 1) / WK_BLOCK_TOKENS;
+	}
+	base = cut * WK_CUT_BLOCKS;
+	for (uint32_t b = 0; b < WK_CUT_BLOCKS; b++) {
+		uint32_t at = min_u32(base + b, last);
+
+		ret[b] = wk_kv_head(be, job->op->pool, be->batch.block_table[t->seq->table + at],
+				    job->op->layer, t->kv_head);
+	}
+}
+
 static void run_cut(const struct job *job, const struct wk_attn_tile *t, uint32_t cut,
 		    struct work *w, float *m, float *l, float *o)
 {
@@ -248,6 +269,7 @@ static void run_cut(const struct job *job, const struct wk_attn_tile *t, uint32_
 
 		clip(first_key(op, pos), pos + 1, cut, &c.lo[r], &c.hi[r]);
 	}
+	find_next(job, t, cut, c.next);
 	be->attn->cut(&c);
 	/* A row without a key here is left out of the fold: its l says so. */
 	for (uint32_t r = 0; r < c.n_rows; r++)

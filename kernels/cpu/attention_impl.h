@@ -38,14 +38,34 @@ INLINE v16 exp2_neg(v16 x)
 
 /* --- scores --------------------------------------------------------------------------------------*/
 
+/*
+ * Blocks are scattered, and each is too short for the hardware to see it coming. With few rows a
+ * cut is bound by memory, so the first row tile asks, line for line with what it reads, for what it
+ * will read four blocks later: K, after K the first V, and after V the next cut's K. Further ahead
+ * it would be lost from L1 before its turn.
+ */
+#define AHEAD_BLOCKS   4
+#define AHEAD_MAX_ROWS 16
+
+INLINE bool ahead_wanted(const struct wk_attn_cut *c, uint32_t row)
+{
+	return row == 0 && c->n_rows <= AHEAD_MAX_ROWS;
+}
+
 /* R rows of q against C blocks of 16 keys. */
-INLINE void score_tile(const struct wk_attn_cut *c, uint32_t row, uint32_t blk, const int R,
-		       const int C)
+INLINE void score_tile(const struct wk_attn_cut *c, uint32_t row, uint32_t blk, const bool ahead,
+		       const int R, const int C)
 {
 	const elem *q = (const elem *)c->q + (size_t)row * Q_STRIDE;
 	float *s = c->s + (size_t)row * WK_ATTN_CUT + blk * WK_BLOCK_TOKENS;
+	const char *next[TILE_C];
 	v16 acc[TILE_R][TILE_C];
 
+	WK_UNROLL
+	for (int j = 0; ahead && j < C; j++)
+		next[j] = blk + j + AHEAD_BLOCKS < WK_CUT_BLOCKS
+				  ? c->kv[blk + j + AHEAD_BLOCKS]
+				  : c->kv[blk + j + AHEAD_BLOCKS - WK_CUT_BLOCKS] + c->v_off;
 	WK_UNROLL
 	for (int r = 0; r < R; r++) {
 		WK_UNROLL
@@ -58,6 +78,9 @@ INLINE void score_tile(const struct wk_attn_cut *c, uint32_t row, uint32_t blk, 
 		WK_UNROLL
 		for (int j = 0; j < C; j++)
 			k[j] = vb_load(c->kv[blk + j] + (size_t)i * 64);
+		WK_UNROLL
+		for (int j = 0; ahead && j < C; j++)
+			_mm_prefetch(next[j] + (size_t)i * 64, _MM_HINT_T0);
 		WK_UNROLL
 		for (int r = 0; r < R; r++) {
 			va a = va_load(q + r * Q_STRIDE + 2 * i);
@@ -79,7 +102,7 @@ INLINE void score_tile(const struct wk_attn_cut *c, uint32_t row, uint32_t blk, 
 
 /* R rows of p against C * 16 dimensions from d0, key pairs j0 .. j1-1 of the cut. */
 INLINE void out_tile(const struct wk_attn_cut *c, uint32_t row, uint32_t d0, uint32_t j0,
-		     uint32_t j1, const int R, const int C)
+		     uint32_t j1, const bool ahead, const int R, const int C)
 {
 	const elem *p = (const elem *)c->p + (size_t)row * P_STRIDE;
 	float *o = c->o + (size_t)row * c->dim_pad + d0;
@@ -94,14 +117,21 @@ INLINE void out_tile(const struct wk_attn_cut *c, uint32_t row, uint32_t d0, uin
 	}
 	for (uint32_t j = j0; j < j1;) {
 		const char *v = c->kv[j / 8] + c->v_off + j % 8 * pitch + (size_t)d0 * 4;
+		uint32_t far = j / 8 + AHEAD_BLOCKS;
+		const char *next =
+			far < WK_CUT_BLOCKS ? c->kv[far] + c->v_off : c->next[far - WK_CUT_BLOCKS];
 		uint32_t end = (j / 8 + 1) * 8 < j1 ? (j / 8 + 1) * 8 : j1;
 
-		for (; j < end; j++, v += pitch) {
+		next += j % 8 * pitch + (size_t)d0 * 4;
+		for (; j < end; j++, v += pitch, next += pitch) {
 			vb b[TILE_C];
 
 			WK_UNROLL
 			for (int i = 0; i < C; i++)
 				b[i] = vb_load(v + i * 64);
+			WK_UNROLL
+			for (int i = 0; ahead && i < C; i++)
+				_mm_prefetch(next + i * 64, _MM_HINT_T0);
 			WK_UNROLL
 			for (int r = 0; r < R; r++) {
 				va a = va_load(p + r * P_STRIDE + 2 * j);
@@ -183,7 +213,10 @@ static void all_scores(const struct wk_attn_cut *c, uint32_t b0, uint32_t b1)
 		nc = min_u32(b1 - b, TILE_C);
 		for (uint32_t row = 0, nr; row < c->n_rows; row += nr) {
 			nr = min_u32(c->n_rows - row, TILE_R);
-			WITH_RC(score_tile, nr, nc, c, row, b);
+			if (ahead_wanted(c, row))
+				WITH_RC(score_tile, nr, nc, c, row, b, true);
+			else
+				WITH_RC(score_tile, nr, nc, c, row, b, false);
 		}
 	}
 }
@@ -195,7 +228,10 @@ static void outputs(const struct wk_attn_cut *c, uint32_t row, uint32_t n, uint3
 		nc = min_u32((c->dim_pad - d) / 16, TILE_C);
 		for (uint32_t i = 0, nr; i < n; i += nr) {
 			nr = min_u32(n - i, TILE_R);
-			WITH_RC(out_tile, nr, nc, c, row + i, d, j0, j1);
+			if (ahead_wanted(c, row + i))
+				WITH_RC(out_tile, nr, nc, c, row + i, d, j0, j1, true);
+			else
+				WITH_RC(out_tile, nr, nc, c, row + i, d, j0, j1, false);
 		}
 	}
 }

@@ -9,10 +9,18 @@
 
 #include "kernels/cpu/attention.h"
 
+#define CACHE_STRIDE 16384u /* a quarter of the set stride of a 1 MiB, 16-way L2 */
+
 size_t wk_cpu_kv_block_bytes(const struct wk_backend *be, const struct wk_kv_shape *shape)
 {
 	size_t bytes = (size_t)shape->n_layers * shape->n_kv_heads * wk_kv_head_bytes(shape);
 
+	/*
+	 * Blocks a power of two apart would put the same layer of all of them into the same few
+	 * sets of the caches, and a cut of keys could not stay in L2: shift each by one head.
+	 */
+	if (bytes % CACHE_STRIDE == 0)
+		bytes += wk_kv_head_bytes(shape);
 	return (bytes + 255) / 256 * 256;
 }
 
