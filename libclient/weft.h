@@ -119,9 +119,9 @@ struct weft_submit_options {
 	float frequency_penalty;
 	uint64_t seed; /* used if has_seed */
 	int has_seed;  /* 0: the engine draws one */
-	const uint32_t *stop_tokens;
+	const uint32_t *stop_tokens;	/* an answer ends with any of these... */
 	uint32_t n_stop_tokens;
-	const struct weft_sequence *stop_sequences;
+	const struct weft_sequence *stop_sequences; /* ...or these; what ended it stays in it */
 	uint32_t n_stop_sequences;
 	const struct weft_bias *bias;
 	uint32_t n_bias;
