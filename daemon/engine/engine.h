@@ -152,6 +152,7 @@ struct step {
 	uint32_t n_given;
 	struct request *touched[SCHED_MAX_SEQS];
 	uint32_t n_touched;
+	double flops;
 };
 
 /* --- the engine ----------------------------------------------------------------------------------*/

@@ -195,15 +195,17 @@ static void heartbeat_start(struct engine *e, uint64_t now)
 {
 	double ns_per_flop =
 		e->ns_per_flop ? e->ns_per_flop * BUDGET_TIMES : 1 / SLOWEST_FLOP_PER_NS;
-	uint64_t budget = BUDGET_FLOOR_NS + (uint64_t)(plan_flops(e) * ns_per_flop);
+	uint64_t budget;
 
+	e->step.flops = plan_flops(e);
+	budget = BUDGET_FLOOR_NS + (uint64_t)(e->step.flops * ns_per_flop);
 	ord_store(&e->heartbeat->step_budget_ns, budget);
 	ord_store(&e->heartbeat->step_start_ns, now);
 }
 
 static void heartbeat_end(struct engine *e, uint64_t ns)
 {
-	double seen = (double)ns / (plan_flops(e) + 1);
+	double seen = (double)ns / (e->step.flops + 1);
 
 	/* The slowest rate seen, forgotten slowly. */
 	e->ns_per_flop = seen > e->ns_per_flop ? seen : 0.99 * e->ns_per_flop + 0.01 * seen;
