@@ -23,6 +23,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* From 48 rows up a pass computes at full speed, so shorter ones cost little. */
+#define MIXED_ROWS 128
+
 #define DEFAULT_KV_SEQS 4 /* sequences of full length that the default pool holds */
 
 static int usage(void)
@@ -223,6 +226,7 @@ static int start(struct engine *e, pthread_t *core, struct weft_err *err)
 		.max_rows = e->opt.max_batch_tokens,
 		.max_seqs = e->opt.max_seqs,
 		.chunk = e->opt.prefill_chunk,
+		.max_mixed = MIXED_ROWS,
 		.probe = request_probe,
 		.adopt = request_adopt,
 		.arg = e,

@@ -96,6 +96,7 @@ static void run_insert(struct sched *s, struct sched_seq *q)
 	s->running[i] = q;
 	q->state = SCHED_RUNNING;
 	s->tenants[q->tenant].n_blocks += q->table.n;
+	s->tenants[q->tenant].n_running++;
 }
 
 static uint32_t run_index(const struct sched *s, const struct sched_seq *q)
@@ -116,6 +117,7 @@ static void run_remove(struct sched *s, struct sched_seq *q)
 	memmove(&s->running[i], &s->running[i + 1], (s->n_running - i - 1) * sizeof(q));
 	s->n_running--;
 	s->tenants[q->tenant].n_blocks -= q->table.n;
+	s->tenants[q->tenant].n_running--;
 	block_table_clear(&q->table, s->pool);
 	q->computed = 0;
 	q->n_new = 0;
@@ -305,6 +307,45 @@ static void evict_others(struct sched *s)
 	}
 }
 
+/* What a sequence more would bring its tenant to, and what one less would leave the victim's. */
+static bool poorer(const struct sched *s, const struct sched_seq *q, uint32_t need,
+		   const struct sched_seq *v)
+{
+	const struct sched_tenant *tq = &s->tenants[q->tenant], *tv = &s->tenants[v->tenant];
+
+	return (uint64_t)(tq->n_running + 1) * tv->weight <=
+		       (uint64_t)(tv->n_running - 1) * tq->weight &&
+	       (uint64_t)(tq->n_blocks + need) * tv->weight <=
+		       (uint64_t)(tv->n_blocks - v->table.n) * tq->weight;
+}
+
+/*
+ * Make room for a sequence whose tenant has less than its share, from one that has more and will
+ * still have no less than the other: so the two never take from each other in turns.
+ */
+static bool make_room(struct sched *s, const struct sched_seq *q, uint32_t need)
+{
+	while (s->n_running >= s->opt.max_seqs || need > s->pool->n_free) {
+		struct sched_seq *best = NULL;
+
+		for (uint32_t i = 1; i < s->n_running; i++) {
+			struct sched_seq *v = s->running[i];
+
+			if (v->tenant == q->tenant || !poorer(s, q, need, v))
+				continue;
+			if (!best || compare_share(s, v, best) > 0 ||
+			    (compare_share(s, v, best) == 0 && before(best, v)))
+				best = v;
+		}
+		if (!best)
+			return false;
+		run_remove(s, best);
+		wait_insert(s, best);
+		s->preemptions++;
+	}
+	return true;
+}
+
 /*
  * Start a waiting sequence: 1 started, 0 no room (nothing may start now), -1 held back. A little
  * room is left for those that run, so that a start is not followed by a preemption at once.
@@ -324,7 +365,8 @@ static int start(struct sched *s, struct sched_seq *q)
 	need = blocks_for(q->target) - shared;
 	if (spare > s->pool->n / 16)
 		spare = s->pool->n / 16;
-	if (s->n_running >= s->opt.max_seqs || need + spare > s->pool->n_free)
+	if ((s->n_running >= s->opt.max_seqs || need + spare > s->pool->n_free) &&
+	    !make_room(s, q, need))
 		return 0;
 	wait_remove(s, q);
 	if (s->opt.adopt)
@@ -371,6 +413,9 @@ void sched_make_plan(struct sched *s, struct sched_plan *ret)
 	for (uint32_t i = 0; i < s->n_running; i++)
 		s->running[i]->n_new = 0;
 	plan_decodes(s, &left);
+	/* Those that decode wait for the whole pass: keep it short. */
+	if (left < s->opt.max_rows && s->opt.max_mixed && left > s->opt.max_mixed)
+		left = s->opt.max_mixed;
 	plan_chunks(s, &left);
 	for (uint32_t i = 0; i < s->n_running; i++) {
 		if (!s->running[i]->n_new)

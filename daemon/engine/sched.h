@@ -19,7 +19,8 @@
  * Blocks: a sequence that starts takes blocks for all of its known positions; each further block
  * is taken as it grows. When there is none, a victim loses its blocks and waits again (it is
  * computed anew later): of the tenant that holds most blocks for its weight the sequence of lowest
- * priority, the latest of them. The oldest running sequence is never a victim and can take the
+ * priority, the latest of them. A waiting sequence takes nothing from its own tenant's, but may
+ * take from a tenant that then still has no less for its weight. The oldest running sequence is never a victim and can take the
  * blocks of all others, so the engine always gets on.
  *
  * Plain data and no clock: everything is testable without a model. Owned by the core thread.
@@ -56,15 +57,16 @@ struct sched_tenant {
 	bool known;
 	uint32_t weight;
 	uint64_t counter;
-	uint32_t n_seqs;   /* waiting and running */
+	uint32_t n_seqs, n_running; /* waiting and running; running */
 	uint32_t n_blocks; /* held by its running sequences, shared ones counted each time */
 	struct sched_seq *first, *last; /* waiting, in the order in which they start */
 };
 
 struct sched_options {
-	uint32_t max_rows; /* of a pass */
-	uint32_t max_seqs; /* running at once, up to SCHED_MAX_SEQS */
-	uint32_t chunk;	   /* rows of one sequence in a pass, 0: no limit */
+	uint32_t max_rows;  /* of a pass */
+	uint32_t max_seqs;  /* running at once, up to SCHED_MAX_SEQS */
+	uint32_t chunk;	    /* rows of one sequence in a pass, 0: no limit */
+	uint32_t max_mixed; /* rows of chunks in a pass that decodes too, 0: no limit */
 	/*
 	 * Sharing among sequences of a request, both NULL allowed. probe: how many blocks the waiting
 	 * sequence could share if it started now, or SCHED_HOLD to wait for a better moment. adopt:

@@ -242,7 +242,7 @@ static void test_preemption(void)
 	begin(12, 64, 64, 0);
 	a = add(0, 0, 32, 128);
 	b = add(0, 9, 32, 128);
-	ok(run_all(2000) && a->made == 128 && b->made == 128,
+	ok(run_all(2000) && a->made == 128 && b->made == 128 && a->done_at < b->done_at,
 	   "the oldest is spared, whatever the others' priority");
 	end();
 
@@ -285,6 +285,54 @@ static void test_large_waits_not_for_ever(void)
 	}
 	ok(large->started_at, "a request of 17 of 20 blocks starts while small ones keep coming");
 	ok(run_all(20000), "and all end");
+	end();
+}
+
+/* A tenant that has taken every place, or every block, makes room for one that comes later. */
+static void test_latecomer(void)
+{
+	struct sched_plan plan;
+	struct job *late[3];
+	uint64_t before;
+
+	for (int scarce = 0; scarce < 2; scarce++) {
+		begin(scarce ? 70 : 10000, 64, scarce ? 64 : 16, 0);
+		sched_tenant_set(&s, 1, 100);
+		for (int i = 0; i < 16; i++)
+			add(0, 0, 64, 600);
+		for (int i = 0; i < 40; i++)
+			pass(&plan);
+		for (int i = 0; i < 3; i++)
+			late[i] = add(1, 0, 64, 10);
+		before = now;
+		while (!late[2]->done_at && now < before + 200)
+			pass(&plan);
+		ok(late[2]->done_at, "a latecomer's requests end in %u passes, with %s taken",
+		   (uint32_t)(now - before), scarce ? "all blocks" : "all places");
+		for (int i = 0; i < 100; i++)
+			add(1, 0, 64, 600);
+		before = s.preemptions;
+		for (int i = 0; i < 100; i++)
+			pass(&plan);
+		ok(s.preemptions - before < 60, "and the two do not take from each other for ever");
+		ok(s.tenants[0].n_running && s.tenants[1].n_running, "both go on");
+		end();
+	}
+}
+
+static void test_mixed(void)
+{
+	struct sched_plan plan;
+
+	begin(10000, 512, 64, 0);
+	s.opt.max_mixed = 100;
+	add(0, 0, 1000, 50);
+	pass(&plan);
+	is_int(plan.n_rows, 512, "a pass that only fills is as long as may be");
+	pass(&plan);
+	add(0, 0, 1000, 50);
+	pass(&plan);
+	is_int(plan.n_rows, 101, "one that decodes too is short");
 	end();
 }
 
@@ -364,6 +412,8 @@ int main(void)
 	test_fairness();
 	test_preemption();
 	test_large_waits_not_for_ever();
+	test_latecomer();
+	test_mixed();
 	test_only();
 	test_random();
 	return tap_done();
