@@ -129,7 +129,11 @@ bool session_poll(struct engine *e, struct session *s, uint64_t now, bool all)
 			s->cursor = s->n_used;
 		any |= slot_poll(e, s, s->used[--s->cursor]);
 	}
-	return admit_poll(e, s, now) || any;
+	any = admit_poll(e, s, now) || any;
+	/* A wake-up that was worth it; only others are held against a session. */
+	if (any && s->wakes)
+		s->wakes--;
+	return any;
 }
 
 void session_ring_bell(struct engine *e, struct session *s)

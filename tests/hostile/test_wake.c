@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -62,6 +63,29 @@ static void never_written(void)
 	atomic_store(&r.tx_ctl->sq_tail, 1);
 	neighbours_ok("eventfd never written");
 	ok(raw_wait_state(&r, 0, 1, WSHM_SLOT_ENDED, 20000), "and it gets on with their wake-ups");
+	raw_close(&r);
+}
+
+/* One request after another wakes the engine as often as a flooder does, and for a reason. */
+static void busy(void)
+{
+	struct raw r = open_raw();
+	uint64_t start = raw_now_ns();
+	uint32_t g = 0, well = 0;
+
+	while (raw_now_ns() - start < UINT64_C(2000000000) && g < 12000) {
+		g++;
+		raw_submit(&r, g % 8, g, g, 2, 1);
+		while (atomic_load(&r.slot[g % 8].generation) != g ||
+		       atomic_load(&r.slot[g % 8].state) != WSHM_SLOT_ENDED)
+			sched_yield();
+		well += atomic_load(&r.slot[g % 8].status) == WSHM_OK;
+		raw_release(&r, g % 8, g);
+		raw_pause_us(1); /* let it fall asleep */
+	}
+	diag("%u requests in %.1f s", g, (raw_now_ns() - start) / 1e9);
+	is_int(well, g, "a client in a hurry is served");
+	ok(!world_logged(w, "event=muted"), "and not taken for a flooder");
 	raw_close(&r);
 }
 
@@ -162,6 +186,7 @@ static void idle_flood(void)
 	raw_pause_us(1000000);
 	spent = cpu_ms(engine) - before;
 	ok(spent < 500, "a flooded engine that has nothing to do spends %ld ms in a second", spent);
+	ok(world_logged(w, "event=muted"), "it was muted");
 	is_int(raw_request(&r, 0, 2, 5, 2), WSHM_OK, "a muted session is served all the same");
 	atomic_store(&f.stop, true);
 	pthread_join(t, NULL);
@@ -220,6 +245,7 @@ int main(void)
 	w = world_start(NULL);
 	n = neighbours_start(w, 1);
 	never_written();
+	busy();
 	filled();
 	drained();
 	flooded(false);

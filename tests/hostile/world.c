@@ -365,6 +365,19 @@ bool world_number_becomes(const struct world *w, const char *name, long long val
 	return true;
 }
 
+bool world_logged(const struct world *w, const char *text)
+{
+	FILE *f = fopen(w->log, "re");
+	char line[1024];
+	bool found = false;
+
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = strstr(line, text) != NULL;
+	if (f)
+		fclose(f);
+	return found;
+}
+
 pid_t world_engine(const struct world *w)
 {
 	json_t *status = world_admin(w, "{\"cmd\":\"status\"}");

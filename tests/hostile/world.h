@@ -62,6 +62,9 @@ long long world_number(const struct world *w, const char *name);
 /* Wait until the number has this value. */
 bool world_number_becomes(const struct world *w, const char *name, long long value, int timeout_ms);
 
+/* Has weftd or the engine logged a line with this text? */
+bool world_logged(const struct world *w, const char *text);
+
 void world_same(const struct world *w);
 void world_given_back(const struct world *w);
 
