@@ -51,12 +51,13 @@ static int check_model(const struct engine *e, const struct wshm_desc *d, uint32
 }
 
 /* Prompt and resumed tokens into private memory. 0, a status or -ENOMEM. */
-static int fetch_tokens(const struct engine *e, struct request *r, uint32_t *ret_detail)
+static int fetch_tokens(struct engine *e, struct request *r, uint32_t *ret_detail)
 {
 	const struct wshm_engine *shm = &r->session->shm;
 	const struct wshm_desc *d = &r->desc;
 	uint32_t vocab = e->config->vocab, total = 0;
 
+	e->fetched_tokens += r->n_prompt;
 	if (wshm_engine_fetch_u32(shm, d->prompt.off, r->prompt, r->n_prompt))
 		return refuse(ret_detail, WSHM_BAD_VALUE, WSHM_KEY_PROMPT);
 	for (uint32_t i = 0; i < r->n_prompt; i++) {
@@ -69,6 +70,7 @@ static int fetch_tokens(const struct engine *e, struct request *r, uint32_t *ret
 				 .tokens; /* each at most max_tokens, so at most 16 models long */
 	if (!total)
 		return 0;
+	e->fetched_tokens += total;
 	r->resume = malloc(total * sizeof(*r->resume));
 	if (!r->resume)
 		return -ENOMEM;
@@ -276,7 +278,7 @@ static bool admit_pending(struct engine *e, struct session *s, uint64_t now)
 
 /* One entry of the ring; false: the session is over. */
 static bool admit_entry(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
-			uint64_t now, uint32_t *tokens)
+			uint64_t now)
 {
 	struct tenant *t = tenant_get(e, s->tenant);
 	struct request *r = NULL;
@@ -306,7 +308,6 @@ static bool admit_entry(struct engine *e, struct session *s, uint32_t slot, uint
 		admit_refuse(e, s, slot, generation, (enum wshm_status)rc, detail);
 		return true;
 	}
-	*tokens += r->n_prompt;
 	r->arrival_ns = now;
 	if (r->desc.timeout_ms)
 		r->deadline_ns = now + r->desc.timeout_ms * UINT64_C(1000000);
@@ -321,13 +322,17 @@ static bool admit_entry(struct engine *e, struct session *s, uint32_t slot, uint
 
 bool admit_poll(struct engine *e, struct session *s, uint64_t now)
 {
-	uint32_t slot, generation, tokens = 0;
+	uint64_t fetched = e->fetched_tokens;
+	uint32_t slot, generation;
 	bool any = false;
 	int rc;
 
 	if (s->pending && !admit_pending(e, s, now))
 		return false;
-	for (uint32_t i = 0; i < ROUND_ENTRIES && tokens < ROUND_TOKENS && !s->pending; i++) {
+	for (uint32_t i = 0; i < ROUND_ENTRIES && !s->pending; i++) {
+		/* What is refused in the end has cost as much. */
+		if (e->fetched_tokens - fetched >= ROUND_TOKENS)
+			return true;
 		rc = wshm_engine_peek(&s->shm, &slot, &generation);
 		if (rc < 0) {
 			session_offence(e, s, "submission ring");
@@ -336,7 +341,7 @@ bool admit_poll(struct engine *e, struct session *s, uint64_t now)
 		if (!rc)
 			break;
 		any = true;
-		if (!admit_entry(e, s, slot, generation, now, &tokens))
+		if (!admit_entry(e, s, slot, generation, now))
 			break;
 	}
 	return any;
