@@ -44,6 +44,62 @@ void engine_describe(const struct engine *e, struct wctl_model *ret)
 	ret->ready = e->state == ENGINE_READY;
 }
 
+/* --- the process ----------------------------------------------------------------------------------*/
+
+void engine_stop(struct engine *e)
+{
+	loop_timer_clear(&e->d->loop, &e->timer);
+	loop_timer_clear(&e->d->loop, &e->flush_timer);
+	loop_unwatch(&e->d->loop, &e->link_source);
+	if (e->link >= 0)
+		close(e->link);
+	e->link = -1;
+	if (!e->pid)
+		e->state = ENGINE_STOPPED;
+}
+
+/* Give the process's resources back; it has exited. */
+static void clear_process(struct engine *e)
+{
+	engine_stop(e);
+	loop_unwatch(&e->d->loop, &e->pid_source);
+	if (e->pidfd >= 0)
+		close(e->pidfd);
+	if (e->heartbeat)
+		munmap(e->heartbeat, WSHM_PAGE);
+	if (e->heartbeat_fd >= 0)
+		close(e->heartbeat_fd);
+	e->pidfd = e->heartbeat_fd = -1;
+	e->heartbeat = NULL;
+	e->pid = 0;
+}
+
+/* Wait for the exit and say how it was. The process is dead or about to be. */
+static void reap(struct engine *e, char *ret, size_t bytes)
+{
+	siginfo_t si = {0};
+
+	while (waitid(P_PIDFD, (id_t)e->pidfd, &si, WEXITED) < 0 && errno == EINTR)
+		;
+	if (si.si_code == CLD_EXITED)
+		snprintf(ret, bytes, "exit status %d", si.si_status);
+	else
+		snprintf(ret, bytes, "signal %d (%s)", si.si_status, strsignal(si.si_status));
+	e->killed_outside = si.si_code == CLD_KILLED && si.si_status == SIGKILL && !e->killed;
+}
+
+/* Kill and wait: for a process that nobody shall hear of again. */
+static void end_process(struct engine *e)
+{
+	char how[64];
+
+	if (e->pid) {
+		syscall(SYS_pidfd_send_signal, e->pidfd, SIGKILL, NULL, 0);
+		reap(e, how, sizeof(how));
+	}
+	clear_process(e);
+}
+
 /* --- start ----------------------------------------------------------------------------------------*/
 
 static void on_start_timer(struct loop_timer *t)
@@ -99,11 +155,9 @@ void engine_start(struct engine *e)
 			 strerror(-err));
 		log_line(LOG_LEVEL_ERROR, "model=%s event=start-failed error=\"%s\"", e->conf.name,
 			 strerror(-err));
-		if (e->pid)
-			engine_kill(e, "not watched");
+		end_process(e);
 		e->restarts++;
-		if (!e->pid)
-			start_later(e);
+		start_later(e);
 		return;
 	}
 	e->state = ENGINE_LOADING;
@@ -125,47 +179,6 @@ void engine_kill(struct engine *e, const char *why)
 		snprintf(e->failure, sizeof(e->failure), "%s", why);
 	e->killed = true;
 	syscall(SYS_pidfd_send_signal, e->pidfd, SIGKILL, NULL, 0);
-}
-
-void engine_stop(struct engine *e)
-{
-	loop_timer_clear(&e->d->loop, &e->timer);
-	loop_unwatch(&e->d->loop, &e->link_source);
-	if (e->link >= 0)
-		close(e->link);
-	e->link = -1;
-	if (!e->pid)
-		e->state = ENGINE_STOPPED;
-}
-
-/* Give the process's resources back; it has exited. */
-static void clear_process(struct engine *e)
-{
-	engine_stop(e);
-	loop_unwatch(&e->d->loop, &e->pid_source);
-	if (e->pidfd >= 0)
-		close(e->pidfd);
-	if (e->heartbeat)
-		munmap(e->heartbeat, WSHM_PAGE);
-	if (e->heartbeat_fd >= 0)
-		close(e->heartbeat_fd);
-	e->pidfd = e->heartbeat_fd = -1;
-	e->heartbeat = NULL;
-	e->pid = 0;
-}
-
-/* Wait for the exit and say how it was. The process is dead or about to be. */
-static void reap(struct engine *e, char *ret, size_t bytes)
-{
-	siginfo_t si = {0};
-
-	while (waitid(P_PIDFD, (id_t)e->pidfd, &si, WEXITED) < 0 && errno == EINTR)
-		;
-	if (si.si_code == CLD_EXITED)
-		snprintf(ret, bytes, "exit status %d", si.si_status);
-	else
-		snprintf(ret, bytes, "signal %d (%s)", si.si_status, strsignal(si.si_status));
-	e->killed_outside = si.si_code == CLD_KILLED && si.si_status == SIGKILL && !e->killed;
 }
 
 /* No engine touches the regions of this engine's sessions now. */
@@ -258,15 +271,9 @@ static void on_link_event(struct loop_source *s, uint32_t events)
 
 void engine_fini(struct engine *e)
 {
-	char how[64];
-
 	if (!e->d)
 		return;
-	if (e->pid) {
-		syscall(SYS_pidfd_send_signal, e->pidfd, SIGKILL, NULL, 0);
-		reap(e, how, sizeof(how));
-	}
-	clear_process(e);
+	end_process(e);
 	free(e->status_text);
 	e->status_text = NULL;
 }

@@ -38,7 +38,8 @@ struct engine {
 	int pidfd, link, heartbeat_fd;	   /* -1 when there is no process */
 	struct wlink_heartbeat *heartbeat; /* owner of the mapping */
 	struct loop_source pid_source, link_source;
-	struct loop_timer timer; /* WAITING: start; LOADING, READY: health */
+	struct loop_timer timer;       /* WAITING: start; LOADING, READY: health */
+	struct loop_timer flush_timer; /* the kernel was short of something: send again */
 
 	struct wctl_model model; /* of the last READY; vocab 0: not known yet */
 	uint64_t instance_id;
@@ -61,7 +62,7 @@ struct engine {
 	bool want_nudge, want_status, want_drain, drained;
 	uint64_t drain_deadline_ns;
 	char *status_text; /* owner; JSON of the last STATUS_TEXT, or NULL */
-	struct log_limit garbage_limit, offence_limit;
+	struct log_limit garbage_limit, offence_limit, send_limit;
 };
 
 int engine_init(struct engine *e, struct weftd *d, const struct config_model *conf);

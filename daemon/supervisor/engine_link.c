@@ -14,7 +14,8 @@
 #include <string.h>
 
 /* Taken at most in one go, so that a babbling engine cannot hold the loop. */
-#define MAX_MESSAGES 64
+#define MAX_MESSAGES  64
+#define SEND_AGAIN_NS (10 * NS_PER_MS)
 
 /* --- out ------------------------------------------------------------------------------------------*/
 
@@ -128,6 +129,11 @@ static int send_sessions(struct engine *e)
 	return err;
 }
 
+static void on_flush_timer(struct loop_timer *t)
+{
+	engine_flush(container_of(t, struct engine, flush_timer));
+}
+
 void engine_flush(struct engine *e)
 {
 	int err;
@@ -139,12 +145,14 @@ void engine_flush(struct engine *e)
 		err = send_sessions(e);
 	if (!err)
 		err = send_wants(e);
-	loop_rewatch(&e->d->loop, &e->link_source,
-		     err == -EAGAIN || err == -ETOOMANYREFS ? EPOLLIN | EPOLLOUT : EPOLLIN);
-	if (err && err != -EAGAIN && err != -ETOOMANYREFS)
-		/* -EPIPE is a crash that the pidfd will report; the rest must not happen. */
-		log_line(LOG_LEVEL_WARN, "model=%s event=link-send error=\"%s\"", e->conf.name,
-			 strerror(-err));
+	loop_rewatch(&e->d->loop, &e->link_source, err == -EAGAIN ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	if (err && err != -EAGAIN && err != -EPIPE) {
+		/* Memory, or too many descriptors on their way. -EPIPE is a crash: the pidfd. */
+		log_limited(&e->send_limit, LOG_LEVEL_WARN, "model=%s event=link-send error=\"%s\"",
+			    e->conf.name, strerror(-err));
+		loop_timer_set(&e->d->loop, &e->flush_timer, loop_now_ns() + SEND_AGAIN_NS,
+			       on_flush_timer);
+	}
 	engine_health_arm(e);
 }
 

@@ -57,8 +57,20 @@ void wd_spawn(struct wd *d)
 	if (d->pid)
 		return;
 	dup2(open(log, O_WRONLY | O_CREAT | O_APPEND, 0644), STDERR_FILENO);
-	execl(path, "weftd", "--foreground", "--config", conf, "--runtime-dir", d->dir, "--engine",
-	      engine, (char *)NULL);
+	(void)!write(STDERR_FILENO, "start\n", 6);
+	if (d->inject) {
+		char inject[128], trace[64];
+
+		snprintf(inject, sizeof(inject), "inject=%s", d->inject);
+		snprintf(trace, sizeof(trace), "trace=%.*s", (int)strcspn(d->inject, ":"),
+			 d->inject);
+		execlp("strace", "strace", "-qq", "-o", "/dev/null", "-e", trace, "-e", inject,
+		       path, "--foreground", "--config", conf, "--runtime-dir", d->dir, "--engine",
+		       engine, (char *)NULL);
+	} else {
+		execl(path, "weftd", "--foreground", "--config", conf, "--runtime-dir", d->dir,
+		      "--engine", engine, (char *)NULL);
+	}
 	_exit(126);
 }
 
@@ -81,7 +93,7 @@ void wd_restart(struct wd *d)
 	bail_out("weftd does not listen");
 }
 
-void wd_start(struct wd *d, const char *conf)
+void wd_prepare(struct wd *d, const char *conf)
 {
 	char path[96];
 	FILE *f;
@@ -94,6 +106,11 @@ void wd_start(struct wd *d, const char *conf)
 	f = fopen(path, "w");
 	if (!f || fputs(conf, f) < 0 || fclose(f))
 		bail_out("weftd.conf");
+}
+
+void wd_start(struct wd *d, const char *conf)
+{
+	wd_prepare(d, conf);
 	wd_restart(d);
 }
 

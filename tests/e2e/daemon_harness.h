@@ -36,7 +36,11 @@ struct wd {
 	pid_t pid;
 	char dir[64]; /* runtime directory, also weftd.conf and log */
 	char socket[96];
+	const char *inject; /* strace's: SYSCALL:error=ERRNO:when=N; NULL: none */
 };
+
+/* Make the directory and the configuration, start nothing. */
+void wd_prepare(struct wd *d, const char *conf);
 
 /* Make the directory and start weftd with this configuration; waits until it listens. */
 void wd_start(struct wd *d, const char *conf);

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every kind of system call that weftd makes fails once, at each of its first few times: weftd
+ * either says at its start what is wrong and exits with 1, or goes on, serves the next client, and
+ * ends in good order. strace makes the calls fail.
+ */
+#include "tests/e2e/daemon_harness.h"
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const struct {
+	const char *call, *error;
+	int times;
+} faults[] = {
+	{"memfd_create", "ENOMEM", 4},	{"eventfd2", "EMFILE", 2},	{"socketpair", "EMFILE", 3},
+	{"accept4", "EMFILE", 2},	{"accept4", "ECONNABORTED", 2}, {"epoll_ctl", "ENOMEM", 9},
+	{"fallocate", "EOPNOTSUPP", 2}, {"fchmod", "EPERM", 3},		{"ftruncate", "ENOMEM", 4},
+	{"sendmsg", "ENOBUFS", 4},	{"recvmsg", "ENOMEM", 4},	{"pidfd_open", "EMFILE", 1},
+	{"getsockopt", "ENOBUFS", 4},	{"bind", "EADDRINUSE", 2},	{"signalfd4", "EMFILE", 1},
+	{"epoll_create1", "EMFILE", 1}, {"clone", "EAGAIN", 1},		{"waitid", "EINTR", 1},
+};
+
+/* weftd runs under strace, whose child it is; strace passes its exit status on. */
+static pid_t child_of(pid_t parent)
+{
+	char path[64];
+	int pid = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)parent, (int)parent);
+	f = fopen(path, "r");
+	if (!f || fscanf(f, "%d", &pid) != 1)
+		pid = 0;
+	if (f)
+		fclose(f);
+	return pid;
+}
+
+/* Until somebody listens or weftd is gone. */
+static void settle(struct wd *d)
+{
+	for (int i = 0; i < 500; i++) {
+		int sock = wd_connect(d), status;
+
+		if (sock >= 0) {
+			close(sock);
+			return;
+		}
+		if (waitpid(d->pid, &status, WNOHANG | WNOWAIT) == d->pid)
+			return;
+		wd_sleep_ms(10);
+	}
+}
+
+/* One of a few clients in a row must be served: the fault is used up by the others. */
+static int serves(struct wd *d)
+{
+	struct wctl_hello h;
+
+	wd_hello_init(&h);
+	for (int i = 0; i < 5; i++) {
+		struct wd_client c;
+		int good = !wd_open(&c, d, &h) && wd_state_wait(&c, WSHM_ENGINE_RUNNING, 4000);
+
+		wd_close(&c);
+		if (good)
+			return 1;
+	}
+	return 0;
+}
+
+static void one(const char *call, const char *error, int when)
+{
+	char inject[96];
+	struct wd d;
+	int served, status;
+	pid_t pid;
+
+	snprintf(inject, sizeof(inject), "%s:error=%s:when=%d", call, error, when);
+	wd_prepare(&d, "[daemon]\nhello_seconds = 1\n[model m]\npath = /fake/ok\n");
+	d.inject = inject;
+	wd_spawn(&d);
+	settle(&d);
+	served = serves(&d);
+	pid = child_of(d.pid);
+	if (pid)
+		kill(pid, SIGTERM);
+	status = wd_wait(&d);
+	if (served)
+		is_int(status, 0, "%s: serves, and ends in good order", inject);
+	else
+		ok(status == 1 && wd_logged(&d, "\nweftd: "),
+		   "%s: does not start, and says why (%d)", inject, status);
+	wd_stop(&d);
+}
+
+int main(int argc, char **argv)
+{
+	wd_engine_or_test(argc, argv);
+	if (system("strace -qq -o /dev/null -e trace=none true 2>/dev/null"))
+		skip_all("strace cannot trace here");
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+		for (int when = 1; when <= faults[i].times; when++)
+			one(faults[i].call, faults[i].error, when);
+	return tap_done();
+}
