@@ -60,7 +60,8 @@ FIXTURES = {
     "qwen2": (tf.Qwen2Config, dict(tie_word_embeddings=True), old_rope, 1),
     "qwen2-window-yarn": (tf.Qwen2Config, dict(
         num_hidden_layers=3, use_sliding_window=True, sliding_window=17, max_window_layers=1,
-        rope_parameters=dict(YARN, attention_factor=1.3, beta_fast=8, beta_slow=2)), None, 1),
+        rope_parameters=dict(YARN, rope_theta=100.0, attention_factor=1.3, beta_fast=1.5,
+                             beta_slow=0.5)), None, 1),
     "qwen3": (tf.Qwen3Config, dict(head_dim=24, tie_word_embeddings=True), None, 1),
     "granite": (tf.GraniteConfig, dict(
         embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.5,
