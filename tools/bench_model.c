@@ -283,8 +283,8 @@ static int fill_pool(struct bench *b, size_t bytes)
 	return r;
 }
 
-/* Open dir/shape, made first if it is not there; the table gets the seconds if `row` is given. */
-static int open_model(struct bench *b, const char *dir, const char *shape, const char *row)
+/* Open dir/shape, made first if it is not there. */
+static int open_model(struct bench *b, const char *dir, const char *shape, double *ret_seconds)
 {
 	const uint32_t blocks = LONG_CONTEXT / WK_BLOCK_TOKENS;
 	char path[PATH_MAX], config[PATH_MAX];
@@ -302,9 +302,7 @@ static int open_model(struct bench *b, const char *dir, const char *shape, const
 	start = wk_seconds();
 	if (model_open(b->ops, b->be, &open, &b->m, &err))
 		return fail("cannot load", err.message);
-	b->samples[0] = wk_seconds() - start;
-	if (row)
-		bench_add_samples(b->table, row, "s", b->samples, 1, BENCH_AT_MOST, 4);
+	*ret_seconds = wk_seconds() - start;
 	b->c = model_config_of(b->m);
 	if (model_pool_new(b->m, blocks, &b->pool, &err))
 		return fail("KV pool", err.message);
@@ -313,15 +311,27 @@ static int open_model(struct bench *b, const char *dir, const char *shape, const
 	return 0;
 }
 
+/* Once to have the files in the page cache, then for the clock; the last one stays open. */
+static int bench_load(struct bench *b, const char *dir)
+{
+	double seconds;
+
+	if (open_model(b, dir, "1b", &seconds))
+		return -1;
+	for (uint32_t i = 0; i < b->reps; i++) {
+		close_model(b);
+		if (open_model(b, dir, "1b", &b->samples[i]))
+			return -1;
+	}
+	add(b, "load 1b, page cache warm", "s", BENCH_AT_MOST, 4);
+	return 0;
+}
+
 static int run_1b(struct bench *b, const char *dir)
 {
 	int r;
 
-	/* Once to have the files in the page cache, then for the clock. */
-	if (open_model(b, dir, "1b", NULL))
-		return -1;
-	close_model(b);
-	r = open_model(b, dir, "1b", "load 1b, page cache warm");
+	r = bench_load(b, dir);
 	r = r ? r : bench_attention(b);
 	r = r ? r : bench_prefill(b, 512, "prefill 1b, 512 tokens", "prefill 1b, rate", 0.75);
 	r = r ? r : bench_decode(b, 1);
@@ -330,8 +340,10 @@ static int run_1b(struct bench *b, const char *dir)
 
 static int run_135m(struct bench *b, const char *dir)
 {
-	int r = open_model(b, dir, "135m", NULL);
+	double seconds;
+	int r;
 
+	r = open_model(b, dir, "135m", &seconds);
 	return r ? r
 		 : bench_prefill(b, LONG_CONTEXT, "prefill 135m, 4096 tokens", "prefill 135m, rate",
 				 0.6);
