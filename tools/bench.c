@@ -77,8 +77,8 @@ void bench_print(const struct bench_table *t)
 				 : r->goal == BENCH_AT_MOST ? "<= "
 							    : "",
 				 r->target);
-		printf("%-*s %10.4g %-12s %10s %11.4g %11.4g%s\n", width, r->name, r->value, r->unit,
-		       target, r->lo, r->hi, r->pass ? "" : "  MISSED");
+		printf("%-*s %10.4g %-12s %10s %11.4g %11.4g%s\n", width, r->name, r->value,
+		       r->unit, target, r->lo, r->hi, r->pass ? "" : "  MISSED");
 	}
 }
 

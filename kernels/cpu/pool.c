@@ -242,7 +242,7 @@ void wk_pool_idle(struct wk_pool *p, bool idle)
 	atomic_store_explicit(&p->polling, !idle && p->poll_always, memory_order_relaxed);
 	atomic_store_explicit(&p->parked, idle, memory_order_seq_cst); /* J3 */
 	/* Otherwise the first job wakes them: a wake-up costs this thread 65 us here, before it has
-	 * even looked at what it was woken for. */
+	 * even looked at what it was woken for. J3 */
 	if (!idle && p->poll_always && atomic_load_explicit(&p->sleepers, memory_order_seq_cst))
 		ring(p, INT_MAX);
 }
