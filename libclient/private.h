@@ -123,6 +123,7 @@ void wc_session_end(struct weft *w, enum weft_status status);
 
 /* request.c */
 void wc_request_resume_all(struct weft *w, struct link *to);
+void wc_request_end_unwanted(struct weft *w);
 uint64_t wc_request_bytes_needed(struct weft *w);
 void wc_request_end_local(struct weft_request *r, enum weft_status status);
 bool wc_request_ended(const struct weft_request *r);

@@ -499,6 +499,8 @@ int weft_cancel(struct weft_request *r)
 	pthread_mutex_lock(&w->lock);
 	atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
 	a = current(r);
+	if (atomic_load_explicit(&w->state, memory_order_relaxed) == SESSION_DOWN)
+		wc_request_end_local(r, WEFT_CANCELLED); /* nobody else could */
 	if (a->link == atomic_load_explicit(&w->link, memory_order_relaxed) &&
 	    !wc_request_ended(r) && wshm_client_cancel(&a->link->c, a->slot, a->generation) == 1)
 		wc_link_wake_engine(a->link);
@@ -537,6 +539,17 @@ void weft_free(struct weft_request *r)
 }
 
 /* --- moving to a new daemon ----------------------------------------------------------------------*/
+
+/* Under the lock, when the daemon is gone: what no other daemon will be asked for ends now. */
+void wc_request_end_unwanted(struct weft *w)
+{
+	for (struct weft_request *r = w->requests; r; r = r->next) {
+		if (atomic_load_explicit(&r->cancelled, memory_order_relaxed))
+			wc_request_end_local(r, WEFT_CANCELLED);
+		else if (r->flags & WEFT_NO_RESUBMIT)
+			wc_request_end_local(r, WEFT_LOST);
+	}
+}
 
 /* Bytes of tx arena that request_resume_all() will want, allocation overhead included. */
 uint64_t wc_request_bytes_needed(struct weft *w)
@@ -592,15 +605,11 @@ static void request_resume(struct weft_request *r, struct link *to)
 	struct wshm_desc d;
 	struct attempt *a;
 
-	if (atomic_load_explicit(&r->cancelled, memory_order_relaxed)) {
-		wc_request_end_local(r, WEFT_CANCELLED);
-		return;
-	}
 	if (r->deadline_ns && wc_now_ns() >= r->deadline_ns) {
 		wc_request_end_local(r, WEFT_DEADLINE);
 		return;
 	}
-	if (r->flags & WEFT_NO_RESUBMIT || resume_desc(r, old, &d, resume) < 0) {
+	if (resume_desc(r, old, &d, resume) < 0) {
 		wc_request_end_local(r, WEFT_LOST);
 		return;
 	}

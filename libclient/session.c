@@ -139,6 +139,7 @@ static void session_down(struct weft *w)
 	w->next_try_ns = w->down_since_ns;
 	w->backoff_ns = BACKOFF_MIN_NS;
 	atomic_store(&w->state, SESSION_DOWN);
+	wc_request_end_unwanted(w);
 	event_timer(w, 1);
 }
 

@@ -62,7 +62,7 @@ done
 say "3. $clients client processes generate at once; tokens as they come"
 i=1
 while [ $i -le "$clients" ]; do
-	"$bin/weft" run --max-tokens 48 --temperature 1 --presence-penalty 10 --seed $i --ignore-eos \
+	"$bin/weft" run --no-resubmit --max-tokens 48 --temperature 1 --presence-penalty 10 --seed $i --ignore-eos \
 		$((i * 100 + 1)) $((i * 100 + 2)) $((i * 100 + 3)) |
 		awk -v RS='[ \n]+' -v who="client $i" '
 			{ line = line sprintf(" %5d", $0); if (++n % 8 == 0) { print who " |" line; fflush(); line = "" } }

@@ -238,6 +238,37 @@ static void test_no_other_daemon(void)
 	weft_close(w);
 }
 
+/* Nobody must wait for a daemon that will not be asked anything. */
+static void test_ends_without_daemon(void)
+{
+	struct fake *f = start(5);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *a, *b, *c;
+	time_t before;
+
+	cu_options(&o, 30);
+	a = cu_submit(w, &o);
+	b = cu_submit(w, &o);
+	o.flags = WEFT_NO_RESUBMIT;
+	c = cu_submit(w, &o);
+	is_int(weft_wait(c, 0, 4, 5000), 5, "five tokens");
+	atomic_store(&fake_controls_of(f)->admit, 0);
+	fake_kill(f);
+	weft_cancel(a);
+	before = time(NULL);
+	is_int(weft_wait(a, 0, 5, 30000), 5, "cancelled before it was noticed: ends");
+	is_int(cu_status(a), WEFT_CANCELLED, "as cancelled");
+	is_int(weft_wait(c, 0, 5, 30000), 5, "opted out: ends");
+	is_int(cu_status(c), WEFT_LOST, "as lost");
+	is_int(cu_status(b), WEFT_RUNNING, "the other one waits for a daemon");
+	weft_cancel(b);
+	is_int(weft_wait(b, 0, 5, 30000), 5, "until it is cancelled");
+	is_int(cu_status(b), WEFT_CANCELLED, "which needs no daemon");
+	ok(time(NULL) - before < 10, "all within seconds");
+	weft_close(w);
+}
+
 static void test_bye(void)
 {
 	struct fake *f = start(5);
@@ -282,6 +313,7 @@ int main(void)
 	test_many_threads();
 	test_wait_any_and_events();
 	test_no_other_daemon();
+	test_ends_without_daemon();
 	test_bye();
 	test_complains();
 	return tap_done();
