@@ -19,6 +19,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A device this slow is taken for dead until something has been measured (operations per ns). */
 #define SLOWEST_FLOP_PER_NS 1.0
@@ -44,7 +45,7 @@ static void must(bool ok, const char *what)
 	if (ok)
 		return;
 	log_line(LOG_LEVEL_ERROR, "event=fatal what=\"%s\"", what);
-	exit(1);
+	_exit(1);
 }
 
 static void room(uint32_t **array, uint32_t *cap, uint32_t n)
@@ -221,7 +222,7 @@ static void device_wait(struct engine *e)
 		return;
 	log_line(LOG_LEVEL_ERROR, "event=device-failed errno=%d what=\"%s\"", -rc,
 		 e->ops->last_error(e->be));
-	exit(1);
+	_exit(1);
 }
 
 static void forward(struct engine *e, const struct wk_batch *batch)
@@ -236,7 +237,7 @@ static void forward(struct engine *e, const struct wk_batch *batch)
 	if (rc) {
 		log_line(LOG_LEVEL_ERROR, "event=forward-failed errno=%d what=\"%s\"", -rc,
 			 e->ops->last_error(e->be));
-		exit(1);
+		_exit(1);
 	}
 	if (st->n_draws) {
 		const struct wk_buf *logits = model_logits(e->model, &stride);
