@@ -30,7 +30,13 @@
 #define PAIRS_FEW  64u
 #define PAIRS_MANY 256u
 #define MAX_RANGES 64u
-#define MIN_BLOCK  8u	       /* tiles of rows in a block, at least: 48 rows */
+/*
+ * Tiles of rows in a block: at least 8 (48 rows); at most 22 (132 rows, whose sums take 33 KB)
+ * where the panel, which is read again for each block, stays in the second-level cache.
+ */
+#define MIN_BLOCK  8u
+#define MAX_BLOCK  22u
+#define PANEL_KEPT (384u << 10)
 #define UNITS_EACH 32u	       /* units for each thread, if the rows allow */
 #define PACK_ALONE (32u << 10) /* bytes of packed x that are not worth waking anybody for */
 #define PACK_TILES 2u	       /* tiles of rows packed at a time */
@@ -224,11 +230,14 @@ static void divide(struct job *j)
 	uint32_t panels = (j->n_cols + j->panel_cols - 1) / j->panel_cols;
 
 	j->row_blocks = 1;
+	if ((size_t)j->pairs * WK_CPU_PANEL * 4 <= PANEL_KEPT)
+		j->row_blocks = (j->tiles + MAX_BLOCK - 1) / MAX_BLOCK;
 	if (threads > 1 && panels < UNITS_EACH * threads) {
 		uint32_t want = (UNITS_EACH * threads + panels - 1) / panels;
 		uint32_t most = j->tiles / MIN_BLOCK;
 
-		j->row_blocks = want < most ? want : most ? most : 1;
+		want = want < most ? want : most;
+		j->row_blocks = want > j->row_blocks ? want : j->row_blocks;
 	}
 	units = panels * j->row_blocks;
 	j->n_ranges = threads < MAX_RANGES ? threads : MAX_RANGES;
