@@ -96,7 +96,9 @@ static void test_quotas(struct eh *h)
 	uint32_t refused = 0;
 
 	eh_desc(&d);
-	d.max_tokens = 100;
+	d.n = 8; /* long enough to be still there when the third comes */
+	d.max_tokens = 220;
+	d.temperature = 1;
 	for (int i = 0; i < 2; i++)
 		eh_submit(s, &d, prompt, 3, NULL, &r[i]);
 	eh_submit(s, &d, prompt, 3, NULL, &more);
@@ -113,6 +115,7 @@ static void test_quotas(struct eh *h)
 	eh_wait(&r[0]);
 	is_int(eh_status(&r[0]), WSHM_OK, "then there is room again");
 
+	d.n = 1;
 	d.max_tokens = 2;
 	for (int i = 0; i < 40; i++) {
 		eh_submit(rate, &d, prompt, 3, NULL, &r[i]);

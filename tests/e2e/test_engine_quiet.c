@@ -84,7 +84,7 @@ static struct eh_session *start(struct eh *h, const char *poll, const char *thre
 
 static void test_idle(const char *poll)
 {
-	struct timespec second = {.tv_sec = 1}, moment = {.tv_nsec = 20000000};
+	struct timespec second = {.tv_sec = 1}, moment = {.tv_nsec = 300000000};
 	struct eh_session *s;
 	struct wshm_desc d;
 	uint64_t before;
