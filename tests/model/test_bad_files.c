@@ -296,6 +296,8 @@ static const struct {
 	{"llama", "quantization_config", "{\"bits\": 4}", "quantization_config"},
 	{"llama", "is_encoder_decoder", "true", "is_encoder_decoder"},
 	{"llama", "sliding_window", "128", "sliding_window"},
+	{"llama", "rope_interleaved", "true", "rope_interleaved"},
+	{"qwen2", "use_mrope", "true", "use_mrope"},
 	{"llama", "eos_token_id", "192", "eos_token_id"},
 	{"llama", "eos_token_id", "[1, -1]", "eos_token_id"},
 	{"llama", "eos_token_id", "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]", "eos_token_id"},
@@ -681,6 +683,8 @@ static void test_good(void)
 	box_read(&b, "llama-tied-bias");
 	json_object_set_new(b.config, "quantization_config", json_null());
 	json_object_set_new(b.config, "torch_dtype", json_string("bfloat16"));
+	json_object_set_new(b.config, "is_llama_config", json_true());
+	json_object_set_new(b.config, "rope_interleaved", json_false());
 	box_write(&b);
 	ok(!open_box(&b, &err), "null and harmless keys are accepted");
 	box_free(&b);

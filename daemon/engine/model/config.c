@@ -80,6 +80,9 @@ static const struct known_key {
 	{"quantization_config", ALL, false},
 	{"is_encoder_decoder", ALL, false},
 	{"partial_rotary_factor", ALL, false},
+	{"use_mrope", QWEN2 | QWEN3, false},
+	{"rope_interleaved", LLAMA, false},
+	{"_attn_implementation_autoset", ALL, true},
 	{"_name_or_path", ALL, true},
 	{"architectures", ALL, true},
 	{"attention_dropout", ALL, true},
@@ -87,6 +90,7 @@ static const struct known_key {
 	{"dtype", ALL, true},
 	{"id2label", ALL, true},
 	{"initializer_range", ALL, true},
+	{"is_llama_config", LLAMA, true},
 	{"label2id", ALL, true},
 	{"output_attentions", ALL, true},
 	{"output_hidden_states", ALL, true},
@@ -223,8 +227,16 @@ static int check_keys(const struct reader *rd, enum family family)
 static int check_fixed(const struct reader *rd)
 {
 	const char *act = json_string_value(get(rd, "hidden_act"));
-	bool encoder_decoder, mlp_bias;
+	static const struct {
+		const char *key, *why;
+	} must_be_false[] = {
+		{"is_encoder_decoder", "only decoders are supported"},
+		{"mlp_bias", "biases in the MLP are not supported"},
+		{"use_mrope", "rotation by sections is not supported"},
+		{"rope_interleaved", "rotation of neighbouring pairs is not supported"},
+	};
 	uint32_t tp;
+	bool on;
 	double rotary;
 	int r;
 
@@ -234,12 +246,11 @@ static int check_fixed(const struct reader *rd)
 		return fail_key(rd, "quantization_config", "quantized models are not supported");
 	r = get_uint_or(rd, "pretraining_tp", 1, 1, 1, &tp);
 	r = r ? r : get_real_or(rd, "partial_rotary_factor", 1, 1, 1, &rotary);
-	r = r ? r : get_bool_or(rd, "is_encoder_decoder", false, &encoder_decoder);
-	r = r ? r : get_bool_or(rd, "mlp_bias", false, &mlp_bias);
-	if (!r && encoder_decoder)
-		return fail_key(rd, "is_encoder_decoder", "only decoders are supported");
-	if (!r && mlp_bias)
-		return fail_key(rd, "mlp_bias", "biases in the MLP are not supported");
+	for (size_t i = 0; !r && i < sizeof(must_be_false) / sizeof(must_be_false[0]); i++) {
+		r = get_bool_or(rd, must_be_false[i].key, false, &on);
+		if (!r && on)
+			r = fail_key(rd, must_be_false[i].key, "%s", must_be_false[i].why);
+	}
 	return r;
 }
 

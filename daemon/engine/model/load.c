@@ -156,7 +156,8 @@ static int load_weight(struct loader *l, const char *prefix, const struct part *
 	if (bad)
 		return bad;
 	if (r)
-		return fail_tensor(l, t[0], "cannot pack: %s", m->ops->last_error(m->be));
+		return err_set(l->err, r, "%s/%s: tensor \"%s\": cannot pack: %s (%s)", l->set.dir,
+			       t[0]->file, t[0]->name, m->ops->last_error(m->be), strerror(-r));
 	m->weight_bytes += m->ops->weight_bytes(*ret);
 	for (uint32_t i = 0; i < n_parts; i++)
 		let_go(l, t[i]);
@@ -171,6 +172,20 @@ static int buffer_new(struct model *m, size_t bytes, struct wk_buf **ret, struct
 		err_set(err, r, "no memory for a buffer of %zu bytes: %s", bytes,
 			m->ops->last_error(m->be));
 	return r;
+}
+
+/* A buffer with these contents; *ret is set, and owned by the model, even if filling it fails. */
+static int buffer_filled(struct model *m, const void *data, size_t bytes, struct wk_buf **ret,
+			 struct weft_err *err)
+{
+	int r = buffer_new(m, bytes, ret, err);
+
+	if (r)
+		return r;
+	r = m->ops->buf_write(m->be, *ret, 0, data, bytes);
+	return r ? err_set(err, r, "cannot write to a buffer of %zu bytes: %s", bytes,
+			   m->ops->last_error(m->be))
+		 : 0;
 }
 
 /* The vectors prefix.part.suffix one after the other, as fp32. */
@@ -198,9 +213,7 @@ static int load_vector(struct loader *l, const char *prefix, const char *suffix,
 		if (!r)
 			let_go(l, t);
 	}
-	r = r ? r : buffer_new(m, n * sizeof(*v), ret, l->err);
-	if (!r)
-		r = m->ops->buf_write(m->be, *ret, 0, v, n * sizeof(*v));
+	r = r ? r : buffer_filled(m, v, n * sizeof(*v), ret, l->err);
 	m->weight_bytes += n * sizeof(*v);
 	free(v);
 	return r;
@@ -390,11 +403,9 @@ static int make_rope(struct model *m, struct weft_err *err)
 {
 	const size_t bytes = m->config.head_dim / 2 * sizeof(float);
 	float inv_freq[128]; /* head_dim <= 256 */
-	int r;
 
 	model_rope(&m->config, inv_freq, &m->rope_scale);
-	r = buffer_new(m, bytes, &m->inv_freq, err);
-	return r ? r : m->ops->buf_write(m->be, m->inv_freq, 0, inv_freq, bytes);
+	return buffer_filled(m, inv_freq, bytes, &m->inv_freq, err);
 }
 
 /* --- open and close ------------------------------------------------------------------------------*/
