@@ -12,8 +12,9 @@
 
 #include <stdatomic.h>
 
-/* A nudge is one tiny step; a machine that swaps may need this long for it. */
-#define NUDGE_GRACE_NS (2 * NS_PER_SECOND)
+/* A nudge is one tiny step, but on an overloaded machine even that takes its time, and killing an
+ * engine for the machine's sake makes things worse. */
+#define NUDGE_GRACE_NS (3 * NS_PER_SECOND)
 /* The engine states its budgets itself; even a 512-row step of a huge model ends before this. */
 #define BUDGET_MAX_NS (600 * NS_PER_SECOND)
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <grp.h>
 #include <libgen.h>
 #include <poll.h>
 #include <signal.h>
@@ -58,6 +59,9 @@ void wd_spawn(struct wd *d)
 		return;
 	dup2(open(log, O_WRONLY | O_CREAT | O_APPEND, 0644), STDERR_FILENO);
 	(void)!write(STDERR_FILENO, "start\n", 6);
+	if (d->uid && (chown(d->dir, d->uid, d->uid) || setgroups(0, NULL) ||
+		       setresgid(d->uid, d->uid, d->uid) || setresuid(d->uid, d->uid, d->uid)))
+		_exit(125);
 	if (d->inject) {
 		char inject[128], trace[64];
 

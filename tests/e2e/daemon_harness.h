@@ -36,6 +36,7 @@ struct wd {
 	pid_t pid;
 	char dir[64]; /* runtime directory, also weftd.conf and log */
 	char socket[96];
+	uid_t uid;	    /* weftd's own; 0: the test's */
 	const char *inject; /* strace's: SYSCALL:error=ERRNO:when=N; NULL: none */
 };
 

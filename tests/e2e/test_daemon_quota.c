@@ -356,6 +356,29 @@ static void test_privileges(void)
 	is_int(wd_stop(&d), 0, "stopped");
 }
 
+/* Without any privilege, in a directory of its own. */
+static void test_unprivileged(void)
+{
+	struct wd_client c;
+
+	if (as(BOB, 0, can_execute_self)) {
+		skip(8, "the build folder is closed to other users");
+		return;
+	}
+	wd_prepare(&d, "[model m]\npath = /fake/ok\n");
+	d.uid = BOB;
+	wd_restart(&d);
+	is_int(open_one(&c), 0, "weftd of an ordinary user: root opens a session");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "the engine has it");
+	is_int(wd_engine_int(&d, 0, "engine.uid"), BOB, "and is of the same user");
+	wd_close(&c);
+	is_int(as(ALICE, 0, one_region), 0, "another user opens one");
+	is_int(as(ALICE, 0, cannot_reopen), 0, "and can open its regions as little as ever");
+	is_int(as(ALICE, 0, admin_refused), 0, "nor be its administrator");
+	ok(wd_daemon_wait(&d, "region_bytes", 0, 3000), "regions are given back");
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
 int main(int argc, char **argv)
 {
 	wd_engine_or_test(argc, argv);
@@ -371,5 +394,6 @@ int main(int argc, char **argv)
 	is_int(wd_engine_int(&d, 0, "starts"), 1, "the engine never noticed");
 	is_int(wd_stop(&d), 0, "stopped");
 	test_privileges();
+	test_unprivileged();
 	return tap_done();
 }

@@ -172,8 +172,8 @@ static void test_pending(void)
 	ok(strstr(many[15].text.text, "too many"), "it says: %s", many[15].text.text);
 	for (int i = 0; i < 16; i++)
 		wd_close(&many[i]);
-	is_int(wd_recv(&quiet, 3000), WCTL_REFUSED, "no hello within a second: refused");
-	ok(strstr(quiet.text.text, "no hello within 1 seconds"), "it says: %s", quiet.text.text);
+	is_int(wd_recv(&quiet, 3000), WCTL_REFUSED, "no hello within its time: refused");
+	ok(strstr(quiet.text.text, "no hello within 2 seconds"), "it says: %s", quiet.text.text);
 	wd_close(&quiet);
 }
 
@@ -243,7 +243,7 @@ static void test_killed_at_each_step(void)
 int main(int argc, char **argv)
 {
 	wd_engine_or_test(argc, argv);
-	wd_start(&d, "[daemon]\nhello_seconds = 1\n[model m]\npath = /fake/ok\n");
+	wd_start(&d, "[daemon]\nhello_seconds = 2\n[model m]\npath = /fake/ok\n");
 	test_good_hello();
 	test_defaults();
 	test_bad_hellos();
