@@ -221,7 +221,11 @@ static int welcome(struct session *s, const struct tenant *t)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, bells))
 		return -errno;
 	s->bell = bells[0];
-	err = region_open_client(s->region, &tx, &rx);
+	/* Our end is never read: what a client put there, descriptors that are slow to close among
+	 * it, would be ours to clean up. So it can send nothing. */
+	err = shutdown(s->bell, SHUT_RD) ? -errno : 0;
+	if (!err)
+		err = region_open_client(s->region, &tx, &rx);
 	if (!err)
 		err = send_welcome(s, t, tx, rx, bells[1]);
 	close(bells[1]);

@@ -22,6 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* Linux 6.16 */
+#endif
+
 /* An engine whose link has hung up has only a step to finish; one that hangs dies by PDEATHSIG. */
 #define ENGINE_WAIT_MS 30000
 
@@ -88,9 +92,19 @@ int runtime_listen(const char *dir, const char *name, int type, uint32_t mode, s
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	mode_t before;
+	int no = 0;
 
 	if (fd < 0)
 		return err_set(err, -errno, "socket: %s", strerror(errno));
+	/* Nobody needs to send us descriptors, and closing the last copy of one can take as long as
+	 * its owner likes (SO_LINGER). Accepted sockets inherit this; an older kernel does not know
+	 * it, and then weftd can be held up. */
+	if (setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof(no)))
+		log_line(LOG_LEVEL_NOTICE,
+			 "event=descriptors-accepted socket=%s why=\"this kernel is older than "
+			 "6.16: "
+			 "a local user can hold up weftd by descriptors that are slow to close\"",
+			 name);
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/%s", dir, name);
 	unlink(sa.sun_path);
 	before = umask(0177); /* nobody connects before the mode is what it shall be */
