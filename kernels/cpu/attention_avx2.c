@@ -22,7 +22,7 @@ struct pair16 {
 };
 typedef struct pair16 vb;
 
-#define TILE_R	   3
+#define TILE_R	   4
 #define TILE_C	   1
 #define TABLE	   wk_cpu_attn_avx2
 #define TABLE_NAME "avx2"
