@@ -59,14 +59,30 @@ done
 "$bin/weft" run --max-tokens 1 1 2 3 > /dev/null || { cat "$tmp/log" >&2; exit 1; }
 "$bin/weft" model list
 
+# One client process; its tokens, eight a line, as they come. With log-probabilities weft run prints
+# a line a token.
+stream() {
+	who=$1
+	shift
+	"$bin/weft" run --no-resubmit --max-tokens 48 --temperature 1 --presence-penalty 10 --ignore-eos \
+		--seed "$1" --logprobs 0 "$@" | {
+		line= n=0
+		while read -r token _; do
+			line=$(printf '%s %5d' "$line" "$token")
+			n=$((n + 1))
+			if [ $((n % 8)) = 0 ]; then
+				echo "$who |$line"
+				line=
+			fi
+		done
+		[ -z "$line" ] || echo "$who |$line"
+	}
+}
+
 say "3. $clients client processes generate at once; tokens as they come"
 i=1
 while [ $i -le "$clients" ]; do
-	"$bin/weft" run --no-resubmit --max-tokens 48 --temperature 1 --presence-penalty 10 --seed $i --ignore-eos \
-		$((i * 100 + 1)) $((i * 100 + 2)) $((i * 100 + 3)) |
-		awk -v RS='[ \n]+' -v who="client $i" '
-			{ line = line sprintf(" %5d", $0); if (++n % 8 == 0) { print who " |" line; fflush(); line = "" } }
-			END { if (line != "") print who " |" line }' &
+	stream "client $i" $((i * 100 + 1)) $((i * 100 + 2)) $((i * 100 + 3)) &
 	pids="$pids $!"
 	i=$((i + 1))
 done
