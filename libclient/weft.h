@@ -117,9 +117,9 @@ struct weft_submit_options {
 	float repetition_penalty; /* default 1: off */
 	float presence_penalty;
 	float frequency_penalty;
-	uint64_t seed; /* used if has_seed */
-	int has_seed;  /* 0: the engine draws one */
-	const uint32_t *stop_tokens;	/* an answer ends with any of these... */
+	uint64_t seed;		     /* used if has_seed */
+	int has_seed;		     /* 0: the engine draws one */
+	const uint32_t *stop_tokens; /* an answer ends with any of these... */
 	uint32_t n_stop_tokens;
 	const struct weft_sequence *stop_sequences; /* ...or these; what ended it stays in it */
 	uint32_t n_stop_sequences;
