@@ -132,26 +132,33 @@ int runtime_open(struct weftd *d, struct weft_err *err)
 	if (rc)
 		return rc;
 	rc = wait_engines_gone(d, err);
-	if (rc)
-		return rc;
+	d->owns_runtime = !rc;
+	return rc;
+}
+
+int runtime_listen_clients(struct weftd *d, struct weft_err *err)
+{
 	d->client_fd = runtime_listen(d->runtime_dir, "weftd.sock", SOCK_SEQPACKET,
 				      d->config.daemon.socket_mode, err);
 	return d->client_fd < 0 ? d->client_fd : 0;
 }
 
-void runtime_close(struct weftd *d)
+static void remove_socket(const struct weftd *d, const char *name)
 {
 	char path[128];
 
-	if (d->client_fd >= 0) {
-		snprintf(path, sizeof(path), "%s/weftd.sock", d->runtime_dir);
-		unlink(path);
+	snprintf(path, sizeof(path), "%s/%s", d->runtime_dir, name);
+	unlink(path);
+}
+
+void runtime_close(struct weftd *d)
+{
+	if (d->owns_runtime) {
+		remove_socket(d, "weftd.sock");
+		remove_socket(d, "admin.sock");
+	}
+	if (d->client_fd >= 0)
 		close(d->client_fd);
-	}
-	if (d->admin.fd >= 0) {
-		snprintf(path, sizeof(path), "%s/admin.sock", d->runtime_dir);
-		unlink(path);
-	}
 	if (d->engine_lock_fd >= 0)
 		close(d->engine_lock_fd);
 	if (d->lock_fd >= 0)

@@ -316,6 +316,8 @@ static int open_all(struct weftd *d, struct weft_err *err)
 	if (!rc)
 		rc = open_admin(d, err);
 	if (!rc)
+		rc = runtime_listen_clients(d, err);
+	if (!rc)
 		rc = privilege_drop(d->engine_uid, err);
 	if (rc)
 		return rc;

@@ -52,6 +52,7 @@ struct weftd {
 	struct weftd_counters counters;
 
 	int lock_fd, engine_lock_fd; /* see runtime.c */
+	bool owns_runtime;	     /* both locks: the sockets there are ours */
 	int client_fd, signal_fd;
 	struct loop_source client_source, signal_source;
 	struct loop_timer accept_timer, drain_timer, sweep_timer, retry_timer;
@@ -73,8 +74,10 @@ void weftd_drain_check(struct weftd *d);
 
 struct engine *weftd_engine(struct weftd *d, const char *name);
 
-/* runtime.c: directory, locks, sockets. */
+/* runtime.c: directory and locks; then sockets. */
 int runtime_open(struct weftd *d, struct weft_err *err);
+/* Last: whoever can connect here finds everything else in place. */
+int runtime_listen_clients(struct weftd *d, struct weft_err *err);
 void runtime_close(struct weftd *d);
 int runtime_listen(const char *dir, const char *name, int type, uint32_t mode,
 		   struct weft_err *err);

@@ -167,6 +167,8 @@ static void test_drain(void)
 	is_int(wd_wait(&d), 0, "exit 0");
 	snprintf(path, sizeof(path), "%s/weftd.sock", d.dir);
 	ok(access(path, F_OK), "the socket is gone");
+	snprintf(path, sizeof(path), "%s/admin.sock", d.dir);
+	ok(access(path, F_OK), "and the administrators'");
 	wd_close(&c);
 	wd_restart(&d);
 	ok(admin_ok(&d, "{\"cmd\":\"drain\",\"seconds\":0}"), "drain by an administrator");
