@@ -197,7 +197,7 @@ struct engine {
 	struct request *requests; /* fetched and not ended */
 	uint32_t n_requests, n_suspects;
 	uint64_t next_order;
-	uint64_t fetched_tokens; /* out of clients' memory, whatever became of them */
+	uint64_t fetched_tokens;   /* out of clients' memory, whatever became of them */
 	uint64_t next_deadline_ns; /* of any request, or NO_DEADLINE; may be too early */
 	uint64_t seed_state;
 	struct step step;
