@@ -11,6 +11,7 @@
 #include <libgen.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -62,6 +63,8 @@ void wd_spawn(struct wd *d)
 	if (d->uid && (chown(d->dir, d->uid, d->uid) || setgroups(0, NULL) ||
 		       setresgid(d->uid, d->uid, d->uid) || setresuid(d->uid, d->uid, d->uid)))
 		_exit(125);
+	/* A test that is killed leaves nothing running. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (d->inject) {
 		char inject[128], trace[64];
 
