@@ -196,7 +196,7 @@ static void detach_all(struct engine *e)
 			session_release(s);
 		} else if (s->link == LINK_ATTACHED) {
 			s->link = LINK_ATTACH;
-			s->resume = true;
+			s->resume = e->killed_outside ? WLINK_RESUME_KILLED : WLINK_RESUME_CRASHED;
 		}
 	}
 }

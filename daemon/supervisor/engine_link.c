@@ -57,9 +57,7 @@ static int send_attach(struct engine *e, struct session *s)
 		.session_id = s->id,
 		.params = s->region->layout.params,
 		.tenant = (uint32_t)s->tenant,
-		.resume = !s->resume	      ? WLINK_RESUME_NONE
-			  : e->killed_outside ? WLINK_RESUME_KILLED
-					      : WLINK_RESUME_CRASHED,
+		.resume = s->resume,
 		.pid = (uint32_t)s->pid,
 		.restarts = e->restarts,
 	};

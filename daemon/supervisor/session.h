@@ -44,10 +44,10 @@ struct session {
 	bool parked;		 /* it waits until there may be room */
 
 	uint64_t id;
-	struct engine *engine; /* borrowed; NULL before OPEN */
-	struct region *region; /* owner until region_put() */
-	int wake, bell;	       /* bell: the engine's end */
-	bool resume;	       /* some engine has served these regions */
+	struct engine *engine;	  /* borrowed; NULL before OPEN */
+	struct region *region;	  /* owner until region_put() */
+	int wake, bell;		  /* bell: the engine's end */
+	enum wlink_resume resume; /* how the last engine that served these regions ended */
 	uint64_t opened_ns, complained_ns;
 	uint32_t requests; /* model lists asked for before the hello */
 };

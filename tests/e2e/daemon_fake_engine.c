@@ -26,7 +26,7 @@ struct attached {
 static struct fake_engine {
 	const char *kind;
 	struct attached sessions[MAX_SESSIONS];
-	int attached, resumed, restarts;
+	int attached, resumed, crashed, restarts;
 	struct wlink_tenant tenants[MAX_TENANTS];
 	struct wlink_heartbeat *heartbeat;
 } fake;
@@ -66,9 +66,11 @@ static void tell_ready(void)
 static void tell_status(void)
 {
 	struct wlink_status m = {0};
-	int n = snprintf(m.text, sizeof(m.text),
-			 "{\"attached\":%d,\"resumed\":%d,\"restarts\":%d,\"uid\":%d,\"tenants\":[",
-			 fake.attached, fake.resumed, fake.restarts, (int)getuid());
+	int n = snprintf(
+		m.text, sizeof(m.text),
+		"{\"attached\":%d,\"resumed\":%d,\"crashed\":%d,\"restarts\":%d,\"uid\":%d,"
+		"\"tenants\":[",
+		fake.attached, fake.resumed, fake.crashed, fake.restarts, (int)getuid());
 
 	for (int i = 0, first = 1; i < MAX_TENANTS; i++) {
 		if (!fake.tenants[i].name[0])
@@ -131,6 +133,7 @@ static void attach(const struct wlink_attach *m, int *fds, uint32_t n_fds)
 	fake.sessions[i].id = m->session_id;
 	fake.attached++;
 	fake.resumed += m->resume != WLINK_RESUME_NONE;
+	fake.crashed += m->resume == WLINK_RESUME_CRASHED;
 	fake.restarts = (int)m->restarts;
 	wshm_engine_set_state(&fake.sessions[i].shm, WSHM_ENGINE_RUNNING, WSHM_OK,
 			      (uint64_t)getpid());

@@ -19,7 +19,7 @@
  *   stubborn   as ok, but never says DRAINED and ignores the hang-up for 60 s
  *   orphan     as ok, but outlives weftd, whatever happens to that, for a second
  *
- * Its status is {"attached":N,"resumed":N,"restarts":N,"tenants":[{name,weight},...]}.
+ * Its status is {"attached":N,"resumed":N,"crashed":N,"restarts":N,"tenants":[{name,weight},...]}.
  */
 #ifndef WEFT_TESTS_DAEMON_HARNESS_H
 #define WEFT_TESTS_DAEMON_HARNESS_H

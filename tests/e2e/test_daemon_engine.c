@@ -60,6 +60,26 @@ static void test_killed(void)
 	is_int(wd_stop(&d), 0, "stopped");
 }
 
+/* What counts is how the engine ended that served the session, not one that never got so far. */
+static void fate(int first, int second, int crashed)
+{
+	struct wd d;
+	struct wd_client c;
+
+	start(&d, "slow");
+	is_int(open_one(&c, &d), 0, "a session opens");
+	ok(wd_engine_wait(&d, 0, "engine.attached", 1, 3000), "and is attached");
+	kill((pid_t)wd_engine_int(&d, 0, "pid"), first);
+	ok(wd_engine_wait(&d, 0, "starts", 2, 3000), "signal %d: started again", first);
+	kill((pid_t)wd_engine_int(&d, 0, "pid"), second);
+	ok(wd_engine_wait(&d, 0, "starts", 3, 3000), "signal %d while loading: and again", second);
+	ok(wd_engine_wait(&d, 0, "engine.attached", 1, 5000), "attached");
+	is_int(wd_engine_int(&d, 0, "engine.crashed"), crashed, "%s its engine crashed",
+	       crashed ? "told that" : "not told that");
+	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
 static void test_backoff(void)
 {
 	struct wd d;
@@ -187,6 +207,8 @@ int main(int argc, char **argv)
 {
 	wd_engine_or_test(argc, argv);
 	test_killed();
+	fate(SIGSEGV, SIGKILL, 1);
+	fate(SIGKILL, SIGSEGV, 0);
 	test_backoff();
 	test_hang();
 	test_complaint();
