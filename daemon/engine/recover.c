@@ -77,6 +77,10 @@ static bool recover_request(struct engine *e, struct session *s, uint32_t slot, 
 		log_line(LOG_LEVEL_ERROR, "event=recover-failed reason=memory");
 		abort(); /* the next engine may have more */
 	}
+	if (rc == WSHM_CANCELLED) { /* given back this very moment */
+		session_slot_release(e, s, slot);
+		return true;
+	}
 	if (rc || !sound_slot(w, r)) {
 		request_free(r);
 		session_offence(e, s, "request changed since its engine was killed");
