@@ -148,7 +148,7 @@ char *status_text(struct engine *e, struct status_report *r)
 	json_object_set_new(o, "tenants", tenants);
 	text = json_dumps(o, JSON_COMPACT);
 	/* More tenants than one message holds: the totals still go. */
-	if (text && strlen(text) > WCTL_STATUS_BYTES) {
+	if (text && strlen(text) >= WCTL_STATUS_BYTES) {
 		free(text);
 		json_object_del(o, "tenants");
 		text = json_dumps(o, JSON_COMPACT);
