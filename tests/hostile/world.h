@@ -74,8 +74,8 @@ unsigned world_slowness(void);
 /* --- honest work ----------------------------------------------------------------------------------*/
 
 /*
- * JOBS requests that between them use sampling, penalties, several answers, log-probabilities and
- * prompts of one to three blocks. What each yields when run alone is taken once, before anything
+ * JOBS requests that between them use sampling, penalties, several answers, log-probabilities (of
+ * prompts too) and prompts of one to three blocks. What each yields when run alone is taken once, before anything
  * hostile starts.
  */
 #define JOBS	   8u
@@ -89,6 +89,7 @@ struct job_answer {
 	uint32_t count[JOB_N];
 	uint32_t tokens[JOB_N][JOB_TOKENS];
 	struct weft_logprob logprobs[JOB_N][JOB_TOKENS][1 + JOB_TOP];
+	struct weft_logprob prompt_logprobs[JOB_TOKENS][1 + JOB_TOP];
 };
 
 /* Options of job i; the prompt stands in `prompt` (room for JOB_TOKENS). */

@@ -60,6 +60,7 @@ void job_options(uint32_t i, uint32_t vocab, uint32_t *prompt, struct weft_submi
 	o->top_k = i % 3 == 1 ? 40 : 0;
 	o->top_p = i % 3 == 2 ? 0.9f : 1;
 	o->logprobs = i % 2 ? JOB_TOP : WEFT_NO_LOGPROBS;
+	o->prompt_logprobs = i == 3 || i == 6 ? JOB_TOP : WEFT_NO_LOGPROBS;
 	o->n = i == 3 ? JOB_N : 1;
 	o->repetition_penalty = i == 5 ? 1.2f : 1;
 	o->frequency_penalty = i == 6 ? 0.5f : 0;
@@ -69,6 +70,12 @@ static void copy_answer(struct weft_request *r, struct job_answer *ret)
 {
 	const struct weft_logprob *lp;
 
+	for (uint32_t i = 0; i < JOB_TOKENS; i++) {
+		int n = weft_prompt_logprobs(r, i, &lp);
+
+		if (n > 0)
+			memcpy(ret->prompt_logprobs[i], lp, (size_t)n * sizeof(*lp));
+	}
 	for (uint32_t s = 0; s < ret->n; s++) {
 		const uint32_t *t = weft_tokens(r, s, &ret->count[s]);
 
@@ -123,7 +130,8 @@ bool job_same(const struct job_answer *a, const struct job_answer *b)
 	return a->status == b->status && a->n == b->n &&
 	       !memcmp(a->count, b->count, sizeof(a->count)) &&
 	       !memcmp(a->tokens, b->tokens, sizeof(a->tokens)) &&
-	       !memcmp(a->logprobs, b->logprobs, sizeof(a->logprobs));
+	       !memcmp(a->logprobs, b->logprobs, sizeof(a->logprobs)) &&
+	       !memcmp(a->prompt_logprobs, b->prompt_logprobs, sizeof(a->prompt_logprobs));
 }
 
 struct weft *world_open(const struct world *w)
@@ -160,6 +168,9 @@ const struct job_answer *world_reference(struct world *w)
 			     reference[i].count[0]);
 			bail_out("jobs do not even work alone");
 		}
+		if (o.prompt_logprobs != WEFT_NO_LOGPROBS &&
+		    !reference[i].prompt_logprobs[o.n_prompt - 1][JOB_TOP].logprob)
+			bail_out("no log-probabilities of the prompt");
 	}
 	weft_close(weft);
 	return reference;
