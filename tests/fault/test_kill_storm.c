@@ -58,6 +58,7 @@ int main(void)
 		if (storm_open(&r[i], world_socket(w), world_attacker()))
 			bail_out("a raw client is refused");
 		storm_init(&s[i], &r[i], seed + i);
+		s[i].faithful = true;
 	}
 	for (; done < kills; done++) {
 		uint64_t before = s[0].by_status[WSHM_OK];
@@ -66,7 +67,7 @@ int main(void)
 		/* Progress between two kills: without any, requests become suspects. */
 		for (int i = 0; i < 500 && s[0].by_status[WSHM_OK] == before; i++)
 			turns(s, 10000000);
-		if (!killed(w, s))
+		if (s[0].by_status[WSHM_OK] == before || !killed(w, s))
 			break;
 	}
 	is_int(done, kills, "the engine was killed and came back");

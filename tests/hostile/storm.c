@@ -236,7 +236,7 @@ static void submit(struct storm *s, uint32_t slot)
 	if (!rnd(s, 20))
 		tokens[rnd(s, PROMPT_MAX + RESUME_MAX)] = rnd(s, 0);
 	bytes = make_desc(s, desc, off + DESC_ROOM);
-	if (!rnd(s, 30))
+	if (!s->faithful && !rnd(s, 30))
 		desc[rnd(s, bytes)] = (uint8_t)rnd(s, 0);
 	if (!rnd(s, 40))
 		bytes = 1 + rnd(s, bytes);
@@ -303,7 +303,8 @@ bool storm_settle(struct storm *s, int timeout_ms)
 	uint64_t until = raw_now_ns() + (uint64_t)timeout_ms * 1000000;
 	uint32_t left = STORM_SLOTS;
 
-	while (left && raw_now_ns() < until) {
+	while (left && raw_now_ns() < until &&
+	       atomic_load(&s->r->rx_ctl->engine_state) != WSHM_ENGINE_ENDED) {
 		left = 0;
 		for (uint32_t i = 0; i < STORM_SLOTS; i++) {
 			uint32_t g = s->generation[i];

@@ -14,6 +14,8 @@
 struct storm {
 	struct raw *r; /* borrowed; of STORM_SLOTS slots, opened with storm_open() */
 	uint32_t x;    /* random state, not 0 */
+	bool faithful; /* no byte of a descriptor is spoilt: it might then point to bytes that
+			* change while it runs, which the next engine must take for an attack */
 	uint32_t generation[STORM_SLOTS];
 	uint64_t since_ns[STORM_SLOTS];
 	uint64_t submitted, ended;
