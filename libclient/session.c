@@ -534,6 +534,13 @@ int weft_open(struct weft **ret, const struct weft_open_options *options, struct
 	return 0;
 }
 
+/* tx is not inherited: what is mapped in its place by now is the child's own. */
+static void link_put_in_child(struct link *l)
+{
+	l->c.tx = NULL;
+	wc_link_put(l);
+}
+
 /* In a child: memory and descriptors only; the regions are not touched. */
 static void close_in_child(struct weft *w)
 {
@@ -545,12 +552,12 @@ static void close_in_child(struct weft *w)
 		next = r->next;
 		for (; a; a = prev) {
 			prev = a->prev;
-			wc_link_put(a->link);
+			link_put_in_child(a->link);
 			free(a);
 		}
 		free(r);
 	}
-	wc_link_put(w->link);
+	link_put_in_child(w->link);
 	session_free(w);
 }
 

@@ -5,8 +5,41 @@
 #include "tests/tap.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* Where the session's tx region is mapped. */
+static void *tx_mapping(size_t *ret_bytes)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	unsigned long from = 0, to = 0;
+	char line[300];
+	bool found = false;
+
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = strstr(line, "memfd:weft-tx") && strstr(line, "rw-s") &&
+			sscanf(line, "%lx-%lx", &from, &to) == 2;
+	if (f)
+		fclose(f);
+	*ret_bytes = to - from;
+	return found ? (void *)from : NULL;
+}
+
+/* The region is not inherited, so a child's own memory may come to lie in its place. */
+static int child_with_memory(struct weft *w, void *tx, size_t bytes)
+{
+	unsigned char *p = mmap(tx, bytes, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (p != tx)
+		return 1;
+	memset(p, 7, bytes);
+	weft_close(w);
+	return p[0] == 7 && p[bytes - 1] == 7 ? 0 : 2;
+}
 
 static int child(struct weft *w, struct weft_request *r)
 {
@@ -51,6 +84,8 @@ int main(void)
 	struct weft *w = cu_open(NULL);
 	struct weft_submit_options o;
 	struct weft_request *r;
+	size_t tx_bytes;
+	void *tx;
 	int status;
 	pid_t pid;
 
@@ -64,6 +99,13 @@ int main(void)
 	waitpid(pid, &status, 0);
 	ok(WIFEXITED(status), "the child did not crash");
 	is_int(WEXITSTATUS(status), 0, "every call said -EOWNERDEAD, and its own session works");
+	tx = tx_mapping(&tx_bytes);
+	pid = fork();
+	if (!pid)
+		_exit(child_with_memory(w, tx, tx_bytes));
+	waitpid(pid, &status, 0);
+	ok(tx && WIFEXITED(status) && !WEXITSTATUS(status),
+	   "closing in a child leaves alone what it has mapped since (status %d)", status);
 	atomic_store(&fake_controls_of(f)->stall_at, UINT32_MAX);
 	is_int(cu_wait_end(r, 0), 60, "the parent's stream went on");
 	ok(cu_right(r, 0, 60), "undisturbed");
