@@ -55,7 +55,7 @@ start() {
 	model=$1
 	shift
 	rm -rf "$tmp/run" && mkdir -m 700 "$tmp/run"
-	{ printf '[model bench]\npath = %s\n' "$models/$model"; printf '%s\n' "$@"; } > "$tmp/weftd.conf"
+	{ printf '[daemon]\nengine_user = root\n[model bench]\npath = %s\n' "$models/$model"; printf '%s\n' "$@"; } > "$tmp/weftd.conf"
 	export WEFT_SOCKET="$tmp/run/weftd.sock"
 	"$bin/weftd" --foreground --runtime-dir "$tmp/run" --config "$tmp/weftd.conf" > "$tmp/log" 2>&1 &
 	daemon=$!

@@ -37,7 +37,10 @@ say "1. A model of the shape $shape with random weights"
 "$bin/weft" model info "$tmp/model"
 
 say "2. A private weftd, as $(id -un), in $tmp"
+# Run by root, the engine stays root: a user weft could not read the model in this private folder.
 cat > "$tmp/weftd.conf" <<CONF
+[daemon]
+engine_user = root
 [model demo]
 path = $tmp/model
 CONF
