@@ -172,21 +172,30 @@ static int get_region(struct session *s, const struct wshm_layout *layout, const
 		      bool may_wait)
 {
 	struct weftd *d = s->d;
-	int err = region_get(&d->regions, layout, s->uid, s->id, t->conf.max_region_bytes,
-			     d->config.daemon.max_region_bytes, &s->region);
+	/* For every session that may be open one of an earlier one that is still held. */
+	const struct region_limits limits = {
+		.uid_bytes = t->conf.max_region_bytes,
+		.total_bytes = d->config.daemon.max_region_bytes,
+		.uid_regions = 2 * t->conf.max_sessions,
+		.total_regions = 2 * d->max_sessions,
+	};
+	int err = region_get(&d->regions, layout, s->uid, s->id, &limits, &s->region);
 
 	if ((err == -EDQUOT || err == -ENOSPC) && park(s, may_wait))
 		return err;
 	if (err == -EDQUOT)
 		session_refuse(s, err,
-			       "uid %u would have more than its %llu bytes of shared memory (%llu "
-			       "are charged, %llu wanted)",
-			       s->uid, (unsigned long long)t->conf.max_region_bytes,
+			       "uid %u would have more than its %llu bytes in %u regions of shared "
+			       "memory (%llu in %u are charged, %llu wanted)",
+			       s->uid, (unsigned long long)limits.uid_bytes, limits.uid_regions,
 			       (unsigned long long)tenants_charged(&d->tenants, s->uid),
+			       tenants_regions(&d->tenants, s->uid),
 			       (unsigned long long)(layout->tx_bytes + layout->rx_bytes));
 	else if (err == -ENOSPC)
-		session_refuse(s, err, "weftd has no more than its %llu bytes of shared memory",
-			       (unsigned long long)d->config.daemon.max_region_bytes);
+		session_refuse(s, err,
+			       "weftd has no more than its %llu bytes in %u regions of shared "
+			       "memory",
+			       (unsigned long long)limits.total_bytes, limits.total_regions);
 	else if (err)
 		session_refuse(s, err, "regions cannot be made: %s", strerror(-err));
 	return err;

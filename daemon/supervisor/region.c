@@ -155,11 +155,15 @@ static int make(struct regions *r, const struct wshm_layout *layout, uid_t uid, 
 	return 0;
 }
 
-static bool fits(const struct regions *r, uint64_t bytes, uid_t uid, uint64_t uid_limit,
-		 uint64_t total_limit)
+/* 0, -EDQUOT or -ENOSPC. */
+static int fits(const struct regions *r, uint64_t bytes, uid_t uid, const struct region_limits *l)
 {
-	return tenants_charged(r->tenants, uid) + bytes <= uid_limit &&
-	       r->bytes + bytes <= total_limit;
+	if (tenants_charged(r->tenants, uid) + bytes > l->uid_bytes ||
+	    tenants_regions(r->tenants, uid) >= l->uid_regions)
+		return -EDQUOT;
+	if (r->bytes + bytes > l->total_bytes || r->n_live + r->n_dead >= l->total_regions)
+		return -ENOSPC;
+	return 0;
 }
 
 /*
@@ -167,24 +171,22 @@ static bool fits(const struct regions *r, uint64_t bytes, uid_t uid, uint64_t ui
  * its results in a dead region, and using that again would wipe them.
  */
 int region_get(struct regions *r, const struct wshm_layout *layout, uid_t uid, uint64_t session_id,
-	       uint64_t uid_limit, uint64_t total_limit, struct region **ret)
+	       const struct region_limits *limits, struct region **ret)
 {
 	uint64_t bytes = layout->tx_bytes + layout->rx_bytes;
 	struct region *it = NULL;
 	int err;
 
-	if (!fits(r, bytes, uid, uid_limit, total_limit))
+	if (fits(r, bytes, uid, limits))
 		regions_sweep(r, uid);
-	if (!fits(r, bytes, uid, uid_limit, total_limit))
+	if (fits(r, bytes, uid, limits))
 		it = reuse(r, layout, uid, session_id);
-	if (!it && !fits(r, bytes, uid, uid_limit, total_limit))
+	if (!it && fits(r, bytes, uid, limits))
 		regions_sweep(r, UINT32_MAX);
 	if (!it) {
-		if (tenants_charged(r->tenants, uid) + bytes > uid_limit)
-			return -EDQUOT;
-		if (r->bytes + bytes > total_limit)
-			return -ENOSPC;
-		err = make(r, layout, uid, session_id, &it);
+		err = fits(r, bytes, uid, limits);
+		if (!err)
+			err = make(r, layout, uid, session_id, &it);
 		if (err)
 			return err;
 	}

@@ -38,12 +38,18 @@ struct regions {
 void regions_init(struct regions *r, struct tenants *tenants);
 void regions_fini(struct regions *r);
 
+/* Each region, lent or dead, takes two of weftd's descriptors: so they are counted as well. */
+struct region_limits {
+	uint64_t uid_bytes, total_bytes;
+	uint32_t uid_regions, total_regions;
+};
+
 /*
- * A clean region for a session of this uid. -EDQUOT when the uid would exceed uid_limit, -ENOSPC
- * when all together would exceed total_limit, -ENOMEM, -errno.
+ * A clean region for a session of this uid. -EDQUOT when the uid would have more than its limits
+ * allow, -ENOSPC when all together would, -ENOMEM, -errno.
  */
 int region_get(struct regions *r, const struct wshm_layout *layout, uid_t uid, uint64_t session_id,
-	       uint64_t uid_limit, uint64_t total_limit, struct region **ret);
+	       const struct region_limits *limits, struct region **ret);
 /* The client's own open files: tx read-write, rx read-only. The caller closes them. */
 int region_open_client(const struct region *it, int *ret_tx_fd, int *ret_rx_fd);
 /* The session is over and no engine touches the region any more. NULL is allowed. */

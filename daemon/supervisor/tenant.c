@@ -72,6 +72,13 @@ uint64_t tenants_charged(const struct tenants *t, uid_t uid)
 	return a ? a->bytes : 0;
 }
 
+uint32_t tenants_regions(const struct tenants *t, uid_t uid)
+{
+	const struct tenant_account *a = account(t, uid);
+
+	return a ? a->regions : 0;
+}
+
 int tenants_charge(struct tenants *t, uid_t uid, uint64_t bytes)
 {
 	struct tenant_account *a = account(t, uid);
@@ -85,6 +92,7 @@ int tenants_charge(struct tenants *t, uid_t uid, uint64_t bytes)
 		t->accounts = a;
 	}
 	a->bytes += bytes;
+	a->regions++;
 	return 0;
 }
 
@@ -95,9 +103,9 @@ void tenants_discharge(struct tenants *t, uid_t uid, uint64_t bytes)
 
 		if (a->uid != uid)
 			continue;
-		assert(a->bytes >= bytes);
+		assert(a->bytes >= bytes && a->regions);
 		a->bytes -= bytes;
-		if (!a->bytes) {
+		if (!--a->regions) {
 			*at = a->next;
 			free(a);
 		}

@@ -4,7 +4,7 @@
  *
  * The table only grows while weftd lives: an index, once told to an engine, keeps its meaning over
  * reloads. A tenant that a reload removed stays for its open sessions and is given to nobody new;
- * the same name coming back is the same tenant. Accounts count the region bytes of single uids.
+ * the same name coming back is the same tenant. Accounts count the regions of single uids.
  */
 #ifndef WEFT_SUPERVISOR_TENANT_H
 #define WEFT_SUPERVISOR_TENANT_H
@@ -23,6 +23,7 @@ struct tenant {
 struct tenant_account {
 	uid_t uid;
 	uint64_t bytes;
+	uint32_t regions;
 	struct tenant_account *next;
 };
 
@@ -39,9 +40,10 @@ int tenants_configure(struct tenants *t, const struct config *c);
 /* Index of the tenant of this name, or -ENOENT. */
 int tenants_find(const struct tenants *t, const char *name);
 
-/* Bytes now charged to a uid. */
+/* Bytes and regions now charged to a uid. */
 uint64_t tenants_charged(const struct tenants *t, uid_t uid);
-/* Charge or give back. -ENOMEM only when charging a new uid. */
+uint32_t tenants_regions(const struct tenants *t, uid_t uid);
+/* Charge or give back a region. -ENOMEM only when charging a new uid. */
 int tenants_charge(struct tenants *t, uid_t uid, uint64_t bytes);
 void tenants_discharge(struct tenants *t, uid_t uid, uint64_t bytes);
 

@@ -28,8 +28,9 @@
 /* Lines about sessions that open and close, in ten seconds. */
 #define SESSION_LOG_BURST 200
 #define ACCEPT_PAUSE_NS	  NS_PER_SECOND
-/* Descriptors of a session: socket, tx, rx, eventfd, bell. */
-#define FDS_PER_SESSION 5u
+/* Descriptors of a session: socket, tx, rx, eventfd, bell; and tx and rx of an ended one whose
+ * memory is still held. */
+#define FDS_PER_SESSION 7u
 #define FDS_OF_OWN	(64u + WEFTD_MAX_PENDING + 4u * WCTL_MAX_MODELS)
 
 struct engine *weftd_engine(struct weftd *d, const char *name)

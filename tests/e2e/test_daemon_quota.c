@@ -207,6 +207,31 @@ static pid_t keeper(void)
 	return pid;
 }
 
+/* Small regions cost few bytes but two of weftd's descriptors each, for as long as they are kept. */
+static int keep_many(void)
+{
+	struct wd_client c;
+	struct wctl_hello h;
+
+	wd_hello_init(&h);
+	h.slots = 1;
+	h.tx_arena_bytes = h.rx_arena_bytes = 4096;
+	for (int i = 0; i < 10; i++) { /* twice as many as the tenant may have sessions */
+		if (wd_open(&c, &d, &h))
+			return 1;
+		mmap(NULL, 4096, PROT_READ, MAP_SHARED, c.fds[1], 0);
+		wd_close(&c);
+		wd_sleep_ms(20);
+	}
+	if (wd_open(&c, &d, &h))
+		return 2; /* one of the ten is wiped for it */
+	wd_close(&c);
+	h.slots = 2;
+	if (wd_open(&c, &d, &h) != -EACCES || !strstr(c.text.text, "10 regions"))
+		return 3; /* an eleventh is not made */
+	return 0;
+}
+
 static void test_regions(void)
 {
 	long reused;
@@ -221,6 +246,8 @@ static void test_regions(void)
 	is_int(as(ALICE, 0, keep_and_reuse), 0,
 	       "mapped memory stays charged, and is wiped and used again for its uid");
 	ok(wd_daemon_int(&d, "regions_reused") >= reused + 2, "weftd counts that");
+
+	is_int(as(BOB, 0, keep_many), 0, "so are regions, however small");
 
 	pid = keeper();
 	wd_sleep_ms(300);
