@@ -407,23 +407,27 @@ static int submit_patiently(struct weft_request *r, struct wshm_desc *d, const u
 	}
 }
 
-static int submit_error(const struct weft *w, const struct wshm_desc *d, int err,
+static int submit_error(struct weft *w, const struct wshm_desc *d, int err,
 			struct weft_error *error)
 {
-	const struct wshm_params *p = &atomic_load(&w->link)->c.layout.params;
+	struct wshm_params p;
 
+	/* Another thread may be putting a new link in this one's place. */
+	pthread_mutex_lock(&w->lock);
+	p = atomic_load_explicit(&w->link, memory_order_relaxed)->c.layout.params;
+	pthread_mutex_unlock(&w->lock);
 	switch (err) {
 	case -EAGAIN:
 		return wc_fail(error, err,
 			       "submit a request: all %u slots or all %llu bytes for "
 			       "prompts are in use; free a request first, or open the session "
 			       "with more",
-			       p->slots, (unsigned long long)p->tx_arena_bytes);
+			       p.slots, (unsigned long long)p.tx_arena_bytes);
 	case -ENOSPC:
 		return wc_fail(error, -EINVAL,
 			       "submit a request: a prompt of %u tokens does not "
 			       "fit the session's %llu bytes; open it with more prompt_bytes",
-			       d->prompt.tokens, (unsigned long long)p->tx_arena_bytes);
+			       d->prompt.tokens, (unsigned long long)p.tx_arena_bytes);
 	case -E2BIG:
 		return wc_fail(error, -EINVAL,
 			       "submit a request: stop sequences and bias entries "
