@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -266,4 +267,25 @@ int cli_parse(const struct cli_command *c, int argc, char **argv)
 	if (c->max_args >= 0 && n > c->max_args)
 		usage(c, "unexpected \"%s\"", argv[c->max_args + 1]);
 	return n;
+}
+
+int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t n, int argc,
+		   char **argv)
+{
+	bool complete = argc > 1 && !strcmp(argv[1], "--complete");
+	bool asked = argc > 1 && !strcmp(argv[1], "--help");
+	FILE *to = asked ? stdout : stderr;
+
+	for (uint32_t i = 0; argc > 1 && i < n; i++) {
+		if (complete)
+			puts(entries[i].name);
+		else if (!strcmp(argv[1], entries[i].name))
+			return entries[i].run(argc - 1, argv + 1);
+	}
+	if (complete)
+		return 0;
+	fprintf(to, "usage: %s COMMAND [OPTION...]\n\n", usage);
+	for (uint32_t i = 0; i < n; i++)
+		fprintf(to, "  %-8s %s\n", entries[i].name, entries[i].about);
+	return asked ? 0 : 2;
 }

@@ -49,6 +49,17 @@ int cli_tokens_add(struct cli_tokens *t, uint32_t token);
 
 /* Parse argv[1..]; returns the number of positional arguments, moved to argv[1..]. */
 int cli_parse(const struct cli_command *c, int argc, char **argv);
+
+/* One of several commands: what `weft`, and some of its commands, choose from. */
+struct cli_entry {
+	const char *name;
+	int (*run)(int argc, char **argv); /* argv[0] is its name; the exit status */
+	const char *about;
+};
+
+/* Run the entry that argv[1] names; --help and --complete list them. */
+int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t n, int argc,
+		   char **argv);
 /* "weft: ..." to stderr; returns 1 so that a command can `return cli_fail(...)`. */
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A string as JSON, quotes included, to stdout. */

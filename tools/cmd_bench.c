@@ -179,11 +179,7 @@ static int ring(int argc, char **argv)
 	return measure(&ring_command, add_ring, argc, argv);
 }
 
-static const struct {
-	const char *name;
-	int (*run)(int argc, char **argv);
-	const char *about;
-} commands[] = {
+static const struct cli_entry commands[] = {
 	{"machine", machine, "the limits of this machine"},
 	{"kernels", kernels, "matrix products and attention against those limits"},
 	{"model", model, "whole passes of a model against those limits"},
@@ -191,23 +187,8 @@ static const struct {
 	{"serve", serve, "clients against a running daemon"},
 };
 
-#define N_COMMANDS (sizeof(commands) / sizeof(*commands))
-
 int cmd_bench(int argc, char **argv)
 {
-	int asked = argc > 1 && !strcmp(argv[1], "--help");
-
-	for (size_t i = 0; argc > 1 && i < N_COMMANDS; i++) {
-		if (!strcmp(argv[1], "--complete"))
-			puts(commands[i].name);
-		else if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
-	}
-	if (argc > 1 && !strcmp(argv[1], "--complete"))
-		return 0;
-	fputs("usage: weft bench COMMAND [OPTION...]\n\n", asked ? stdout : stderr);
-	for (size_t i = 0; i < N_COMMANDS; i++)
-		fprintf(asked ? stdout : stderr, "  %-8s %s\n", commands[i].name,
-			commands[i].about);
-	return asked ? 0 : 2;
+	return cli_subcommand("weft bench", commands, sizeof(commands) / sizeof(*commands), argc,
+			      argv);
 }

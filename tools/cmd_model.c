@@ -125,33 +125,14 @@ static int info(int argc, char **argv)
 	return 0;
 }
 
-static const struct {
-	const char *name;
-	int (*run)(int argc, char **argv);
-	const char *about;
-} commands[] = {
+static const struct cli_entry commands[] = {
 	{"list", list, "the models that the daemon serves"},
 	{"make", make, "write a folder with random weights"},
 	{"info", info, "what a folder holds"},
 };
 
-#define N_COMMANDS (sizeof(commands) / sizeof(*commands))
-
 int cmd_model(int argc, char **argv)
 {
-	int asked = argc > 1 && !strcmp(argv[1], "--help");
-
-	for (size_t i = 0; argc > 1 && i < N_COMMANDS; i++) {
-		if (!strcmp(argv[1], "--complete"))
-			puts(commands[i].name);
-		else if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
-	}
-	if (argc > 1 && !strcmp(argv[1], "--complete"))
-		return 0;
-	fputs("usage: weft model COMMAND [OPTION...]\n\n", asked ? stdout : stderr);
-	for (size_t i = 0; i < N_COMMANDS; i++)
-		fprintf(asked ? stdout : stderr, "  %-6s %s\n", commands[i].name,
-			commands[i].about);
-	return asked ? 0 : 2;
+	return cli_subcommand("weft model", commands, sizeof(commands) / sizeof(*commands), argc,
+			      argv);
 }

@@ -8,11 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct {
-	const char *name;
-	int (*run)(int argc, char **argv);
-	const char *about;
-} commands[] = {
+static const struct cli_entry commands[] = {
 	{"run", cmd_run, "generate: token ids in, token ids out, streamed"},
 	{"status", cmd_status, "what the daemon and its engines are doing"},
 	{"model", cmd_model, "make a model with random weights, look at one, list those served"},
