@@ -3,6 +3,7 @@
 #include "tests/e2e/client_util.h"
 #include "tests/e2e/fake_daemon.h"
 
+#include <dirent.h>
 #include <stdio.h>
 
 const uint32_t cu_prompt[CU_PROMPT] = {3, 1, 4, 1, 5, 9, 2, 6};
@@ -66,4 +67,15 @@ enum weft_status cu_status(struct weft_request *r)
 	struct weft_result res = {.size = sizeof(res)};
 
 	return weft_result(r, &res) < 0 ? WEFT_LOST : res.status;
+}
+
+int cu_open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
 }

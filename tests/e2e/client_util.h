@@ -18,5 +18,7 @@ int64_t cu_wait_end(struct weft_request *r, uint32_t sample);
 /* Are there exactly `want` tokens, and are they the model's? */
 int cu_right(struct weft_request *r, uint32_t sample, uint32_t want);
 enum weft_status cu_status(struct weft_request *r);
+/* Descriptors of this process, and one more that counts them. */
+int cu_open_fds(void);
 
 #endif

@@ -4,26 +4,14 @@
 #include "tests/e2e/fake_daemon.h"
 #include "tests/tap.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <unistd.h>
-
-static int open_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 static void refused(enum fake_fault fault, int code, const char *text, const char *what)
 {
 	struct fake_options fo = {.path = fake_path(), .fault = fault};
 	struct weft_open_options o = WEFT_OPEN_OPTIONS_INIT;
-	int fds = open_fds();
+	int fds = cu_open_fds();
 	struct fake *f = fake_start(&fo);
 	struct weft_error e = {0};
 	struct weft *w = NULL;
@@ -34,7 +22,7 @@ static void refused(enum fake_fault fault, int code, const char *text, const cha
 	ok(!w && e.code == code, "no session");
 	ok(strstr(e.message, text), "\"%s\"", e.message);
 	fake_kill(f);
-	is_int(open_fds(), fds, "no descriptor is left");
+	is_int(cu_open_fds(), fds, "no descriptor is left");
 }
 
 static void test_bad_options(void)

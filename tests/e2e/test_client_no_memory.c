@@ -7,7 +7,6 @@
 #include "tests/e2e/fake_daemon.h"
 #include "tests/tap.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <time.h>
 
@@ -58,17 +57,6 @@ static int disarm(void)
 	return failures;
 }
 
-static int open_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 static int mappings(void)
 {
 	FILE *f = fopen("/proc/self/maps", "r");
@@ -84,7 +72,7 @@ static int mappings(void)
 static void test_open(int ever)
 {
 	struct weft_open_options o = WEFT_OPEN_OPTIONS_INIT;
-	int fds = open_fds(), maps = mappings(), wrong = 0, failed;
+	int fds = cu_open_fds(), maps = mappings(), wrong = 0, failed;
 	long k = 1;
 
 	o.socket = fake_path();
@@ -107,9 +95,9 @@ static void test_open(int ever)
 	ok(k > 4, "weft_open makes %ld allocations", k - 1);
 	is_int(wrong, 0, "each failure is -ENOMEM%s", ever ? ", also if all later ones fail" : "");
 	/* The daemon's threads close their ends a little later. */
-	for (int i = 0; i < 200 && (open_fds() != fds || mappings() != maps); i++)
+	for (int i = 0; i < 200 && (cu_open_fds() != fds || mappings() != maps); i++)
 		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-	is_int(open_fds(), fds, "no descriptor is left");
+	is_int(cu_open_fds(), fds, "no descriptor is left");
 	is_int(mappings(), maps, "no mapping is left");
 }
 
