@@ -229,7 +229,7 @@ static void *cpu_buf_host(struct wk_buf *buf)
 
 /* --- a step --------------------------------------------------------------------------------------*/
 
-static const char *batch_wrong(const struct wk_batch *b)
+static const char *batch_wrong(const struct wk_backend *be, const struct wk_batch *b)
 {
 	uint32_t row = 0;
 
@@ -237,6 +237,9 @@ static const char *batch_wrong(const struct wk_batch *b)
 		return "the number of rows is 0 or over the limit";
 	if (b->n_seqs > b->n_rows || b->n_out > b->n_rows)
 		return "more sequences or outputs than rows";
+	for (uint32_t i = 0; i < b->n_table; i++)
+		if (b->block_table[i] >= be->kv_blocks)
+			return "a block number is past the KV pool";
 	for (uint32_t s = 0; s < b->n_seqs; s++) {
 		const struct wk_seq *q = &b->seqs[s];
 		uint64_t blocks =
@@ -270,7 +273,7 @@ static int reserve_table(struct wk_backend *be, uint32_t n)
 
 static int cpu_batch_set(struct wk_backend *be, const struct wk_batch *b)
 {
-	const char *wrong = batch_wrong(b);
+	const char *wrong = batch_wrong(be, b);
 	int err;
 
 	if (wrong)

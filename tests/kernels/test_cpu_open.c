@@ -154,15 +154,26 @@ static int set_batch(struct wk_backend *be, int damage)
 	case 11:
 		b.n_out = 7;
 		break;
+	case 12:
+		longer[4] = 12;
+		break;
 	}
 	return ops->batch_set(be, &b);
 }
 
 static void test_batches(struct wk_backend *be)
 {
+	const struct wk_kv_shape shape = {1, 1, 8};
+	struct wk_buf *pool = NULL;
+
+	is_int(set_batch(be, 0), -EINVAL, "blocks without a KV pool are refused");
+	if (ops->buf_new(be, 12 * ops->kv_block_bytes(be, &shape), &pool) ||
+	    ops->kv_bind(be, &shape, pool, 12))
+		bail_out("no KV pool");
 	is_int(set_batch(be, 0), 0, "a good batch");
-	for (int i = 1; i <= 11; i++)
+	for (int i = 1; i <= 12; i++)
 		is_int(set_batch(be, i), -EINVAL, "damage %d is seen", i);
+	ops->buf_free(be, pool);
 }
 
 static void test_sticky(struct wk_backend *be)
