@@ -159,14 +159,17 @@ static inline __attribute__((always_inline)) void prefetch_out(const struct job 
 
 /*
  * Which lines of the next block of weights tile i of n prefetches: all lines are asked for once,
- * spread over the first tiles, since a tile's loop has room for few.
+ * spread over the first four tiles or all, so that memory never rests for a whole tile; a tile's
+ * loop has room for few. What comes last is needed last.
  */
 static void set_prefetch(struct wk_tile *t, const uint16_t *next, uint32_t i, uint32_t n)
 {
-	uint32_t lines = n == 1 ? 4 : n < 4 ? 2 : 1;
+	static const uint8_t first[4][5] = {
+		{0, 4, 4, 4, 4}, {0, 2, 4, 4, 4}, {0, 2, 3, 4, 4}, {0, 1, 2, 3, 4}};
+	const uint8_t *line = first[n < 4 ? n - 1 : 3];
 
-	t->prefetch_lines = i * lines < 4 ? lines : 0;
-	t->prefetch = (const char *)next + (size_t)i * lines * 64 * t->pairs;
+	t->prefetch_lines = i < 4 ? line[i + 1] - line[i] : 0;
+	t->prefetch = (const char *)next + (i < 4 ? (size_t)line[i] * 64 * t->pairs : 0);
 }
 
 static void do_unit(struct job *j, uint32_t unit, float *acc)
