@@ -5,19 +5,21 @@
  * The angles of a step's rows are computed once, in the first layer, and kept while positions,
  * frequencies and scale stay what they were. A row is worked on by itself, so nothing about it
  * depends on its neighbours; rows are divided among threads by sixteen, that two threads seldom
- * write to one KV block.
+ * write to one KV block, or by two where each is a sequence's only row and has a block of its own.
  */
 #include <errno.h>
 #include <math.h>
 
 #include "kernels/cpu/attention.h"
 
-#define ROWS_PER_CHUNK 16u
+#define PROMPT_CHUNK 16u /* rows */
+#define DECODE_CHUNK 2u
 
 struct job {
 	struct wk_backend *be;
 	const struct wk_rope_append *op;
 	const struct wk_attn_state *st;
+	uint32_t chunk_rows;
 	uint32_t block[WK_MAX_ROWS]; /* KV block of each row */
 	uint32_t pos[WK_MAX_ROWS];
 };
@@ -116,9 +118,9 @@ static void rope_row(const struct job *job, uint32_t r)
 static void rope_chunk(void *arg, uint32_t chunk, uint32_t thread)
 {
 	const struct job *job = arg;
-	uint32_t n = job->be->batch.n_rows;
+	uint32_t n = job->be->batch.n_rows, from = chunk * job->chunk_rows;
 
-	for (uint32_t r = chunk * ROWS_PER_CHUNK; r < n && r < (chunk + 1) * ROWS_PER_CHUNK; r++)
+	for (uint32_t r = from; r < n && r < from + job->chunk_rows; r++)
 		rope_row(job, r);
 }
 
@@ -141,7 +143,8 @@ void wk_cpu_rope_append(struct wk_backend *be, const struct wk_rope_append *op)
 			job.pos[row] = pos;
 			job.block[row] = b->block_table[b->seqs[i].table + pos / WK_BLOCK_TOKENS];
 		}
+	job.chunk_rows = b->n_seqs == b->n_rows ? DECODE_CHUNK : PROMPT_CHUNK;
 	if (update_angles(be, st, op, job.pos))
 		wk_pool_run(be->pool, rope_chunk, &job,
-			    (b->n_rows + ROWS_PER_CHUNK - 1) / ROWS_PER_CHUNK);
+			    (b->n_rows + job.chunk_rows - 1) / job.chunk_rows);
 }
