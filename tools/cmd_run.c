@@ -322,10 +322,8 @@ static int show(struct weft_request *r)
 		int stream = !run.json;
 
 		if (stream && run.submit.n > 1)
-			printf("%s%u: ", run.submit.logprobs == WEFT_NO_LOGPROBS ? "" : "answer ",
+			printf(run.submit.logprobs == WEFT_NO_LOGPROBS ? "%u: " : "answer %u:\n",
 			       s);
-		if (stream && run.submit.n > 1 && run.submit.logprobs != WEFT_NO_LOGPROBS)
-			putchar('\n');
 		err = follow(r, s, stream);
 		if (stream && run.submit.logprobs == WEFT_NO_LOGPROBS)
 			putchar('\n');
@@ -337,6 +335,7 @@ static int show(struct weft_request *r)
 		print_json(r, &res);
 	else
 		print_prompt_logprobs(r);
+	fflush(stdout); /* what follows on stderr belongs below the answers */
 	if (run.stats)
 		print_stats(r, &res);
 	if (interrupted)
