@@ -98,10 +98,13 @@ static json_t *tenant_json(const struct tenant_report *r)
 static json_t *engine_json(const struct engine *e, const struct status_report *r)
 {
 	json_t *o = json_object(), *backend = json_object();
+	char id[17];
 
+	/* An identifier of 64 bits: as a JSON number it would lose its last digits in many readers. */
+	snprintf(id, sizeof(id), "%016llx", (unsigned long long)e->instance_id);
 	json_object_set_new(o, "name", json_string(e->opt.name));
 	json_object_set_new(o, "model_type", json_string(e->config->model_type));
-	put(o, "instance_id", e->instance_id);
+	json_object_set_new(o, "instance_id", json_string(id));
 	put(o, "pid", (uint64_t)getpid());
 	put(o, "uptime_ms", (r->now_ns - r->count.start_ns) / 1000000);
 	json_object_set_new(o, "draining", json_boolean(r->draining));
