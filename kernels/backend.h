@@ -44,18 +44,22 @@
 #define WK_MAX_ROWS	 512	/* rows of one pass */
 #define WK_MAX_LOGPROBS	 20	/* top log-probabilities per position */
 #define WK_NO_TOKEN	 UINT32_MAX
+#define WK_LORA_CUT	 16	/* ranks in a piece of a LoRA pair */
+#define WK_POOL_ALIGN	 256	/* pieces lie in the pool at multiples of this; so do blocks */
 
 enum wk_dtype { WK_F32 = 0, WK_BF16 = 1, WK_F16 = 2 };
 
 struct wk_backend;		/* an instance: a device, its stream, its threads */
 struct wk_buf;			/* memory of the device */
 struct wk_weight;		/* a matrix in the backend's packed layout */
+struct wk_lora;			/* an adapter whose pieces lie in the pool */
 
 /* How keys and values of one model are laid out; the backend derives block_bytes from it. */
 struct wk_kv_shape {
 	uint32_t n_layers;
 	uint32_t n_kv_heads;
 	uint32_t head_dim;	/* even, 8..256 */
+	uint32_t min_block_bytes;	/* a block is at least so large: it may have to hold a LoRA piece */
 };
 
 struct wk_info {
@@ -86,6 +90,16 @@ struct wk_seq {
 	uint32_t table;		/* index of its first entry in block_table */
 };
 
+/*
+ * Rows that an adapter changes. Segments ascend, do not overlap and need not cover all rows: the
+ * rest are the base model's, and a batch without segments costs nothing more than before. A
+ * sequence may begin outside and end inside one, and a segment may span several sequences.
+ */
+struct wk_segment {
+	uint32_t row, n_rows;
+	uint32_t lora;		/* index in wk_batch.loras */
+};
+
 struct wk_batch {
 	uint32_t n_rows;	/* 1..WK_MAX_ROWS */
 	uint32_t n_seqs;
@@ -95,6 +109,10 @@ struct wk_batch {
 	const struct wk_seq *seqs;	/* [n_seqs], ascending and gapless in row */
 	const uint32_t *block_table;	/* [n_table] block numbers in the pool */
 	const uint32_t *out_rows;	/* [n_out] ascending row numbers */
+	uint32_t n_segments;
+	const struct wk_segment *segments;
+	uint32_t n_loras;
+	const struct wk_lora *const *loras;	/* each named by at least one segment */
 };
 
 /* --- operations ----------------------------------------------------------------------------------*/
@@ -117,6 +135,41 @@ struct wk_matmul {
 					 * out column 0 is output `col`: the logits are made in tiles */
 	enum wk_epilogue epilogue;
 	float scale;
+	uint32_t site;			/* which product of the model this is, from 1: LoRA parts of this
+					 * site take part for rows in segments; 0: none do */
+};
+
+/* --- LoRA ------------------------------------------------------------------------------------------
+ *
+ * For a row in a segment, output j of a part becomes
+ *
+ *	acc[j] + sum over ranks r, ascending, of  s[r] * B[j][r],    s[r] = round_x(scale * (A[r] . x))
+ *
+ * and then goes through the product's epilogue (bias, scale, silu) like any other. The sums A . x
+ * are fp32 in one fixed order over K; s is rounded to x's element type; the expansion goes on in
+ * the product's own fp32 accumulator, rank cut after rank cut. So an adapted row too is the same
+ * to the bit whatever else is in the batch.
+ *
+ * One linear's pair A [rank][k], B [n][rank] is cut along the rank into pieces of WK_LORA_CUT ranks
+ * (the last one padded with zeros). A piece is packed once by lora_pack() into host memory, is of
+ * lora_piece_bytes(n, k), and is brought by buf_write() to any multiple of WK_POOL_ALIGN in the
+ * pool. lora_new() then says where the pieces of an adapter are.
+ */
+struct wk_lora_source {
+	const void *a, *b;	/* borrowed during the call; row-major, unaligned allowed */
+	enum wk_dtype a_dtype, b_dtype;
+	uint32_t rank, n, k;
+};
+
+/* One linear that an adapter changes. */
+struct wk_lora_part {
+	uint32_t site;
+	uint32_t col, n;	/* outputs of the site's product, as its parts were stacked: for a
+				 * WK_PACK_GATE_UP weight gates come first, then ups */
+	uint32_t k;
+	uint32_t rank;
+	float scale;
+	const uint64_t *pieces;	/* [ceil(rank / WK_LORA_CUT)] byte offsets in the pool; copied */
 };
 
 enum wk_pack { WK_PACK_PLAIN, WK_PACK_GATE_UP };
@@ -251,6 +304,19 @@ struct wk_ops {
 	void (*kv_copy_rows)(struct wk_backend *be, struct wk_buf *pool, uint32_t src, uint32_t dst,
 			     uint32_t n_rows);
 
+	/*
+	 * LoRA. Parts of one site have disjoint outputs. piece_bytes and pack touch nothing of the
+	 * instance and may be called from any thread; pack gives -EDOM, with matrix, row and column in
+	 * *ret_where, for a NaN or Inf in the ranks first..first+WK_LORA_CUT-1 ("A", row, column).
+	 * A wk_lora may be freed when no pass that uses it is under way.
+	 */
+	size_t (*lora_piece_bytes)(const struct wk_backend *be, uint32_t n, uint32_t k);
+	int (*lora_pack)(const struct wk_backend *be, const struct wk_lora_source *src, uint32_t first,
+			 void *dst, char ret_where[64]);
+	int (*lora_new)(struct wk_backend *be, const struct wk_lora_part *parts, uint32_t n_parts,
+			struct wk_lora **ret);
+	void (*lora_free)(struct wk_backend *be, struct wk_lora *lora);	/* NULL allowed */
+
 	/* A step: one batch_set, then operations, then record; the arrays are copied by batch_set. */
 	int (*batch_set)(struct wk_backend *be, const struct wk_batch *batch);
 	/* h[r] = scale * table[token[r]]; the table is a weight of [vocabulary][hidden], packed
@@ -275,7 +341,7 @@ struct wk_ops {
 	void (*idle)(struct wk_backend *be, bool idle);
 };
 
-#define WK_ABI 1
+#define WK_ABI 2
 
 extern const struct wk_ops wk_ref_ops;
 extern const struct wk_ops wk_cpu_ops;

@@ -250,7 +250,7 @@ static int bench_one(bool prefill, uint32_t threads, const char *path, uint32_t 
 	if (!b)
 		return -ENOMEM;
 	b->n_heads = prefill ? 9 : 32;
-	b->kv = prefill ? (struct wk_kv_shape){1, 3, 64} : (struct wk_kv_shape){16, 8, 64};
+	b->kv = prefill ? (struct wk_kv_shape){1, 3, 64, 0} : (struct wk_kv_shape){16, 8, 64, 0};
 	r = wk_probe_new(threads, WK_PROBE_STREAM_BYTES, &b->probe);
 	if (!r)
 		r = bench_open(b, threads, path);

@@ -140,13 +140,13 @@ static int out_write(void *data, const char *buf, size_t bytes)
 	return 0;
 }
 
-static void put_key(struct out *o, enum wshm_key key)
+static void put_key(struct out *o, enum wshm_desc_key key)
 {
 	o->n_keys++;
 	msgpack_pack_uint32(&o->pk, key);
 }
 
-static void put_uint(struct out *o, enum wshm_key key, uint64_t value, uint64_t unless)
+static void put_uint(struct out *o, enum wshm_desc_key key, uint64_t value, uint64_t unless)
 {
 	if (value == unless)
 		return;
@@ -154,7 +154,7 @@ static void put_uint(struct out *o, enum wshm_key key, uint64_t value, uint64_t 
 	msgpack_pack_uint64(&o->pk, value);
 }
 
-static void put_float(struct out *o, enum wshm_key key, float value, float unless)
+static void put_float(struct out *o, enum wshm_desc_key key, float value, float unless)
 {
 	if (value == unless)
 		return;
@@ -162,7 +162,7 @@ static void put_float(struct out *o, enum wshm_key key, float value, float unles
 	msgpack_pack_float(&o->pk, value);
 }
 
-static void put_str(struct out *o, enum wshm_key key, const char *value)
+static void put_str(struct out *o, enum wshm_desc_key key, const char *value)
 {
 	if (!*value)
 		return;
@@ -257,6 +257,14 @@ int wc_desc_pack(const struct wshm_desc *d, uint8_t *buf, uint32_t buf_bytes)
 		msgpack_pack_int32(&o.pk, d->priority);
 	}
 	put_uint(&o, WSHM_KEY_TIMEOUT_MS, d->timeout_ms, 0);
+	if (d->instance) {
+		put_key(&o, WSHM_KEY_INSTANCE);
+		msgpack_pack_uint64(&o.pk, d->instance);
+	}
+	if (d->no_cache) {
+		put_key(&o, WSHM_KEY_NO_CACHE);
+		msgpack_pack_true(&o.pk);
+	}
 	if (o.overflow)
 		return -E2BIG;
 	if (o.n_keys <= 15) {

@@ -45,6 +45,8 @@ static const char *const status_names[] = {
 	[WEFT_SHUTDOWN] = "shutdown",
 	[WEFT_PROTOCOL] = "protocol",
 	[WEFT_LOST] = "lost",
+	[WEFT_NO_INVOCATION] = "no-invocation",
+	[WEFT_UNLOADED] = "unloaded",
 };
 
 const char *weft_status_name(enum weft_status status)
@@ -83,6 +85,8 @@ static const char *key_name(uint32_t key)
 		[WSHM_KEY_PROMPT_LOGPROBS] = "prompt_logprobs",
 		[WSHM_KEY_PRIORITY] = "priority",
 		[WSHM_KEY_TIMEOUT_MS] = "timeout_ms",
+		[WSHM_KEY_INSTANCE] = "the adapter's instance",
+		[WSHM_KEY_NO_CACHE] = "no_cache",
 	};
 
 	if (key >= sizeof(names) / sizeof(*names) || !names[key])
@@ -161,6 +165,11 @@ int weft_status_text(const struct weft_result *result, char *buf, size_t bytes)
 		return snprintf(buf, bytes,
 				"the daemon went away and the request was not submitted "
 				"again");
+	case WEFT_NO_INVOCATION:
+		return snprintf(buf, bytes,
+				"the prompt does not contain the adapter's invocation tokens");
+	case WEFT_UNLOADED:
+		return snprintf(buf, bytes, "the adapter was unloaded while the request ran");
 	}
 	return snprintf(buf, bytes, "unknown status %d", (int)result->status);
 }

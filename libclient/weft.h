@@ -130,10 +130,11 @@ struct weft_submit_options {
 	uint32_t prompt_logprobs; /* likewise, for the prompt */
 	int priority;		  /* -100..100, higher first; default 0 */
 	uint32_t timeout_ms;	  /* 0: none */
-	uint32_t flags;		  /* WEFT_NO_RESUBMIT */
+	uint32_t flags;		  /* WEFT_NO_RESUBMIT, WEFT_NO_CACHE */
 };
 
 #define WEFT_NO_RESUBMIT 1u /* a daemon restart ends the request with WEFT_LOST */
+#define WEFT_NO_CACHE	 2u /* neither take KV from the cache nor leave any there */
 
 /* Set every field to its default. */
 WEFT_API void weft_submit_options_init(struct weft_submit_options *options);
@@ -192,7 +193,17 @@ enum weft_status {
 	WEFT_NAN = 14,
 	WEFT_SHUTDOWN = 15,
 	WEFT_PROTOCOL = 16,
-	WEFT_LOST = 17
+	WEFT_LOST = 17,
+	WEFT_NO_INVOCATION = 18,
+	WEFT_UNLOADED = 19
+};
+
+/* What became of an activated adapter's invocation. */
+enum weft_invocation {
+	WEFT_INVOCATION_NONE = 0, /* base model, or a plain LoRA */
+	WEFT_INVOCATION_FOUND = 1,
+	WEFT_INVOCATION_BASE = 2,    /* not in the prompt: the base model answered */
+	WEFT_INVOCATION_APPENDED = 3 /* not in the prompt: the engine appended it */
 };
 
 enum weft_finish {
@@ -215,6 +226,8 @@ struct weft_result {
 	uint64_t arrival_ns, start_ns, first_token_ns, end_ns; /* CLOCK_MONOTONIC; 0: not yet */
 	uint64_t forward_ns;  /* in forward passes up to the first token */
 	uint32_t resubmitted; /* times that a daemon restart was bridged */
+	enum weft_invocation invocation;
+	uint32_t activation; /* first prompt position that the adapter changes; UINT32_MAX: none */
 };
 
 /* Status, finish reasons, counts and stage times so far. */
@@ -236,6 +249,40 @@ WEFT_API int weft_logprobs(struct weft_request *r, uint32_t sample, uint32_t ind
 /* The same for prompt positions (position 0 has none: -ENOENT). */
 WEFT_API int weft_prompt_logprobs(struct weft_request *r, uint32_t index,
 				  const struct weft_logprob **ret);
+
+/* --- adapters and the cache --------------------------------------------------------------------------*/
+
+#define WEFT_MAX_INVOCATION 64
+
+struct weft_adapter {
+	char name[64];
+	uint64_t instance; /* what it is, whatever its name: changes with weights and settings */
+	int activated;	   /* aLoRA: changes nothing before its invocation */
+	uint32_t rank;	   /* the largest */
+	int activation_offset;
+	int on_missing; /* 0 error, 1 base model, 2 append: a prompt without the invocation */
+	uint32_t n_invocation;
+	uint32_t invocation[WEFT_MAX_INVOCATION];
+};
+
+/* The adapters that are loaded now: the number of them; up to max are written. No system call. */
+WEFT_API int weft_adapters(struct weft *w, struct weft_adapter *ret, uint32_t max);
+
+struct weft_probe {
+	size_t size;		/* set by the caller: sizeof this struct */
+	uint32_t cached_tokens; /* of the prompt: what a request now would find at least */
+	uint32_t device_tokens, host_tokens, disk_tokens; /* where they are */
+	uint32_t activation; /* first prompt position that the adapter changes; UINT32_MAX: none */
+	enum weft_invocation invocation;
+};
+
+/*
+ * How much of a prompt is cached for a model (adapter NULL) or an adapter. Answered from shared
+ * memory, without the daemon and without a system call; a hint: it may be outdated when a request
+ * arrives. 0; -ENOENT: no such adapter; -EAGAIN: no engine has published an index yet.
+ */
+WEFT_API int weft_probe(struct weft *w, const char *adapter, const uint32_t *prompt,
+			uint32_t n_prompt, struct weft_probe *ret);
 
 WEFT_API const char *weft_version(void);
 

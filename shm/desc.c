@@ -363,6 +363,10 @@ static int take_value(struct cursor *c, struct wshm_desc *d, uint32_t key)
 		return take_i32_in(c, -100, 100, &d->priority);
 	case WSHM_KEY_TIMEOUT_MS:
 		return take_u32(c, &d->timeout_ms);
+	case WSHM_KEY_INSTANCE:
+		return take_u64(c, &d->instance);
+	case WSHM_KEY_NO_CACHE:
+		return take_bool(c, &d->no_cache);
 	default:
 		return -EBADMSG;
 	}
@@ -407,7 +411,7 @@ int wshm_desc_decode(struct wshm_desc *ret, const uint8_t *data, uint32_t bytes,
 	uint32_t i, n, key, seen = 0;
 	int rc;
 
-	static_assert(WSHM_KEY_TIMEOUT_MS < 32, "keys seen fit in a word");
+	static_assert(WSHM_KEY_NO_CACHE < 32, "keys seen fit in a word");
 	wshm_desc_init(ret);
 	if (bytes > WSHM_MAX_DESC || take_head(&c, 0x80, 0xde, 2, &n))
 		return fail(-EBADMSG, 0, ret_key);
@@ -415,7 +419,7 @@ int wshm_desc_decode(struct wshm_desc *ret, const uint8_t *data, uint32_t bytes,
 		rc = take_u32(&c, &key);
 		if (rc)
 			return fail(-EBADMSG, 0, ret_key);
-		if (key > WSHM_KEY_TIMEOUT_MS || seen & 1u << key)
+		if (key > WSHM_KEY_NO_CACHE || seen & 1u << key)
 			return fail(-EBADMSG, key, ret_key);
 		seen |= 1u << key;
 		rc = take_value(&c, ret, key);

@@ -278,7 +278,7 @@ void wshm_engine_set_need_wake(struct wshm_engine *e, bool need);
 #define WSHM_NO_LOGPROBS     UINT32_MAX
 
 /* Keys of the msgpack map; man/weft-protocol.7 documents them. */
-enum wshm_key {
+enum wshm_desc_key {
 	WSHM_KEY_MODEL = 1,   /* str */
 	WSHM_KEY_ADAPTER = 2, /* str */
 	WSHM_KEY_PROMPT = 3,  /* [offset, tokens] in the tx arena; required */
@@ -302,6 +302,8 @@ enum wshm_key {
 	WSHM_KEY_PROMPT_LOGPROBS = 21,
 	WSHM_KEY_PRIORITY = 22,	  /* int, -100..100 */
 	WSHM_KEY_TIMEOUT_MS = 23, /* deadline, from arrival */
+	WSHM_KEY_INSTANCE = 24,	  /* uint64; the adapter must be this instance (resubmission) */
+	WSHM_KEY_NO_CACHE = 25,	  /* bool; neither take KV from the cache nor leave any there */
 };
 
 struct wshm_span {
@@ -340,6 +342,8 @@ struct wshm_desc {
 	uint32_t prompt_logprobs;
 	int32_t priority;
 	uint32_t timeout_ms; /* 0: none */
+	uint64_t instance;   /* 0: any */
+	bool no_cache;
 };
 
 void wshm_desc_init(struct wshm_desc *d); /* the defaults */

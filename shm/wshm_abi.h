@@ -32,7 +32,7 @@
 
 /* clang-format off */
 #define WSHM_MAJOR	  0
-#define WSHM_MINOR	  1
+#define WSHM_MINOR	  2
 #define WSHM_LINE	  128u
 #define WSHM_PAGE	  4096u
 #define WSHM_MAGIC_TX	  UINT64_C(0x7874746665770001)	/* bytes 01 00 "weft" "tx" */
@@ -42,6 +42,7 @@
 #define WSHM_MAX_DESC	  4096u		/* bytes of a descriptor */
 #define WSHM_MAX_LOGPROBS 20u
 #define WSHM_MAX_SECTIONS 8u
+#define WSHM_READERS	  16u		/* threads of a client that read the index at once */
 #define WSHM_MAX_ARENA	  (UINT64_C(1) << 32)	/* bytes of an arena */
 #define WSHM_FEATURES	  UINT64_C(0)		/* feature bits that this version knows */
 
@@ -82,6 +83,7 @@ struct wshm_tx_ctl {
 	_Atomic uint32_t any_waiters;	/* threads that may sleep on rx cq_tail */
 	_Atomic uint32_t bell_armed;	/* nonzero: ring the bell socket at the next notice */
 	uint8_t pad2[120];
+	_Atomic uint64_t reader_epoch[WSHM_READERS];	/* of threads that read an index; 0: outside */
 };
 
 /*
@@ -148,6 +150,8 @@ enum wshm_status {
 	WSHM_SHUTDOWN = 15,		/* drained before it could end */
 	WSHM_PROTOCOL = 16,		/* the session broke the protocol and is over */
 	WSHM_LOST = 17,			/* libweft only: reconnecting was not possible or not wanted */
+	WSHM_NO_INVOCATION = 18,	/* the prompt does not hold the adapter's invocation */
+	WSHM_UNLOADED = 19,		/* the adapter was unloaded by force */
 	WSHM_N_STATUS
 };
 
@@ -157,6 +161,14 @@ enum wshm_finish {
 	WSHM_FINISH_STOP_TOKEN = 2,
 	WSHM_FINISH_STOP_SEQUENCE = 3,
 	WSHM_FINISH_LENGTH = 4,
+};
+
+/* What became of the adapter's invocation. */
+enum wshm_invocation {
+	WSHM_INVOCATION_NONE = 0,	/* base model, or a plain LoRA */
+	WSHM_INVOCATION_FOUND = 1,
+	WSHM_INVOCATION_BASE = 2,	/* not in the prompt: the base model answered */
+	WSHM_INVOCATION_APPENDED = 3,	/* not in the prompt: the engine appended it */
 };
 
 struct wshm_slot {
@@ -183,8 +195,8 @@ struct wshm_slot {
 	uint32_t prompt_logprob_bytes;
 	uint32_t max_tokens;
 	uint32_t prompt_tokens;
-	_Atomic uint32_t cached_tokens;
-	uint32_t reserved2;
+	_Atomic uint32_t cached_tokens;	/* of the prompt, not computed for this request */
+	uint32_t invocation;		/* enum wshm_invocation */
 	uint64_t t_arrival_ns;		/* CLOCK_MONOTONIC, all four */
 	_Atomic uint64_t t_start_ns;	/* first scheduled */
 	_Atomic uint64_t t_first_ns;	/* first token published */
@@ -197,7 +209,7 @@ struct wshm_slot {
 	uint64_t digest[2];		/* XXH3-128 over descriptor bytes, prompt and resumed tokens */
 	uint64_t deadline_ns;		/* CLOCK_MONOTONIC, 0: none */
 	uint64_t activation;		/* first adapted position; UINT64_MAX: none */
-	uint64_t adapter_instance;	/* 0: base model */
+	uint64_t adapter_instance;	/* low half of the adapter's digest; 0: base model */
 	uint32_t desc_bytes;
 	uint32_t restarts;		/* engine restarts since the last published token */
 	uint32_t resumed_tokens;	/* of sample 0, delivered by an earlier daemon */
@@ -230,7 +242,7 @@ WSHM_AT(wshm_hdr, n_sections, 40);
 WSHM_AT(wshm_hdr, reserved0, 44);
 WSHM_AT(wshm_hdr, sections, 48);
 WSHM_AT(wshm_hdr, reserved, 240);
-WSHM_SIZE(wshm_tx_ctl, 3 * WSHM_LINE);
+WSHM_SIZE(wshm_tx_ctl, 4 * WSHM_LINE);
 WSHM_AT(wshm_tx_ctl, sq_tail, 0);
 WSHM_AT(wshm_tx_ctl, pad0, 4);
 WSHM_AT(wshm_tx_ctl, cq_head, 128);
@@ -238,6 +250,7 @@ WSHM_AT(wshm_tx_ctl, pad1, 132);
 WSHM_AT(wshm_tx_ctl, any_waiters, 256);
 WSHM_AT(wshm_tx_ctl, bell_armed, 260);
 WSHM_AT(wshm_tx_ctl, pad2, 264);
+WSHM_AT(wshm_tx_ctl, reader_epoch, 384);
 WSHM_SIZE(wshm_req, WSHM_LINE);
 WSHM_AT(wshm_req, generation, 0);
 WSHM_AT(wshm_req, desc_bytes, 4);
@@ -280,7 +293,7 @@ WSHM_AT(wshm_slot, prompt_logprob_bytes, 172);
 WSHM_AT(wshm_slot, max_tokens, 176);
 WSHM_AT(wshm_slot, prompt_tokens, 180);
 WSHM_AT(wshm_slot, cached_tokens, 184);
-WSHM_AT(wshm_slot, reserved2, 188);
+WSHM_AT(wshm_slot, invocation, 188);
 WSHM_AT(wshm_slot, t_arrival_ns, 192);
 WSHM_AT(wshm_slot, t_start_ns, 200);
 WSHM_AT(wshm_slot, t_first_ns, 208);

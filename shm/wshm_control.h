@@ -12,7 +12,7 @@
 #ifndef WEFT_SHM_CONTROL_H
 #define WEFT_SHM_CONTROL_H
 
-#include "shm/wshm.h"
+#include "shm/wshm_idx.h"
 
 /* Trailing comments stay in columns. */
 /* clang-format off */
@@ -31,7 +31,8 @@ enum wctl_type {
 	WCTL_MODELS = 2,	/* wctl_head alone; allowed before the hello too */
 	WCTL_COMPLAIN = 3,	/* wctl_head alone: no progress for a second; rate-limited */
 	/* weftd -> client */
-	WCTL_WELCOME = 16,	/* struct wctl_welcome + fds: tx, rx (read-only), wake, bell */
+	WCTL_WELCOME = 16,	/* struct wctl_welcome + fds: tx, rx (read-only), wake, bell, and the
+				 * indexes (read-only) of the domain and of the public one */
 	WCTL_REFUSED = 17,	/* struct wctl_text; the connection is closed */
 	WCTL_MODEL_LIST = 18,	/* struct wctl_models */
 	WCTL_BYE = 19,		/* struct wctl_text: the session is over (protocol, drain, admin) */
@@ -43,6 +44,12 @@ enum wctl_type {
 	WLINK_STATUS = 35,
 	WLINK_DRAIN = 36,	/* struct wlink_drain */
 	WLINK_TENANT = 37,	/* struct wlink_tenant: new or changed */
+	WLINK_DOMAIN = 38,	/* struct wlink_domain + fd: its idx region; before the first session of it */
+	WLINK_ADAPTER_LOAD = 39,	/* struct wlink_adapter + fds: adapter_config.json, weights */
+	WLINK_ADAPTER_UNLOAD = 40,	/* struct wlink_unload */
+	WLINK_PIN = 41,		/* struct wlink_pin + fd: the tokens, u32 each, in a sealed memfd */
+	WLINK_UNPIN = 42,	/* struct wlink_pin, only pin_id */
+	WLINK_DROP = 43,	/* struct wlink_drop */
 	/* engine -> weftd */
 	WLINK_READY = 48,	/* struct wlink_ready: the model is loaded */
 	WLINK_FAILED = 49,	/* struct wctl_text: could not start; do not try again at once */
@@ -54,6 +61,10 @@ enum wctl_type {
 	WLINK_DRAINED = 55,	/* wctl_head */
 	WLINK_NUDGED = 56,	/* wctl_head: the core thread answered */
 	WLINK_PROGRESS = 57,	/* struct wlink_progress: loading */
+	WLINK_ADAPTER_LOADED = 58,	/* struct wlink_adapter_reply; head.code: 0 or why not */
+	WLINK_ADAPTER_UNLOADED = 59,	/* struct wlink_adapter_reply; -EBUSY: in use, nothing changed */
+	WLINK_PINNED = 60,	/* struct wlink_pinned; head.code */
+	WLINK_DROPPED = 61,	/* struct wlink_drop, blocks freed */
 };
 
 struct wctl_head {
@@ -139,6 +150,72 @@ struct wlink_tenant {
 	uint32_t reserved;
 	char name[WCTL_NAME_BYTES];
 	struct wlink_quota quota;
+};
+
+/*
+ * A tenant's domain: its number is the tenant's; WLINK_PUBLIC is the public one. The secret outlives
+ * engines and weftd (a file of mode 0600 in the state directory).
+ */
+#define WLINK_PUBLIC UINT32_MAX
+
+struct wlink_domain {
+	struct wctl_head head;
+	uint32_t domain;
+	uint32_t reserved;
+	uint8_t secret[WSHM_SECRET_BYTES];
+};
+
+/*
+ * Load an adapter: the two files as sealed memfds (weftd's copies: an engine that is started again
+ * gets the same bytes, whatever has become of the folder). weftd sends all that are loaded after
+ * READY, before the first ATTACH; the engine takes messages in order.
+ */
+struct wlink_adapter {
+	struct wctl_head head;
+	uint64_t load_id;		/* a handle: never used twice by one weftd */
+	char name[WCTL_NAME_BYTES];
+	int32_t offset;			/* of the activation */
+	uint32_t on_missing;		/* enum wshm_missing */
+};
+
+struct wlink_unload {
+	struct wctl_head head;
+	uint64_t load_id;
+	uint32_t force;			/* end what uses it (WSHM_UNLOADED), then unload */
+	uint32_t reserved;
+};
+
+struct wlink_adapter_reply {
+	struct wctl_head head;		/* code: 0 or -errno, then text says why */
+	uint64_t load_id;
+	struct wshm_instance instance;	/* of LOADED, code 0 */
+	uint64_t weight_bytes;		/* in the pool */
+	uint32_t in_use;		/* of UNLOADED with -EBUSY: requests */
+	uint32_t reserved;
+	char text[WCTL_TEXT_BYTES];
+};
+
+/* Compute a prefix, keep it in a domain and never evict it. */
+struct wlink_pin {
+	struct wctl_head head;
+	uint64_t pin_id;
+	uint32_t domain;
+	uint32_t n_tokens;
+};
+
+struct wlink_pinned {
+	struct wctl_head head;
+	uint64_t pin_id;
+	uint32_t tokens;		/* pinned: whole blocks */
+	uint32_t reserved;
+	char text[WCTL_TEXT_BYTES];
+};
+
+struct wlink_drop {
+	struct wctl_head head;
+	uint32_t domain;
+	uint32_t all;			/* every domain */
+	uint64_t blocks;		/* of the reply: freed */
 };
 
 /* How the engine ended that served these regions before. Only its own fault counts against the

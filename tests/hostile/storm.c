@@ -70,19 +70,19 @@ static void put_array(struct pack *p, uint32_t n)
 	}
 }
 
-static void key(struct pack *p, enum wshm_key k)
+static void key(struct pack *p, enum wshm_desc_key k)
 {
 	put_uint(p, (uint64_t)k);
 	p->keys++;
 }
 
-static void number(struct pack *p, enum wshm_key k, uint64_t v)
+static void number(struct pack *p, enum wshm_desc_key k, uint64_t v)
 {
 	key(p, k);
 	put_uint(p, v);
 }
 
-static void real(struct pack *p, enum wshm_key k, float v)
+static void real(struct pack *p, enum wshm_desc_key k, float v)
 {
 	key(p, k);
 	put_float(p, v);

@@ -57,7 +57,7 @@ static void check_case(struct kt *t, const struct attn_case *proto, uint32_t chu
 static void copy_rows(struct kt *t, uint32_t n)
 {
 	enum { dim = 20, n_kv = 2, heads = 2, width = (heads + 2 * n_kv) * dim, layers = 2 };
-	struct wk_kv_shape shape = {layers, n_kv, dim};
+	struct wk_kv_shape shape = {layers, n_kv, dim, 0};
 	size_t bytes = t->ops->kv_block_bytes(t->be, &shape);
 	struct wk_buf *pool, *yb, *q, *freq;
 	float y[16 * width], f[dim / 2] = {1, 0.5f};

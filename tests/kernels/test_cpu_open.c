@@ -163,7 +163,7 @@ static int set_batch(struct wk_backend *be, int damage)
 
 static void test_batches(struct wk_backend *be)
 {
-	const struct wk_kv_shape shape = {1, 1, 8};
+	const struct wk_kv_shape shape = {1, 1, 8, 0};
 	struct wk_buf *pool = NULL;
 
 	is_int(set_batch(be, 0), -EINVAL, "blocks without a KV pool are refused");

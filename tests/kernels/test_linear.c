@@ -140,7 +140,7 @@ static void matmuls(struct kt *t)
 static void batch_rows(struct kt *t, uint32_t n, const uint32_t *tokens, const uint32_t *out_rows,
 		       uint32_t n_out)
 {
-	struct wk_kv_shape shape = {1, 1, 8};
+	struct wk_kv_shape shape = {1, 1, 8, 0};
 	struct wk_seq seq = {0, n, 0, 0};
 	uint32_t table[WK_MAX_ROWS / WK_BLOCK_TOKENS] = {0};
 	struct wk_batch b = {.n_rows = n,

@@ -79,6 +79,7 @@ static void dump_tx(void)
 	FIELD(wshm_tx_ctl, any_waiters);
 	FIELD(wshm_tx_ctl, bell_armed);
 	FIELD(wshm_tx_ctl, pad2);
+	FIELD(wshm_tx_ctl, reader_epoch);
 	END(wshm_tx_ctl);
 	STRUCT(wshm_req);
 	FIELD(wshm_req, generation);
@@ -128,7 +129,7 @@ static void dump_rx(void)
 	FIELD(wshm_slot, max_tokens);
 	FIELD(wshm_slot, prompt_tokens);
 	FIELD(wshm_slot, cached_tokens);
-	FIELD(wshm_slot, reserved2);
+	FIELD(wshm_slot, invocation);
 	FIELD(wshm_slot, t_arrival_ns);
 	FIELD(wshm_slot, t_start_ns);
 	FIELD(wshm_slot, t_first_ns);
@@ -193,6 +194,8 @@ static void dump_values(void)
 	VALUE(WSHM_SHUTDOWN);
 	VALUE(WSHM_PROTOCOL);
 	VALUE(WSHM_LOST);
+	VALUE(WSHM_NO_INVOCATION);
+	VALUE(WSHM_UNLOADED);
 	VALUE(WSHM_FINISH_NONE);
 	VALUE(WSHM_FINISH_EOS);
 	VALUE(WSHM_FINISH_STOP_TOKEN);

@@ -415,7 +415,11 @@ static int load(struct loader *l)
 	struct model *m = l->m;
 	int r;
 
-	m->kv = (struct wk_kv_shape){m->config.n_layers, m->config.n_kv_heads, m->config.head_dim};
+	m->kv = (struct wk_kv_shape){
+		.n_layers = m->config.n_layers,
+		.n_kv_heads = m->config.n_kv_heads,
+		.head_dim = m->config.head_dim,
+	};
 	XXH3_128bits_reset(&l->digest);
 	digest_config(l);
 	r = safetensors_open(l->opt->dir, &l->set, l->err);

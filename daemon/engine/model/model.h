@@ -99,6 +99,13 @@ const struct wk_buf *model_logits(const struct model *m, uint32_t *ret_stride);
  */
 int model_logits_of(struct model *m, const uint32_t *rows, uint32_t n_rows);
 
+/*
+ * The products of a layer that adapters can change, as wk_matmul.site and wk_lora_part.site number
+ * them: MODEL_SITE(layer, which).
+ */
+enum model_site { MODEL_SITE_QKV, MODEL_SITE_O, MODEL_SITE_GATE_UP, MODEL_SITE_DOWN, MODEL_N_SITES };
+#define MODEL_SITE(layer, which) (1 + (layer) * MODEL_N_SITES + (which))
+
 /* Floating-point operations of a pass of n rows after `pos` earlier positions (benchmarks). */
 double model_flops(const struct model_config *c, uint32_t n_rows, uint32_t pos, uint32_t n_out);
 
