@@ -197,6 +197,12 @@ static uint32_t make_desc(struct storm *s, uint8_t *room, uint64_t prompt_off)
 	}
 	if (!rnd(s, 4))
 		number(&p, WSHM_KEY_TIMEOUT_MS, rnd(s, 3) ? 1 + rnd(s, 2000) : 1);
+	if (!rnd(s, 4)) {
+		key(&p, WSHM_KEY_NO_CACHE);
+		*p.at++ = rnd(s, 2) ? 0xc3 : 0xc2;
+	}
+	if (!rnd(s, 8))
+		number(&p, WSHM_KEY_INSTANCE, (uint64_t)rnd(s, 0) << 32 | rnd(s, 0));
 	/* The map's head last, in its shortest form, right before the first key. */
 	if (p.keys < 16) {
 		room[2] = (uint8_t)(0x80 | p.keys);

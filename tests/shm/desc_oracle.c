@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#define N_KEYS 23
+#define N_KEYS 25
 
 /* --- packing -------------------------------------------------------------------------------------*/
 
@@ -204,6 +204,14 @@ static void random_value(uint64_t *rng, msgpack_packer *pk, struct wshm_desc *d,
 		break;
 	case 23:
 		d->timeout_ms = pack_u32(pk, any_u32(rng));
+		break;
+	case 24:
+		d->instance = any_u64(rng);
+		msgpack_pack_uint64(pk, d->instance);
+		break;
+	case 25:
+		d->no_cache = below(rng, 2);
+		d->no_cache ? msgpack_pack_true(pk) : msgpack_pack_false(pk);
 		break;
 	}
 }
@@ -413,6 +421,11 @@ static bool get_value(uint64_t key, const msgpack_object *o, struct wshm_desc *d
 		       (o->type == MSGPACK_OBJECT_NEGATIVE_INTEGER && o->via.i64 >= -100);
 	case 23:
 		return get_u32(o, 0, UINT32_MAX, &d->timeout_ms);
+	case 24:
+		return get_u64(o, &d->instance);
+	case 25:
+		d->no_cache = o->type == MSGPACK_OBJECT_BOOLEAN && o->via.boolean;
+		return o->type == MSGPACK_OBJECT_BOOLEAN;
 	default:
 		return false;
 	}
@@ -515,5 +528,6 @@ bool oracle_equal(const struct wshm_desc *a, const struct wshm_desc *b)
 	       same_float(a->frequency, b->frequency) && a->has_seed == b->has_seed &&
 	       a->seed == b->seed && a->ignore_eos == b->ignore_eos && a->logprobs == b->logprobs &&
 	       a->prompt_logprobs == b->prompt_logprobs && a->priority == b->priority &&
-	       a->timeout_ms == b->timeout_ms && same_lists(a, b);
+	       a->timeout_ms == b->timeout_ms && a->instance == b->instance &&
+	       a->no_cache == b->no_cache && same_lists(a, b);
 }
