@@ -23,6 +23,7 @@
 #define WCTL_MAX_MODELS	 16u
 #define WCTL_MAX_EOS	 16u
 #define WCTL_MAX_FDS	 8u
+#define WCTL_WELCOME_FDS 6u
 #define WCTL_STATUS_BYTES 32768u
 
 enum wctl_type {
@@ -124,6 +125,27 @@ struct wctl_welcome {
 
 /* --- weftd <-> engine -----------------------------------------------------------------------------*/
 
+/*
+ * Order. After READY weftd sends, to each engine process alike:
+ *
+ *   DOMAIN of the public domain
+ *   ADAPTER_LOAD of every adapter, with the load_id that it had before
+ *   of each session: TENANT and DOMAIN of its tenant, unless sent to this process; ATTACH
+ *   PIN of every pin, with TENANT and DOMAIN of its domain before it, unless sent
+ *
+ * and from then on whatever changes. It waits for no answer in between: the engine takes messages
+ * in order, so a session that is attached after an ADAPTER_LOAD finds that adapter (or that it has
+ * failed). A DOMAIN comes once for each process and domain, and with the same region to the next
+ * process. An adapter's name is in use once at a time: the UNLOAD of an adapter is answered before
+ * another of its name is loaded.
+ *
+ * ADAPTER_LOAD, ADAPTER_UNLOAD, PIN and DROP have one answer each, those of a kind in order; UNPIN
+ * has none, and a pin whose UNPIN has crossed its PINNED is released all the same. While answers
+ * are owed, either one of them must come or a step be completed every load_seconds
+ * (weftd.conf(5)), else the engine counts as hanging. A NUDGE may be answered late, within that
+ * time, while an adapter is being loaded, unless a step has overrun its own budget meanwhile.
+ */
+
 /* Descriptors that the engine inherits at exec, by number. */
 #define WLINK_FD_SOCKET	   3	/* this socketpair */
 #define WLINK_FD_HEARTBEAT 4	/* memfd of one page: struct wlink_heartbeat */
@@ -172,7 +194,7 @@ struct wlink_domain {
  */
 struct wlink_adapter {
 	struct wctl_head head;
-	uint64_t load_id;		/* a handle: never used twice by one weftd */
+	uint64_t load_id;		/* a handle: one weftd never uses it for another copy */
 	char name[WCTL_NAME_BYTES];
 	int32_t offset;			/* of the activation */
 	uint32_t on_missing;		/* enum wshm_missing */
