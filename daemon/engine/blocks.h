@@ -30,10 +30,8 @@ struct block_pool {
 	uint16_t *refs;	  /* owned; [n]; all references, the cache's included */
 	uint16_t *cached; /* owned; [n]; the cache's references */
 	uint16_t *pinned; /* owned; [n]; nonzero: never idle */
-	/* The cache's, NULL allowed: free at least `want` idle blocks, or all there are; and: this block
-	 * has become idle, or is idle no longer. */
+	/* The cache's, NULL allowed: free at least `want` idle blocks, or all there are. */
 	void (*reclaim)(void *arg, uint32_t want);
-	void (*idle)(void *arg, uint32_t block, bool idle);
 	void *arg;
 };
 

@@ -46,7 +46,8 @@ struct cache_node;
 /* --- adapters as nodes ------------------------------------------------------------------------------
  *
  * Embedded in the owner's adapter. Its blocks hold the weights while it is resident; they are idle
- * (can be reclaimed) while no sequence uses it, and go after the KV nodes that depend on it.
+ * (can be reclaimed) while no sequence uses it, and go after the KV nodes that depend on it. One
+ * object per digest: nodes of one are never another's.
  */
 struct cache_adapter {
 	/* the owner's, before cache_adapter_init() */
@@ -91,7 +92,7 @@ struct cache_options {
 	const struct cache_policy *policy; /* NULL: LRU */
 };
 
-/* Takes the pool's reclaim and idle hooks. 0 or -ENOMEM. */
+/* Takes the pool's reclaim hook. 0 or -errno. */
 int cache_new(struct cache **ret, struct block_pool *pool, const struct cache_options *opt);
 void cache_free(struct cache *c); /* NULL allowed; no sequence may hold a chain any more */
 
@@ -116,31 +117,32 @@ void cache_adapter_drop(struct cache *c, struct cache_adapter *a);
 
 /*
  * Embedded in the sequence. Zero it, set the first part, and keep the tokens readable and unchanged
- * below what was announced. A chain is `on` from cache_match() to cache_leave().
+ * below what was announced. A chain is `on` from cache_match() to cache_leave(), and counts as a
+ * user of its adapter meanwhile. It has no memory of its own.
  */
 struct cache_chain {
 	struct cache_domain *domain;
 	struct cache_adapter *adapter; /* NULL: the base model */
 	uint32_t activation;	       /* WSHM_NO_ACTIVATION: no row is adapted */
-	uint32_t (*token)(const void *arg, uint32_t position);
+	/* Copy the tokens of positions [first, first + n); n <= 16, all in one block. */
+	void (*tokens)(const void *arg, uint32_t first, uint32_t n, uint32_t *ret);
 	const void *arg;
 	void *owner; /* the caller's; see cache_found.wait_for */
 
 	/* the cache's */
 	bool on, is_private;
+	bool copying;		 /* copy_from is held */
+	uint32_t copy_from;	 /* block: see cache_copied() */
 	uint32_t n;		 /* full blocks behind `node` */
 	struct cache_node *node; /* canonical node of the last full block; NULL: the root */
-	struct cache_node *tail; /* its own, being filled; NULL: none */
-	struct cache_node *promised, *promised_end; /* its own, computed next first */
-	uint32_t n_match;			    /* memo of keys already computed: see match.c */
-	struct wshm_key *keys;
-	uint32_t cap_keys;
+	struct cache_node *tail; /* its own, being filled, and not promised; NULL: none */
+	struct cache_node *promised, *promised_end; /* its own, from block n on */
 };
 
 struct cache_found {
 	uint32_t n_full;     /* blocks now in the table, by reference */
 	uint32_t tail_rows;  /* rows of tail_block that agree with what follows; 0: none */
-	uint32_t tail_block; /* to be copied from before anything else happens to the cache */
+	uint32_t tail_block; /* to be copied from; held until cache_copied() */
 	const struct cache_chain *wait_for; /* not NULL: its owner is computing the next block */
 };
 
@@ -148,10 +150,13 @@ struct cache_found {
  * Take the longest reusable prefix of at most `limit` positions: full blocks by reference into the
  * (empty) table, and say which block to copy the rest from. n_full * 16 + tail_rows <= limit.
  * With wait_for set the caller had better wait, giving the blocks back with cache_leave(); a
- * caller that goes on all the same is served correctly. 0 or -ENOMEM (nothing taken).
+ * caller that goes on all the same is served correctly.
  */
-int cache_match(struct cache_chain *ch, struct block_table *table, uint32_t limit,
-		struct cache_found *ret);
+void cache_match(struct cache_chain *ch, struct block_table *table, uint32_t limit,
+		 struct cache_found *ret);
+/* The rows of tail_block have been copied, or will not be (no room for a copy of its own: while it
+ * is held it is not idle). Also done by cache_promise(), cache_commit() and cache_leave(). */
+void cache_copied(struct cache_chain *ch);
 /* How much there is, without taking anything or leaving a trace (for tests and status). */
 uint32_t cache_peek(const struct cache_chain *ch, uint32_t limit);
 
@@ -162,9 +167,9 @@ void cache_promise(struct cache_chain *ch, const struct block_table *table, uint
  * Entries of the table may be exchanged for canonical blocks. */
 void cache_commit(struct cache_chain *ch, struct block_table *table, uint32_t computed);
 /* The sequence gives up its table (ended, preempted): broken promises are withdrawn, the tail stays
- * as something to copy from. The caller clears the table afterwards. Also for a chain that is off. */
+ * as something to copy from. The caller clears the table afterwards, never before. Also for a chain
+ * that is off. */
 void cache_leave(struct cache_chain *ch);
-void cache_chain_fini(struct cache_chain *ch); /* frees its memory; the chain is off */
 
 /* --- administration ---------------------------------------------------------------------------------*/
 
