@@ -9,7 +9,8 @@
  *	logits = scale * head norm(h[out_rows])
  *
  * All of it is queued on the backend's stream; nothing here waits, and every row of a batch costs
- * the same work whatever sequence it is of.
+ * the same work whatever sequence it is of. The four products of a layer name their site, so that
+ * adapters take part for the rows in segments; embedding and head have none.
  */
 #include <errno.h>
 
@@ -42,7 +43,8 @@ static void attention(struct model *m, struct wk_buf *pool, const struct model_l
 				      .x_stride = m->x_stride,
 				      .out_stride = m->y_stride,
 				      .epilogue = WK_EPI_STORE,
-				      .scale = 1};
+				      .scale = 1,
+				      .site = MODEL_SITE(layer, MODEL_SITE_QKV)};
 	const struct wk_rope_append rope = {.y = m->y,
 					    .q = m->q,
 					    .pool = pool,
@@ -72,7 +74,8 @@ static void attention(struct model *m, struct wk_buf *pool, const struct model_l
 				    .x_stride = m->x_stride,
 				    .out_stride = m->h_stride,
 				    .epilogue = WK_EPI_ADD,
-				    .scale = c->residual_scale};
+				    .scale = c->residual_scale,
+				    .site = MODEL_SITE(layer, MODEL_SITE_O)};
 
 	norm(m, y->attn_norm, n_rows, false);
 	m->ops->matmul(m->be, &qkv);
@@ -81,7 +84,7 @@ static void attention(struct model *m, struct wk_buf *pool, const struct model_l
 	m->ops->matmul(m->be, &o);
 }
 
-static void mlp(struct model *m, const struct model_layer *y, uint32_t n_rows)
+static void mlp(struct model *m, const struct model_layer *y, uint32_t layer, uint32_t n_rows)
 {
 	const struct wk_matmul gate_up = {.w = y->gate_up,
 					  .x = m->x,
@@ -90,7 +93,8 @@ static void mlp(struct model *m, const struct model_layer *y, uint32_t n_rows)
 					  .x_stride = m->x_stride,
 					  .out_stride = m->ffn_stride,
 					  .epilogue = WK_EPI_SWIGLU,
-					  .scale = 1};
+					  .scale = 1,
+					  .site = MODEL_SITE(layer, MODEL_SITE_GATE_UP)};
 	const struct wk_matmul down = {.w = y->down,
 				       .x = m->ffn,
 				       .out = m->h,
@@ -98,7 +102,8 @@ static void mlp(struct model *m, const struct model_layer *y, uint32_t n_rows)
 				       .x_stride = m->ffn_stride,
 				       .out_stride = m->h_stride,
 				       .epilogue = WK_EPI_ADD,
-				       .scale = m->config.residual_scale};
+				       .scale = m->config.residual_scale,
+				       .site = MODEL_SITE(layer, MODEL_SITE_DOWN)};
 
 	norm(m, y->mlp_norm, n_rows, false);
 	m->ops->matmul(m->be, &gate_up);
@@ -134,7 +139,7 @@ int model_forward(struct model *m, struct wk_buf *pool, const struct wk_batch *b
 	m->ops->embed(m->be, m->embed, m->h, m->h_stride, m->config.embedding_scale);
 	for (uint32_t i = 0; i < m->config.n_layers; i++) {
 		attention(m, pool, &m->layers[i], i, batch->n_rows);
-		mlp(m, &m->layers[i], batch->n_rows);
+		mlp(m, &m->layers[i], i, batch->n_rows);
 	}
 	if (batch->n_out)
 		logits(m, batch->n_out);

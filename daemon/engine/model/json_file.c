@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * json_file.c - read one JSON file of a model folder, with a cap on its size.
+ * json_file.c - read one JSON file of a model's or adapter's folder, with a cap on its size.
  *
  * The files are outside input: whoever can write a model folder writes them. jansson bounds the
  * depth of nesting; the cap on the size bounds what it allocates.
@@ -18,10 +18,24 @@
 
 #include "daemon/common/err.h"
 
+int model_file_size(const char *where, int fd, size_t *ret_bytes, struct weft_err *err)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0) {
+		int r = -errno;
+
+		return err_set(err, r, "%s: cannot stat: %s", where, strerror(-r));
+	}
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, -EINVAL, "%s: not a regular file", where);
+	*ret_bytes = (size_t)st.st_size;
+	return 0;
+}
+
 int model_file_open(const char *dir, const char *name, size_t *ret_bytes, struct weft_err *err)
 {
 	char path[PATH_MAX];
-	struct stat st;
 	int fd, r;
 
 	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
@@ -32,16 +46,11 @@ int model_file_open(const char *dir, const char *name, size_t *ret_bytes, struct
 		r = -errno;
 		return err_set(err, r, "%s: cannot open: %s", path, strerror(-r));
 	}
-	if (fstat(fd, &st) < 0) {
-		r = -errno;
+	r = model_file_size(path, fd, ret_bytes, err);
+	if (r) {
 		close(fd);
-		return err_set(err, r, "%s: cannot stat: %s", path, strerror(-r));
+		return r;
 	}
-	if (!S_ISREG(st.st_mode)) {
-		close(fd);
-		return err_set(err, -EINVAL, "%s: not a regular file", path);
-	}
-	*ret_bytes = (size_t)st.st_size;
 	return fd;
 }
 
@@ -75,23 +84,45 @@ int json_object_parse(const char *where, const char *text, size_t len, json_t **
 
 static int read_all(int fd, char *buf, size_t len)
 {
-	while (len) {
-		ssize_t n = read(fd, buf, len);
+	for (size_t at = 0; at < len;) {
+		ssize_t n = pread(fd, buf + at, len - at, (off_t)at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? -errno : -EIO;
-		buf += n;
-		len -= (size_t)n;
+		at += (size_t)n;
 	}
 	return 0;
+}
+
+int json_object_read_fd(const char *where, int fd, size_t max_bytes, json_t **ret,
+			struct weft_err *err)
+{
+	size_t len;
+	char *text;
+	int r;
+
+	r = model_file_size(where, fd, &len, err);
+	if (r)
+		return r;
+	if (len > max_bytes)
+		return err_set(err, -EFBIG, "%s: %zu bytes; at most %zu are read", where, len,
+			       max_bytes);
+	text = malloc(len + 1);
+	r = text ? read_all(fd, text, len) : -ENOMEM;
+	if (r)
+		err_set(err, r, "%s: cannot read: %s", where, strerror(-r));
+	else
+		r = json_object_parse(where, text, len, ret, err);
+	free(text);
+	return r;
 }
 
 int json_object_read(const char *dir, const char *name, size_t max_bytes, json_t **ret,
 		     struct weft_err *err)
 {
-	char where[PATH_MAX], *text;
+	char where[PATH_MAX];
 	size_t len;
 	int fd, r;
 
@@ -99,18 +130,7 @@ int json_object_read(const char *dir, const char *name, size_t max_bytes, json_t
 	if (fd < 0)
 		return fd;
 	snprintf(where, sizeof(where), "%s/%s", dir, name);
-	if (len > max_bytes) {
-		close(fd);
-		return err_set(err, -EFBIG, "%s: %zu bytes; at most %zu are read", where, len,
-			       max_bytes);
-	}
-	text = malloc(len + 1);
-	r = text ? read_all(fd, text, len) : -ENOMEM;
+	r = json_object_read_fd(where, fd, max_bytes, ret, err);
 	close(fd);
-	if (r)
-		err_set(err, r, "%s: cannot read: %s", where, strerror(-r));
-	else
-		r = json_object_parse(where, text, len, ret, err);
-	free(text);
 	return r;
 }

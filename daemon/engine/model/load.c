@@ -13,7 +13,6 @@
 #include <xxhash.h>
 
 #include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +21,6 @@
 #include "daemon/common/err.h"
 #include "daemon/engine/model/model_private.h"
 #include "daemon/engine/model/safetensors.h"
-#include "kernels/convert.h"
 
 struct loader {
 	struct model *m;
@@ -97,35 +95,6 @@ static void let_go(struct loader *l, const struct st_tensor *t)
 		l->opt->progress(l->opt->progress_arg, l->done, l->total);
 }
 
-static float element(const struct st_tensor *t, uint64_t i)
-{
-	uint16_t half;
-	float f;
-
-	if (t->dtype == WK_F32) {
-		memcpy(&f, (const char *)t->data + 4 * i, 4);
-		return f;
-	}
-	memcpy(&half, (const char *)t->data + 2 * i, 2);
-	return t->dtype == WK_BF16 ? wk_bf16_to_f32(half) : wk_f16_to_f32(half);
-}
-
-/* Name the first value that is not a number; 0 if all are. */
-static int find_not_finite(struct loader *l, const struct st_tensor *t)
-{
-	uint64_t n = t->bytes / st_dtype_bytes(t->dtype), row = t->n_dims == 2 ? t->shape[1] : n;
-
-	for (uint64_t i = 0; i < n; i++) {
-		float f = element(t, i);
-
-		if (!isfinite(f))
-			return fail_tensor(l, t, "%s at row %llu, column %llu",
-					   isnan(f) ? "NaN" : "Inf", (unsigned long long)(i / row),
-					   (unsigned long long)(i % row));
-	}
-	return 0;
-}
-
 /* --- weights and vectors -------------------------------------------------------------------------*/
 
 struct part {
@@ -152,7 +121,7 @@ static int load_weight(struct loader *l, const char *prefix, const struct part *
 	}
 	r = m->ops->weight_new(m->be, wp, n_parts, k, pack, ret);
 	for (uint32_t i = 0; r == -EDOM && !bad && i < n_parts; i++)
-		bad = find_not_finite(l, t[i]);
+		bad = safetensors_check_finite(l->set.dir, t[i], l->err);
 	if (bad)
 		return bad;
 	if (r)
@@ -207,11 +176,12 @@ static int load_vector(struct loader *l, const char *prefix, const char *suffix,
 	for (uint32_t i = 0; !r && i < n_parts; i++) {
 		snprintf(name, sizeof(name), "%s%s.%s", prefix, parts[i].name, suffix);
 		r = take(l, name, parts[i].n, 0, &t);
-		r = r ? r : find_not_finite(l, t);
-		for (uint32_t j = 0; !r && j < parts[i].n; j++)
-			v[at++] = element(t, j);
-		if (!r)
+		r = r ? r : safetensors_check_finite(l->set.dir, t, l->err);
+		if (!r) {
+			safetensors_read(t, v + at);
+			at += parts[i].n;
 			let_go(l, t);
+		}
 	}
 	r = r ? r : buffer_filled(m, v, n * sizeof(*v), ret, l->err);
 	m->weight_bytes += n * sizeof(*v);

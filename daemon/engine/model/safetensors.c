@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 
 #include "daemon/common/err.h"
 #include "daemon/engine/model/json_file.h"
+#include "kernels/convert.h"
 
 #define SINGLE_NAME	"model.safetensors"
 #define INDEX_NAME	"model.safetensors.index.json"
@@ -265,26 +267,41 @@ int safetensors_parse(struct st_set *set, const char *file, const char *header, 
 
 /* --- files ---------------------------------------------------------------------------------------*/
 
+static int map_fd(struct st_set *set, struct st_file *f, int fd, struct weft_err *err)
+{
+	if (f->bytes < 8)
+		return err_set(err, -EINVAL, "%s/%s: truncated: %zu bytes", set->dir, f->name,
+			       f->bytes);
+	f->map = mmap(NULL, f->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (f->map == MAP_FAILED) {
+		int r = -errno;
+
+		f->map = NULL;
+		return err_set(err, r, "%s/%s: cannot map: %s", set->dir, f->name, strerror(-r));
+	}
+	return 0;
+}
+
 static int map_file(struct st_set *set, struct st_file *f, struct weft_err *err)
 {
-	int fd, r = 0;
+	int fd, r;
 
 	fd = model_file_open(set->dir, f->name, &f->bytes, err);
 	if (fd < 0)
 		return fd;
-	if (f->bytes < 8) {
-		r = err_set(err, -EINVAL, "%s/%s: truncated: %zu bytes", set->dir, f->name,
-			    f->bytes);
-	} else {
-		f->map = mmap(NULL, f->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-		if (f->map == MAP_FAILED) {
-			f->map = NULL;
-			r = err_set(err, -errno, "%s/%s: cannot map: %s", set->dir, f->name,
-				    strerror(errno));
-		}
-	}
+	r = map_fd(set, f, fd, err);
 	close(fd);
 	return r;
+}
+
+static int map_given(struct st_set *set, struct st_file *f, int fd, struct weft_err *err)
+{
+	char where[PATH_MAX + 300];
+	int r;
+
+	snprintf(where, sizeof(where), "%s/%s", set->dir, f->name);
+	r = model_file_size(where, fd, &f->bytes, err);
+	return r ? r : map_fd(set, f, fd, err);
 }
 
 static uint64_t read_le64(const uint8_t *p)
@@ -296,8 +313,8 @@ static uint64_t read_le64(const uint8_t *p)
 	return v;
 }
 
-/* Map one file and add its tensors to the set. */
-static int add_file(struct st_set *set, const char *name, struct weft_err *err)
+/* Map one file (fd < 0: of the folder) and add its tensors to the set. */
+static int add_file(struct st_set *set, const char *name, int fd, struct weft_err *err)
 {
 	struct st_file *f = &set->files[set->n_files];
 	uint32_t first = set->n_tensors;
@@ -309,7 +326,7 @@ static int add_file(struct st_set *set, const char *name, struct weft_err *err)
 	if (!f->name)
 		return err_set(err, -ENOMEM, "%s/%s: out of memory", set->dir, name);
 	set->n_files++;
-	r = map_file(set, f, err);
+	r = fd < 0 ? map_file(set, f, err) : map_given(set, f, fd, err);
 	if (r)
 		return r;
 	header = read_le64(f->map);
@@ -404,7 +421,7 @@ static int open_shards(struct st_set *set, json_t *map, struct weft_err *err)
 		if (set->n_files == ST_MAX_FILES)
 			return err_set(err, -E2BIG, "%s/" INDEX_NAME ": more than %d files",
 				       set->dir, ST_MAX_FILES);
-		r = add_file(set, file, err);
+		r = add_file(set, file, -1, err);
 		if (r)
 			return r;
 	}
@@ -440,17 +457,23 @@ static bool has_file(const char *dir, const char *name)
 	       !access(path, F_OK);
 }
 
+static int set_init(struct st_set *set, const char *dir, uint32_t max_files, struct weft_err *err)
+{
+	memset(set, 0, sizeof(*set));
+	set->dir = strdup(dir);
+	set->files = calloc(max_files, sizeof(*set->files));
+	return set->dir && set->files ? 0 : err_set(err, -ENOMEM, "%s: out of memory", dir);
+}
+
 int safetensors_open(const char *dir, struct st_set *set, struct weft_err *err)
 {
 	bool single, sharded;
 	json_t *index;
 	int r;
 
-	memset(set, 0, sizeof(*set));
-	set->dir = strdup(dir);
-	set->files = calloc(ST_MAX_FILES, sizeof(*set->files));
-	if (!set->dir || !set->files)
-		return err_set(err, -ENOMEM, "%s: out of memory", dir);
+	r = set_init(set, dir, ST_MAX_FILES, err);
+	if (r)
+		return r;
 	single = has_file(dir, SINGLE_NAME);
 	sharded = has_file(dir, INDEX_NAME);
 	if (single && sharded)
@@ -466,7 +489,18 @@ int safetensors_open(const char *dir, struct st_set *set, struct weft_err *err)
 		json_decref(index);
 		return r;
 	}
-	r = add_file(set, SINGLE_NAME, err);
+	r = add_file(set, SINGLE_NAME, -1, err);
+	if (!r)
+		qsort(set->tensors, set->n_tensors, sizeof(*set->tensors), by_name);
+	return r;
+}
+
+int safetensors_open_fd(const char *dir, const char *name, int fd, struct st_set *set,
+			struct weft_err *err)
+{
+	int r = set_init(set, dir, 1, err);
+
+	r = r ? r : add_file(set, name, fd, err);
 	if (!r)
 		qsort(set->tensors, set->n_tensors, sizeof(*set->tensors), by_name);
 	return r;
@@ -506,4 +540,40 @@ void safetensors_advise(const struct st_tensor *t, bool needed)
 	end = needed ? end : end & ~(page - 1);
 	if (begin < end)
 		madvise((void *)begin, end - begin, needed ? MADV_POPULATE_READ : MADV_DONTNEED);
+}
+
+static float element(const struct st_tensor *t, uint64_t i)
+{
+	uint16_t half;
+	float f;
+
+	if (t->dtype == WK_F32) {
+		memcpy(&f, (const char *)t->data + 4 * i, 4);
+		return f;
+	}
+	memcpy(&half, (const char *)t->data + 2 * i, 2);
+	return t->dtype == WK_BF16 ? wk_bf16_to_f32(half) : wk_f16_to_f32(half);
+}
+
+void safetensors_read(const struct st_tensor *t, float *ret)
+{
+	for (uint64_t i = 0; i < t->bytes / st_dtype_bytes(t->dtype); i++)
+		ret[i] = element(t, i);
+}
+
+int safetensors_check_finite(const char *dir, const struct st_tensor *t, struct weft_err *err)
+{
+	uint64_t n = t->bytes / st_dtype_bytes(t->dtype), row = t->n_dims == 2 ? t->shape[1] : n;
+
+	for (uint64_t i = 0; i < n; i++) {
+		float f = element(t, i);
+
+		if (!isfinite(f))
+			return err_set(err, -EINVAL,
+				       "%s/%s: tensor \"%s\": %s at row %llu, column %llu", dir,
+				       t->file, t->name, isnan(f) ? "NaN" : "Inf",
+				       (unsigned long long)(i / row),
+				       (unsigned long long)(i % row));
+	}
+	return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * safetensors.h - the tensors of a model folder, mapped from its safetensors files.
+ * safetensors.h - the tensors of a model or an adapter, mapped from safetensors files.
  *
  *	file:	u64 header length | header, JSON | data
  *	header:	{ "name": { "dtype": "BF16", "shape": [n, k], "data_offsets": [begin, end] }, ... }
@@ -56,6 +56,9 @@ struct st_set {
  * safetensors_close() either way.
  */
 int safetensors_open(const char *dir, struct st_set *set, struct weft_err *err);
+/* The same of one file that is open already; dir and name are for messages, fd is borrowed. */
+int safetensors_open_fd(const char *dir, const char *name, int fd, struct st_set *set,
+			struct weft_err *err);
 void safetensors_close(struct st_set *set);
 
 /* Check a header alone and add its tensors to a zeroed or open set; `data_bytes` follow it. */
@@ -66,6 +69,10 @@ struct st_tensor *safetensors_find(struct st_set *set, const char *name);
 
 /* The pages of a tensor's data are needed now (read ahead) or no longer. */
 void safetensors_advise(const struct st_tensor *t, bool needed);
+
+/* All elements as fp32, ret of n elements; and: 0, or -EINVAL naming the first NaN or Inf. */
+void safetensors_read(const struct st_tensor *t, float *ret);
+int safetensors_check_finite(const char *dir, const struct st_tensor *t, struct weft_err *err);
 
 const char *st_dtype_name(enum wk_dtype dtype);
 size_t st_dtype_bytes(enum wk_dtype dtype);
