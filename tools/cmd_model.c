@@ -81,6 +81,8 @@ static const struct cli_option make_table[] = {
 	{"arch", 'a', "NAME", cli_set_str, &make_options.arch,
 	 "llama (default), mistral, qwen2, qwen3, granite"},
 	{"seed", 0, "N", cli_set_u64, &make_options.seed, "same seed, same bytes; default 1"},
+	{"positions", 0, "N", cli_set_u32, &make_options.positions,
+	 "longest sequence; default: the shape's own"},
 	{"quiet", 'q', NULL, NULL, &quiet, "no progress bar"},
 	{"json", 'j', NULL, NULL, &json, "one JSON object"},
 };
@@ -111,7 +113,7 @@ static int make(int argc, char **argv)
 
 static const struct cli_command info_command = {
 	"model info",	"DIR", "Say what a model folder holds; weights are not read.",
-	&make_table[4], 1,     1,
+	&make_table[5], 1,     1,
 };
 
 static int info(int argc, char **argv)

@@ -26,9 +26,10 @@
 #include "daemon/common/err.h"
 #include "kernels/convert.h"
 
-#define QUANTILES   4096
-#define CHUNK_BYTES ((size_t)4 << 20)
-#define MAX_NAME    96
+#define QUANTILES     4096
+#define CHUNK_BYTES   ((size_t)4 << 20)
+#define MAX_NAME      96
+#define MAX_POSITIONS (1u << 27) /* what the loader takes */
 
 struct shape {
 	const char *name;
@@ -356,7 +357,8 @@ static json_t *make_config(const struct maker *mk)
 		      "num_hidden_layers", s->layers, "hidden_size", s->hidden,
 		      "num_attention_heads", s->heads, "num_key_value_heads", s->kv_heads,
 		      "head_dim", s->hidden / s->heads, "intermediate_size", s->ffn, "vocab_size",
-		      s->vocab, "max_position_embeddings", s->positions, "hidden_act", "silu",
+		      s->vocab, "max_position_embeddings",
+		      mk->opt->positions ? mk->opt->positions : s->positions, "hidden_act", "silu",
 		      "rms_norm_eps", 1e-5, "tie_word_embeddings", s->tied, "rope_theta",
 		      large ? 500000.0 : 10000.0, "rope_scaling", make_rope(mk), "bos_token_id", 1,
 		      "eos_token_id", 2, "torch_dtype", "bfloat16");
@@ -406,6 +408,9 @@ static int choose(struct maker *mk)
 		return err_set(mk->err, -EINVAL,
 			       "no architecture \"%.40s\" (llama, mistral, qwen2, qwen3, granite)",
 			       mk->opt->arch);
+	if (mk->opt->positions > MAX_POSITIONS)
+		return err_set(mk->err, -EINVAL, "%u positions: at most %u", mk->opt->positions,
+			       MAX_POSITIONS);
 	return 0;
 }
 

@@ -10,11 +10,12 @@
 struct weft_err;
 
 struct model_make_options {
-	const char *dir;   /* made if absent; must not hold a model yet */
-	const char *shape; /* "tiny", "135m", "1b", "8b" */
-	const char *arch;  /* "llama", "mistral", "qwen2", "qwen3", "granite" */
-	uint64_t seed;	   /* the same seed, shape and arch make the same bytes */
-	bool quiet;	   /* no progress bar, even on a terminal */
+	const char *dir;    /* made if absent; must not hold a model yet */
+	const char *shape;  /* "tiny", "135m", "1b", "8b" */
+	const char *arch;   /* "llama", "mistral", "qwen2", "qwen3", "granite" */
+	uint64_t seed;	    /* the same seed, shape and arch make the same bytes */
+	uint32_t positions; /* max_position_embeddings; 0: the shape's own */
+	bool quiet;	    /* no progress bar, even on a terminal */
 };
 
 /*
