@@ -69,6 +69,7 @@ void cli_json_string(const char *s);
 int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_model(int argc, char **argv);
+int cmd_adapter(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
 #endif

@@ -12,6 +12,7 @@ static const struct cli_entry commands[] = {
 	{"run", cmd_run, "generate: token ids in, token ids out, streamed"},
 	{"status", cmd_status, "what the daemon and its engines are doing"},
 	{"model", cmd_model, "make a model with random weights, look at one, list those served"},
+	{"adapter", cmd_adapter, "make a LoRA or aLoRA with random weights, look at one"},
 	{"bench", cmd_bench, "measure this machine, the kernels, the ring, the daemon"},
 };
 

@@ -25,8 +25,8 @@
 
 #include "daemon/common/err.h"
 #include "kernels/convert.h"
+#include "tools/random.h"
 
-#define QUANTILES     4096
 #define CHUNK_BYTES   ((size_t)4 << 20)
 #define MAX_NAME      96
 #define MAX_POSITIONS (1u << 27) /* what the loader takes */
@@ -70,7 +70,7 @@ struct maker {
 	const struct arch *arch;
 	struct tensor *tensors; /* owner */
 	size_t n_tensors;
-	double quantiles[QUANTILES];
+	double quantiles[RANDOM_QUANTILES];
 	uint16_t *chunk; /* owner, CHUNK_BYTES */
 	uint64_t done, total;
 	struct timespec start;
@@ -143,49 +143,20 @@ static int add_all(struct maker *mk)
 
 /* --- random values -------------------------------------------------------------------------------*/
 
-/* Value i of the table has (i + 1/2) / QUANTILES of the distribution below it. */
-static void make_quantiles(double *ret)
-{
-	for (int i = 0; i < QUANTILES / 2; i++) {
-		double want = (i + 0.5) / QUANTILES, low = -6, high = 0;
-
-		for (int step = 0; step < 40; step++) {
-			double mid = (low + high) / 2;
-
-			if (0.5 * erfc(-mid / sqrt(2)) < want)
-				low = mid;
-			else
-				high = mid;
-		}
-		ret[i] = low;
-		ret[QUANTILES - 1 - i] = -low;
-	}
-}
-
-/* SplitMix64 as a function of its counter. */
-static inline uint64_t draw(uint64_t counter)
-{
-	uint64_t z = counter * 0x9e3779b97f4a7c15u;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-	return z ^ z >> 31;
-}
-
 static void fill(uint16_t *dst, size_t n, const uint16_t *table, uint64_t counter)
 {
 	size_t i = 0;
 
 	for (; i + 4 <= n; i += 4) {
-		uint64_t z = draw(counter++);
+		uint64_t z = random_draw(counter++);
 
-		dst[i] = table[z & (QUANTILES - 1)];
-		dst[i + 1] = table[z >> 16 & (QUANTILES - 1)];
-		dst[i + 2] = table[z >> 32 & (QUANTILES - 1)];
-		dst[i + 3] = table[z >> 48 & (QUANTILES - 1)];
+		dst[i] = table[z & (RANDOM_QUANTILES - 1)];
+		dst[i + 1] = table[z >> 16 & (RANDOM_QUANTILES - 1)];
+		dst[i + 2] = table[z >> 32 & (RANDOM_QUANTILES - 1)];
+		dst[i + 3] = table[z >> 48 & (RANDOM_QUANTILES - 1)];
 	}
 	for (; i < n; i++)
-		dst[i] = table[draw(counter++) & (QUANTILES - 1)];
+		dst[i] = table[random_draw(counter++) & (RANDOM_QUANTILES - 1)];
 }
 
 /* --- writing -------------------------------------------------------------------------------------*/
@@ -234,11 +205,11 @@ static int write_tensor(struct maker *mk, int fd, size_t index)
 	const struct tensor *t = &mk->tensors[index];
 	uint64_t left = t->n * (t->k ? t->k : 1);
 	/* Tensors draw from streams of their own: seed and index choose where the counter starts. */
-	uint64_t counter = draw(draw(mk->opt->seed + 1) + index);
-	uint16_t table[QUANTILES];
+	uint64_t counter = random_draw(random_draw(mk->opt->seed + 1) + index);
+	uint16_t table[RANDOM_QUANTILES];
 	int r = 0;
 
-	for (int i = 0; i < QUANTILES; i++)
+	for (int i = 0; i < RANDOM_QUANTILES; i++)
 		table[i] = wk_f32_to_bf16(t->std > 0 ? (float)mk->quantiles[i] * t->std : 1.0f);
 	while (!r && left) {
 		size_t n = left < CHUNK_BYTES / 2 ? (size_t)left : CHUNK_BYTES / 2;
@@ -451,7 +422,7 @@ int model_make(const struct model_make_options *opt, struct weft_err *err)
 	r = r ? r : make_dir(mk);
 	r = r ? r : add_all(mk);
 	if (!r) {
-		make_quantiles(mk->quantiles);
+		random_quantiles(mk->quantiles);
 		r = write_file(mk, "model.safetensors", NULL);
 	}
 	r = r ? r : write_configs(mk);

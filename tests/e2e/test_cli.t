@@ -101,7 +101,7 @@ expect 1 'no model' weft run -m other 1
 expect 1 'weftd running' weft run --socket "$dir/none" 1
 expect 1 'weftd running' weft status --socket "$dir/none"
 expect 1 'cannot\|config.json' weft model info "$dir"
-for c in "run" "status" "model list" "model make" "model info" "bench serve" "bench ring" "bench kernels" "bench machine" "bench model"; do
+for c in "run" "status" "model list" "model make" "model info" "adapter make" "adapter info" "bench serve" "bench ring" "bench kernels" "bench machine" "bench model"; do
 	weft $c --help | grep -q "^usage: weft $c" && [ -n "$(weft $c --complete)" ]
 	check $? "$c explains and completes itself"
 done

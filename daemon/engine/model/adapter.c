@@ -502,6 +502,11 @@ const struct wshm_instance *adapter_instance(const struct adapter *a)
 	return &a->instance;
 }
 
+const struct wk_lora_part *adapter_part(const struct adapter *a, uint32_t i)
+{
+	return i < a->n_parts ? &a->parts[i].lora : NULL;
+}
+
 uint32_t adapter_blocks(const struct adapter *a)
 {
 	return a->n_blocks;

@@ -39,6 +39,9 @@ struct adapter_linear_shape {
 void adapter_linear_shape(const struct model_config *c, enum adapter_linear which,
 			  struct adapter_linear_shape *ret);
 
+/* Part i as read, without its pieces; NULL: there are no more. */
+const struct wk_lora_part *adapter_part(const struct adapter *a, uint32_t i);
+
 /* adapter_config.json, checked. Lists and patterns are held as parsed and asked by module. */
 struct adapter_config {
 	const char *name;				      /* borrowed, for messages */
