@@ -67,22 +67,22 @@ void wshm_key_block(struct wshm_key *ret, const uint8_t secret[WSHM_SECRET_BYTES
 	digest(ret, secret, &r, sizeof(r));
 }
 
-static bool occurs_at(const uint32_t *prompt, const uint32_t *invocation, uint32_t n)
-{
-	return !memcmp(prompt, invocation, n * sizeof(*prompt));
-}
-
 uint32_t wshm_activation(const uint32_t *prompt, uint32_t n_prompt, const uint32_t *invocation,
 			 uint32_t n_invocation, int32_t offset)
 {
-	if (!n_invocation)
-		return 0;
-	for (uint32_t end = n_prompt; end >= n_invocation; end--) {
-		int64_t at = (int64_t)end - n_invocation;
+	const uint32_t n = n_invocation;
 
-		if (!occurs_at(prompt + at, invocation, n_invocation))
+	if (!n)
+		return 0;
+	/* Both ends first: nearly every place is passed over for two loads. */
+	for (uint32_t left = n <= n_prompt ? n_prompt - n + 1 : 0; left--;) {
+		const uint32_t *p = prompt + left;
+		int64_t at;
+
+		if (p[0] != invocation[0] || p[n - 1] != invocation[n - 1] ||
+		    memcmp(p, invocation, n * sizeof(*p)))
 			continue;
-		at += offset;
+		at = (int64_t)left + offset;
 		return at < 0 ? 0 : at > n_prompt ? n_prompt : (uint32_t)at;
 	}
 	return WSHM_NO_ACTIVATION;
