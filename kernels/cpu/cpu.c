@@ -7,6 +7,7 @@
  * be freed before the backend is closed.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/lora.h"
 
 #include <cpuid.h>
 #include <errno.h>
@@ -124,6 +125,8 @@ static void cpu_close(struct wk_backend *be)
 	wk_pool_free(be->pool);
 	wk_cpu_release(be->x_packed, be->x_packed_bytes);
 	wk_cpu_attn_fini(be);
+	wk_lora_fini(be);
+	free(be->loras);
 	free(be->table);
 	free(be);
 }
@@ -190,6 +193,8 @@ static void cpu_buf_free(struct wk_backend *be, struct wk_buf *buf)
 {
 	if (!buf)
 		return;
+	if (be->pool_buf == buf)
+		be->pool_buf = NULL;
 	wk_cpu_release(buf->host, buf->bytes);
 	free(buf);
 }
@@ -254,7 +259,9 @@ static const char *batch_wrong(const struct wk_backend *be, const struct wk_batc
 	for (uint32_t i = 0; i < b->n_out; i++)
 		if (b->out_rows[i] >= b->n_rows || (i && b->out_rows[i] <= b->out_rows[i - 1]))
 			return "out_rows is not ascending, or past the rows";
-	return row == b->n_rows ? NULL : "rows that belong to no sequence";
+	if (row != b->n_rows)
+		return "rows that belong to no sequence";
+	return wk_segments_wrong(b);
 }
 
 static int reserve_table(struct wk_backend *be, uint32_t n)
@@ -271,6 +278,42 @@ static int reserve_table(struct wk_backend *be, uint32_t n)
 	return 0;
 }
 
+static int reserve_loras(struct wk_backend *be, uint32_t n)
+{
+	const struct wk_lora **loras;
+
+	if (n <= be->loras_cap)
+		return 0;
+	loras = realloc(be->loras, n * sizeof(*loras));
+	if (!loras)
+		return wk_cpu_fail(be, ENOMEM, "no memory for %u adapters", n);
+	be->loras = loras;
+	be->loras_cap = n;
+	return 0;
+}
+
+/* The batch's arrays become the backend's own copies. */
+static void copy_batch(struct wk_backend *be, const struct wk_batch *b)
+{
+	memcpy(be->tokens, b->tokens, b->n_rows * sizeof(*be->tokens));
+	memcpy(be->seqs, b->seqs, b->n_seqs * sizeof(*be->seqs));
+	if (b->n_out)
+		memcpy(be->out_rows, b->out_rows, b->n_out * sizeof(*be->out_rows));
+	if (b->n_table)
+		memcpy(be->table, b->block_table, b->n_table * sizeof(*be->table));
+	if (b->n_segments)
+		memcpy(be->segments, b->segments, b->n_segments * sizeof(*be->segments));
+	if (b->n_loras)
+		memcpy(be->loras, b->loras, b->n_loras * sizeof(*be->loras));
+	be->batch = *b;
+	be->batch.tokens = be->tokens;
+	be->batch.seqs = be->seqs;
+	be->batch.out_rows = be->out_rows;
+	be->batch.block_table = be->table;
+	be->batch.segments = be->segments;
+	be->batch.loras = be->loras;
+}
+
 static int cpu_batch_set(struct wk_backend *be, const struct wk_batch *b)
 {
 	const char *wrong = batch_wrong(be, b);
@@ -279,19 +322,13 @@ static int cpu_batch_set(struct wk_backend *be, const struct wk_batch *b)
 	if (wrong)
 		return wk_cpu_fail(be, EINVAL, "batch of %u rows: %s", b->n_rows, wrong);
 	err = reserve_table(be, b->n_table);
+	if (!err)
+		err = reserve_loras(be, b->n_loras);
+	if (!err)
+		err = wk_lora_reserve(be, b);
 	if (err)
 		return err;
-	memcpy(be->tokens, b->tokens, b->n_rows * sizeof(*be->tokens));
-	memcpy(be->seqs, b->seqs, b->n_seqs * sizeof(*be->seqs));
-	if (b->n_out)
-		memcpy(be->out_rows, b->out_rows, b->n_out * sizeof(*be->out_rows));
-	if (b->n_table)
-		memcpy(be->table, b->block_table, b->n_table * sizeof(*be->table));
-	be->batch = *b;
-	be->batch.tokens = be->tokens;
-	be->batch.seqs = be->seqs;
-	be->batch.out_rows = be->out_rows;
-	be->batch.block_table = be->table;
+	copy_batch(be, b);
 	return 0;
 }
 
@@ -337,6 +374,10 @@ const struct wk_ops wk_cpu_ops = {
 	.kv_bind = wk_cpu_kv_bind,
 	.kv_zero = wk_cpu_kv_zero,
 	.kv_copy_rows = wk_cpu_kv_copy_rows,
+	.lora_piece_bytes = wk_cpu_lora_piece_bytes,
+	.lora_pack = wk_cpu_lora_pack,
+	.lora_new = wk_cpu_lora_new,
+	.lora_free = wk_cpu_lora_free,
 	.batch_set = cpu_batch_set,
 	.embed = wk_cpu_embed,
 	.norm = wk_cpu_norm,

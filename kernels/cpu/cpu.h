@@ -7,6 +7,7 @@
  *   memory.c    mappings for buffers, weights and scratch
  *   weight.c    packing of weights, embed
  *   matmul.c    matrix products: blocking, division among threads; matmul_<path>.c the kernels
+ *   lora.c      adapters: pieces, and their part in a product (lora.h)
  *   norm.c      rmsnorm
  *   rope.c, kv.c, attention.c, attention_<path>.c, sample.c
  *
@@ -84,6 +85,34 @@ struct wk_tile {
 	uint32_t prefetch_lines; /* 0..4 */
 };
 
+/*
+ * A run of rows through the ranks of one or two cuts, over one block of K. Each row and rank is two
+ * chains of sums, of even and of odd pairs.
+ */
+#define WK_SHRINK_ACC 64u /* floats of a row: [2 cuts][2 chains][16] */
+struct wk_shrink {
+	const char *x;	  /* packed rows, at this block of K; a row's pair beside the next row's */
+	size_t x_step;	  /* from pair to pair, in bytes */
+	const char *a[2]; /* of each cut, at this block: [pairs][16][2] bf16 */
+	float scale[2];
+	float *acc;    /* [rows][WK_SHRINK_ACC]: read unless `first`, written unless `last` */
+	char *s;       /* after the last block: [cuts][8 pairs][rows], as pack_x leaves pairs */
+	uint32_t rows; /* 1..WK_TILE_ROWS */
+	uint32_t pairs;
+	uint32_t cuts; /* 1 or 2 */
+	bool first, last;
+};
+
+/* A run of rows into half a panel's sums: acc += s B, cut after cut. */
+struct wk_expand {
+	const char *s; /* [n][8 pairs][rows], as pack_x leaves pairs */
+	const char *base;
+	const uint64_t *offsets; /* B of cut i is at base + offsets[i]: [8 pairs][32][2] bf16 */
+	float *acc;		 /* [rows], WK_CPU_PANEL apart; 32 of each */
+	uint32_t n;
+	uint32_t rows; /* 1..WK_TILE_ROWS */
+};
+
 /* What one path implements of this backend's dense operations. */
 struct wk_cpu_kernels {
 	const char *name;
@@ -92,6 +121,8 @@ struct wk_cpu_kernels {
 	void (*pack_x)(void *dst, const uint16_t *x, size_t stride, uint32_t rows, uint32_t k0,
 		       uint32_t pairs, uint32_t k);
 	void (*tile)(const struct wk_tile *t);
+	void (*shrink)(const struct wk_shrink *s);
+	void (*expand)(const struct wk_expand *e);
 	/* Epilogues of one row of accumulators; n columns; bias NULL allowed. */
 	void (*store)(float *y, const float *acc, const float *bias, float scale, uint32_t n);
 	void (*add)(float *h, const float *acc, const float *bias, float scale, uint32_t n);
@@ -147,14 +178,20 @@ struct wk_backend {
 	uint32_t out_rows[WK_MAX_ROWS];
 	uint32_t *table; /* owned, room for table_cap entries */
 	uint32_t table_cap;
+	struct wk_segment segments[WK_MAX_ROWS];
+	const struct wk_lora **loras; /* owned array of loras_cap; the adapters are borrowed */
+	uint32_t loras_cap;
 
 	/* KV, as bound; kv.c owns the layout within a block. */
 	struct wk_kv_shape kv;
 	size_t kv_block_bytes;
-	uint32_t kv_blocks; /* 0: nothing bound yet */
+	uint32_t kv_blocks;	       /* 0: nothing bound yet */
+	const struct wk_buf *pool_buf; /* borrowed: the one bound last, until it is freed */
 
 	void *x_packed; /* owned; WK_MAX_ROWS rows of the widest k seen */
 	size_t x_packed_bytes;
+
+	struct wk_lora_state *lora; /* owned; lora.h; NULL until first used */
 
 	struct wk_attn_state *attn_state; /* owned; attention.h; NULL until first used */
 
@@ -188,7 +225,15 @@ void wk_cpu_embed(struct wk_backend *be, const struct wk_weight *table, struct w
 void wk_cpu_matmul(struct wk_backend *be, const struct wk_matmul *op);
 void wk_cpu_norm(struct wk_backend *be, const struct wk_norm *op);
 
-/* kv.c: kv_bind fills be->kv, be->kv_block_bytes and be->kv_blocks */
+/* lora.c */
+size_t wk_cpu_lora_piece_bytes(const struct wk_backend *be, uint32_t n, uint32_t k);
+int wk_cpu_lora_pack(const struct wk_backend *be, const struct wk_lora_source *src, uint32_t first,
+		     void *dst, char ret_where[64]);
+int wk_cpu_lora_new(struct wk_backend *be, const struct wk_lora_part *parts, uint32_t n_parts,
+		    struct wk_lora **ret);
+void wk_cpu_lora_free(struct wk_backend *be, struct wk_lora *lora);
+
+/* kv.c: kv_bind fills be->kv, be->kv_block_bytes, be->kv_blocks and be->pool_buf */
 size_t wk_cpu_kv_block_bytes(const struct wk_backend *be, const struct wk_kv_shape *shape);
 int wk_cpu_kv_bind(struct wk_backend *be, const struct wk_kv_shape *shape, struct wk_buf *pool,
 		   uint32_t n_blocks);

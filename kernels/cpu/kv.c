@@ -21,7 +21,8 @@ size_t wk_cpu_kv_block_bytes(const struct wk_backend *be, const struct wk_kv_sha
 	 */
 	if (bytes % CACHE_STRIDE == 0)
 		bytes += wk_kv_head_bytes(shape);
-	return (bytes + 255) / 256 * 256;
+	bytes = bytes < shape->min_block_bytes ? shape->min_block_bytes : bytes;
+	return (bytes + WK_POOL_ALIGN - 1) / WK_POOL_ALIGN * WK_POOL_ALIGN;
 }
 
 int wk_cpu_kv_bind(struct wk_backend *be, const struct wk_kv_shape *shape, struct wk_buf *pool,
@@ -40,6 +41,7 @@ int wk_cpu_kv_bind(struct wk_backend *be, const struct wk_kv_shape *shape, struc
 	be->kv = *shape;
 	be->kv_block_bytes = bytes;
 	be->kv_blocks = n_blocks;
+	be->pool_buf = pool;
 	return 0;
 }
 

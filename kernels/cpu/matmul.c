@@ -14,9 +14,12 @@
  * thread that is done takes units from the others' ranges, so one that is not scheduled
  * delays nobody.
  *
+ * Where adapters take part (lora.h), x is shrunk first, by all threads; then, after the last block
+ * of K of a tile, the sums of its adapted rows go on over the adapters' ranks, before the epilogue.
+ *
  * Owns nothing: x_packed and scratch are the backend's.
  */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/lora.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -49,8 +52,9 @@ struct range {
 struct job {
 	struct wk_backend *be;
 	const struct wk_matmul *op;
-	uint32_t pairs;	  /* of K, in all */
-	uint32_t k_pairs; /* in a block */
+	const struct wk_lora_plan *lora; /* NULL: no adapter takes part */
+	uint32_t pairs;			 /* of K, in all */
+	uint32_t k_pairs;		 /* in a block */
 	uint32_t k_blocks;
 	uint32_t tiles;	     /* of all rows */
 	uint32_t row_blocks; /* the tiles are cut into so many */
@@ -64,7 +68,7 @@ struct job {
 /* First row of a tile: the rows are spread evenly, so that no tile is much thinner than another. */
 static uint32_t tile_row(const struct job *j, uint32_t tile)
 {
-	return (uint32_t)((uint64_t)tile * j->op->n_rows / j->tiles);
+	return wk_tile_row(j->op->n_rows, j->tiles, tile);
 }
 
 static uint32_t block_pairs(const struct job *j, uint32_t k_block)
@@ -77,10 +81,7 @@ static uint32_t block_pairs(const struct job *j, uint32_t k_block)
 /* Packed x of a block of K from a row on: [k_block][tile][pair][row of the tile]. */
 static char *packed_at(const struct job *j, uint32_t k_block, uint32_t row)
 {
-	size_t pairs = (size_t)k_block * j->k_pairs * j->op->n_rows +
-		       (size_t)row * block_pairs(j, k_block);
-
-	return (char *)j->be->x_packed + pairs * j->be->kern->x_pair_bytes;
+	return wk_packed_x(j->be, j->op->n_rows, j->k_pairs, k_block, block_pairs(j, k_block), row);
 }
 
 /* --- packing x -----------------------------------------------------------------------------------*/
@@ -199,11 +200,20 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 			j->be->kern->tile(&t);
 			if (kb + 1 < j->k_blocks)
 				continue;
+			if (j->lora)
+				wk_lora_expand(j->be, j->lora, i, j->panel + panel, t.acc);
 			for (uint32_t r = 0; r < t.rows; r++)
 				finish_row(j, t.acc + (size_t)r * WK_CPU_PANEL, row + r,
 					   panel * j->panel_cols);
 		}
 	}
+}
+
+static void shrink_chunk(void *arg, uint32_t chunk, uint32_t thread)
+{
+	const struct job *j = arg;
+
+	wk_lora_shrink(j->be, j->lora, chunk, thread);
 }
 
 /* --- division among threads ----------------------------------------------------------------------*/
@@ -301,6 +311,11 @@ void wk_cpu_matmul(struct wk_backend *be, const struct wk_matmul *op)
 	j.panel_cols = op->w->gate_up ? WK_CPU_PANEL / 2 : WK_CPU_PANEL;
 	j.panel = op->col / j.panel_cols;
 	divide(&j);
+	j.lora = wk_lora_plan(be, op, j.tiles, j.k_pairs);
+	if (be->sticky)
+		return;
 	pack_all(&j);
+	if (j.lora)
+		wk_pool_run(be->pool, shrink_chunk, &j, j.lora->n_units);
 	wk_pool_run(be->pool, do_ranges, &j, j.n_ranges);
 }

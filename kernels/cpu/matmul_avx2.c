@@ -236,11 +236,163 @@ static void norm(uint16_t *x, const float *h, const float *weight, uint32_t dim,
 	}
 }
 
+/* --- LoRA: see lora512.h --------------------------------------------------------------------------
+ *
+ * Twelve registers of sums here too: shrink takes 8 ranks of one cut at a time (6 rows, 2 chains),
+ * expand 16 outputs (6 rows).
+ */
+static ALWAYS_INLINE __m256 pair_fma(__m256 acc, const char *x, const char *w)
+{
+	acc = _mm256_fmadd_ps(_mm256_broadcast_ss((const float *)x), even(w), acc);
+	return _mm256_fmadd_ps(_mm256_broadcast_ss((const float *)(x + 4)), odd(w), acc);
+}
+
+/* s of 8 ranks of one row, rounded, to where expand wants it: pairs are `step` bytes apart. */
+static void put_s(char *dst, size_t step, __m256 v)
+{
+	uint16_t half[8];
+
+	store_bf16_n(half, v, 8);
+	for (uint32_t i = 0; i < 4; i++) {
+		float pair[2] = {wk_bf16_float(half[2 * i]), wk_bf16_float(half[2 * i + 1])};
+
+		memcpy(dst + i * step, pair, sizeof(pair));
+	}
+}
+
+static ALWAYS_INLINE void shrink_ranks(const struct wk_shrink *t, uint32_t cut, uint32_t rank,
+				       const uint32_t rows)
+{
+	const char *x = t->x, *a = t->a[cut] + 4 * rank;
+	size_t s_step = (size_t)rows * 8;
+	float *sums = t->acc + cut * 32 + rank;
+	__m256 acc[WK_TILE_ROWS][2];
+
+	UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		const float *from = sums + r * WK_SHRINK_ACC;
+
+		acc[r][0] = t->first ? _mm256_setzero_ps() : _mm256_loadu_ps(from);
+		acc[r][1] = t->first ? _mm256_setzero_ps() : _mm256_loadu_ps(from + 16);
+	}
+	for (uint32_t i = 0; i < t->pairs / 2; i++, x += 2 * t->x_step, a += 128) {
+		UNROLL
+		for (uint32_t r = 0; r < rows; r++) {
+			acc[r][0] = pair_fma(acc[r][0], x + 8 * r, a);
+			acc[r][1] = pair_fma(acc[r][1], x + t->x_step + 8 * r, a + 64);
+		}
+	}
+	UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		float *to = sums + r * WK_SHRINK_ACC;
+		__m256 sum;
+
+		if (t->pairs % 2)
+			acc[r][0] = pair_fma(acc[r][0], x + 8 * r, a);
+		if (t->last) {
+			sum = _mm256_mul_ps(_mm256_add_ps(acc[r][0], acc[r][1]),
+					    _mm256_set1_ps(t->scale[cut]));
+			put_s(t->s + (cut * 8 + rank / 2) * s_step + r * 8, s_step, sum);
+			continue;
+		}
+		_mm256_storeu_ps(to, acc[r][0]);
+		_mm256_storeu_ps(to + 16, acc[r][1]);
+	}
+}
+
+static ALWAYS_INLINE void shrink_rows(const struct wk_shrink *t, const uint32_t rows)
+{
+	for (uint32_t c = 0; c < t->cuts; c++) {
+		shrink_ranks(t, c, 0, rows);
+		shrink_ranks(t, c, 8, rows);
+	}
+}
+
+static void shrink(const struct wk_shrink *t)
+{
+	switch (t->rows) {
+	case 1:
+		shrink_rows(t, 1);
+		break;
+	case 2:
+		shrink_rows(t, 2);
+		break;
+	case 3:
+		shrink_rows(t, 3);
+		break;
+	case 4:
+		shrink_rows(t, 4);
+		break;
+	case 5:
+		shrink_rows(t, 5);
+		break;
+	default:
+		shrink_rows(t, 6);
+	}
+}
+
+static ALWAYS_INLINE void expand_cols(const struct wk_expand *t, uint32_t col, const uint32_t rows)
+{
+	const char *s = t->s;
+	float *out = t->acc + col;
+	__m256 acc[WK_TILE_ROWS][2];
+
+	UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		acc[r][0] = _mm256_loadu_ps(out + r * WK_CPU_PANEL);
+		acc[r][1] = _mm256_loadu_ps(out + r * WK_CPU_PANEL + 8);
+	}
+	for (uint32_t n = 0; n < t->n; n++) {
+		const char *b = t->base + t->offsets[n] + 4 * col;
+
+		for (uint32_t i = 0; i < 8; i++, b += 128, s += 8 * rows) {
+			fma_rows(acc, s, even(b), even(b + 32), rows);
+			fma_rows(acc, s + 4, odd(b), odd(b + 32), rows);
+		}
+	}
+	UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		_mm256_storeu_ps(out + r * WK_CPU_PANEL, acc[r][0]);
+		_mm256_storeu_ps(out + r * WK_CPU_PANEL + 8, acc[r][1]);
+	}
+}
+
+static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, const uint32_t rows)
+{
+	expand_cols(t, 0, rows);
+	expand_cols(t, 16, rows);
+}
+
+static void expand(const struct wk_expand *t)
+{
+	switch (t->rows) {
+	case 1:
+		expand_rows(t, 1);
+		break;
+	case 2:
+		expand_rows(t, 2);
+		break;
+	case 3:
+		expand_rows(t, 3);
+		break;
+	case 4:
+		expand_rows(t, 4);
+		break;
+	case 5:
+		expand_rows(t, 5);
+		break;
+	default:
+		expand_rows(t, 6);
+	}
+}
+
 const struct wk_cpu_kernels wk_cpu_avx2 = {
 	.name = "avx2",
 	.x_pair_bytes = 8,
 	.pack_x = pack_x_float,
 	.tile = tile,
+	.shrink = shrink,
+	.expand = expand,
 	.store = store,
 	.add = add,
 	.swiglu = swiglu,

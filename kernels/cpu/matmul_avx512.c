@@ -6,6 +6,7 @@
  * widened by a shift, the odd one by a mask. Packed x is fp32.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/lora512.h"
 #include "kernels/cpu/pack_x_float.h"
 #include "kernels/cpu/tile512.h"
 #include "kernels/cpu/vec512.h"
@@ -49,11 +50,35 @@ static void tile(const struct wk_tile *t)
 	tile512(t, tile_step, X_PAIR_BYTES);
 }
 
+static ALWAYS_INLINE __m512 pair_fma(__m512 acc, const char *x, __m512i w)
+{
+	float f[2];
+
+	memcpy(f, x, 8);
+	acc = _mm512_fmadd_ps(_mm512_set1_ps(f[0]), _mm512_castsi512_ps(_mm512_slli_epi32(w, 16)),
+			      acc);
+	return _mm512_fmadd_ps(_mm512_set1_ps(f[1]),
+			       _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(-65536))),
+			       acc);
+}
+
+static void shrink(const struct wk_shrink *s)
+{
+	shrink512(s, pair_fma, X_PAIR_BYTES);
+}
+
+static void expand(const struct wk_expand *e)
+{
+	expand512(e, pair_fma, X_PAIR_BYTES);
+}
+
 const struct wk_cpu_kernels wk_cpu_avx512 = {
 	.name = "avx512",
 	.x_pair_bytes = X_PAIR_BYTES,
 	.pack_x = pack_x_float,
 	.tile = tile,
+	.shrink = shrink,
+	.expand = expand,
 	.store = v512_store,
 	.add = v512_add,
 	.swiglu = v512_swiglu,

@@ -5,6 +5,7 @@
  * Holds no state. Packed x is bf16, a pair of one row in 4 bytes, broadcast as one number.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/lora512.h"
 #include "kernels/cpu/tile512.h"
 #include "kernels/cpu/vec512.h"
 
@@ -34,6 +35,24 @@ static ALWAYS_INLINE void tile_step(__m512 acc[][4], const char *x, const char *
 static void tile(const struct wk_tile *t)
 {
 	tile512(t, tile_step, X_PAIR_BYTES);
+}
+
+static ALWAYS_INLINE __m512 pair_fma(__m512 acc, const char *x, __m512i w)
+{
+	int32_t pair;
+
+	memcpy(&pair, x, 4);
+	return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)w);
+}
+
+static void shrink(const struct wk_shrink *s)
+{
+	shrink512(s, pair_fma, X_PAIR_BYTES);
+}
+
+static void expand(const struct wk_expand *e)
+{
+	expand512(e, pair_fma, X_PAIR_BYTES);
 }
 
 /* --- packing x -----------------------------------------------------------------------------------
@@ -142,6 +161,8 @@ const struct wk_cpu_kernels wk_cpu_avx512bf16 = {
 	.x_pair_bytes = X_PAIR_BYTES,
 	.pack_x = pack_x,
 	.tile = tile,
+	.shrink = shrink,
+	.expand = expand,
 	.store = v512_store,
 	.add = v512_add,
 	.swiglu = v512_swiglu,

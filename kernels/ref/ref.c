@@ -48,8 +48,12 @@ static void free_batch(struct wk_backend *be)
 	free(be->seqs);
 	free(be->table);
 	free(be->out_rows);
+	free(be->segments);
+	free(be->loras);
 	be->tokens = be->table = be->out_rows = NULL;
 	be->seqs = NULL;
+	be->segments = NULL;
+	be->loras = NULL;
 	memset(&be->batch, 0, sizeof(be->batch));
 }
 
@@ -100,6 +104,8 @@ static void ref_buf_free(struct wk_backend *be, struct wk_buf *buf)
 {
 	if (!buf)
 		return;
+	if (be->pool == buf)
+		be->pool = NULL;
 	free(buf->data);
 	free(buf);
 }
@@ -159,6 +165,10 @@ static int check_seqs(struct wk_backend *be, const struct wk_batch *b)
 
 static int check_batch(struct wk_backend *be, const struct wk_batch *b)
 {
+	const char *wrong = wk_segments_wrong(b);
+
+	if (wrong)
+		return ref_fail(be, -EINVAL, "batch: %s", wrong);
 	if (!b->n_rows || b->n_rows > WK_MAX_ROWS)
 		return ref_fail(be, -EINVAL, "a batch of %u rows", b->n_rows);
 	for (uint32_t i = 0; i < b->n_table; i++)
@@ -192,7 +202,10 @@ static int ref_batch_set(struct wk_backend *be, const struct wk_batch *b)
 	be->seqs = copy_array(b->seqs, b->n_seqs, sizeof(*b->seqs));
 	be->table = copy_array(b->block_table, b->n_table, sizeof(*b->block_table));
 	be->out_rows = copy_array(b->out_rows, b->n_out, sizeof(*b->out_rows));
-	if (!be->tokens || !be->seqs || !be->table || !be->out_rows) {
+	be->segments = copy_array(b->segments, b->n_segments, sizeof(*b->segments));
+	be->loras = copy_array(b->loras, b->n_loras, sizeof(*b->loras));
+	if (!be->tokens || !be->seqs || !be->table || !be->out_rows || !be->segments ||
+	    !be->loras) {
 		free_batch(be);
 		return ref_fail(be, -ENOMEM, "no memory for a batch");
 	}
@@ -201,6 +214,8 @@ static int ref_batch_set(struct wk_backend *be, const struct wk_batch *b)
 	be->batch.seqs = be->seqs;
 	be->batch.block_table = be->table;
 	be->batch.out_rows = be->out_rows;
+	be->batch.segments = be->segments;
+	be->batch.loras = be->loras;
 	return 0;
 }
 
@@ -257,6 +272,10 @@ const struct wk_ops wk_ref_ops = {
 	.kv_bind = ref_kv_bind,
 	.kv_zero = ref_kv_zero,
 	.kv_copy_rows = ref_kv_copy_rows,
+	.lora_piece_bytes = ref_lora_piece_bytes,
+	.lora_pack = ref_lora_pack,
+	.lora_new = ref_lora_new,
+	.lora_free = ref_lora_free,
 	.batch_set = ref_batch_set,
 	.embed = ref_embed,
 	.norm = ref_norm,

@@ -8,11 +8,13 @@
  *
  *   weight     float [n][k], parts one under the other
  *   KV block   float [layer][k|v][kv head][WK_BLOCK_TOKENS][head_dim]
+ *   LoRA piece float a[WK_LORA_CUT][k], b[n][WK_LORA_CUT]
  */
 #ifndef WEFT_KERNELS_REF_H
 #define WEFT_KERNELS_REF_H
 
 #include "kernels/backend.h"
+#include "kernels/lora.h"
 #include "kernels/sample.h"
 
 struct wk_buf {
@@ -26,12 +28,20 @@ struct wk_weight {
 	float *data;	 /* owner: [n][k] */
 };
 
+struct wk_lora {
+	struct wk_lora_parts parts;
+	const struct wk_buf *pool; /* borrowed: the pool that was bound when it was made */
+};
+
 struct wk_backend {
 	struct wk_kv_shape kv;
 	uint32_t n_blocks;		     /* of the bound pool; 0 before wk_ops.kv_bind */
-	struct wk_batch batch;		     /* its arrays point into the four below */
+	const struct wk_buf *pool;	     /* borrowed: the one bound last, until it is freed */
+	struct wk_batch batch;		     /* its arrays point into those below */
 	uint32_t *tokens, *table, *out_rows; /* owner */
 	struct wk_seq *seqs;		     /* owner */
+	struct wk_segment *segments;	     /* owner */
+	const struct wk_lora **loras;	     /* owner of the array; the adapters are borrowed */
 	struct wk_sample_scratch scratch;
 	uint64_t ticket;
 	int error; /* sticky: the first failure of a queued operation */
@@ -56,6 +66,19 @@ void ref_kv_copy_rows(struct wk_backend *be, struct wk_buf *pool, uint32_t src, 
 		      uint32_t n_rows);
 void ref_rope_append(struct wk_backend *be, const struct wk_rope_append *op);
 void ref_attention(struct wk_backend *be, const struct wk_attention *op);
+
+size_t ref_lora_piece_bytes(const struct wk_backend *be, uint32_t n, uint32_t k);
+int ref_lora_pack(const struct wk_backend *be, const struct wk_lora_source *src, uint32_t first,
+		  void *dst, char ret_where[64]);
+int ref_lora_new(struct wk_backend *be, const struct wk_lora_part *parts, uint32_t n_parts,
+		 struct wk_lora **ret);
+void ref_lora_free(struct wk_backend *be, struct wk_lora *lora);
+/* The adapter of a row of this batch, or NULL. */
+const struct wk_lora *ref_lora_of_row(const struct wk_backend *be, uint32_t row);
+/* Whether an adapter's parts of a site lie within its weight. */
+bool ref_lora_fits(const struct wk_lora *lora, uint32_t site, const struct wk_weight *w);
+/* Add what an adapter changes of each output of a site, for one row of x. */
+void ref_lora_row(const struct wk_lora *lora, uint32_t site, const float *x, double *delta);
 
 int ref_weight_new(struct wk_backend *be, const struct wk_weight_part *parts, uint32_t n_parts,
 		   uint32_t k, enum wk_pack pack, struct wk_weight **ret);

@@ -16,7 +16,10 @@ static size_t block_floats(const struct wk_kv_shape *s)
 
 size_t ref_kv_block_bytes(const struct wk_backend *be, const struct wk_kv_shape *shape)
 {
-	return (block_floats(shape) * sizeof(float) + 255) / 256 * 256;
+	size_t bytes = block_floats(shape) * sizeof(float);
+
+	bytes = bytes < shape->min_block_bytes ? shape->min_block_bytes : bytes;
+	return (bytes + WK_POOL_ALIGN - 1) / WK_POOL_ALIGN * WK_POOL_ALIGN;
 }
 
 float *ref_kv_row(const struct wk_backend *be, const struct wk_buf *pool, uint32_t block,
@@ -41,6 +44,7 @@ int ref_kv_bind(struct wk_backend *be, const struct wk_kv_shape *shape, struct w
 				pool->bytes, n_blocks);
 	be->kv = *shape;
 	be->n_blocks = n_blocks;
+	be->pool = pool;
 	return 0;
 }
 

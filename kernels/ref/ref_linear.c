@@ -123,7 +123,7 @@ void ref_norm(struct wk_backend *be, const struct wk_norm *op)
 }
 
 /* Four partial sums, so that it is not a single chain of additions. */
-static float dot(const float *a, const float *b, uint32_t n)
+static double dot(const float *a, const float *b, uint32_t n)
 {
 	double s[4] = {0};
 	uint32_t i = 0;
@@ -133,7 +133,7 @@ static float dot(const float *a, const float *b, uint32_t n)
 			s[j] += (double)a[i + j] * b[i + j];
 	for (; i < n; i++)
 		s[0] += (double)a[i] * b[i];
-	return (float)((s[0] + s[1]) + (s[2] + s[3]));
+	return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
 static float silu(float x)
@@ -141,33 +141,70 @@ static float silu(float x)
 	return x / (1.0f + expf(-x));
 }
 
+/* Output j of the stacked parts, before the epilogue; delta: what an adapter adds, or NULL. */
+static float sum_of(const struct wk_weight *w, const float *x, const double *delta, uint32_t j)
+{
+	double acc = dot(x, w->data + (size_t)j * w->k, w->k);
+
+	return (float)(delta ? acc + delta[j] : acc);
+}
+
+static void matmul_row(const struct wk_matmul *op, uint32_t n, const float *x, const double *delta,
+		       float *out)
+{
+	const float *bias = op->bias ? op->bias->data : NULL;
+
+	for (uint32_t c = 0; c < n; c++) {
+		uint32_t j = op->col + c;
+		float acc = sum_of(op->w, x, delta, j);
+
+		if (op->epilogue == WK_EPI_SWIGLU) {
+			out[c] = silu(acc) * sum_of(op->w, x, delta, op->w->n_gate + j);
+			continue;
+		}
+		acc = op->scale * (acc + (bias ? bias[j] : 0));
+		out[c] = op->epilogue == WK_EPI_ADD ? out[c] + acc : acc;
+	}
+}
+
+/* What the adapter of a row adds to each output, in `delta`; or NULL: it adds nothing. */
+static const double *row_delta(struct wk_backend *be, const struct wk_matmul *op, uint32_t row,
+			       const float *x, double *delta)
+{
+	const struct wk_lora *lora = op->site ? ref_lora_of_row(be, row) : NULL;
+
+	if (!lora)
+		return NULL;
+	if (!ref_lora_fits(lora, op->site, op->w)) {
+		ref_stick(be, -EINVAL, "matmul: an adapter's part does not fit the weight");
+		return NULL;
+	}
+	memset(delta, 0, op->w->n * sizeof(*delta));
+	ref_lora_row(lora, op->site, x, delta);
+	return delta;
+}
+
 void ref_matmul(struct wk_backend *be, const struct wk_matmul *op)
 {
 	const struct wk_weight *w = op->w;
 	uint32_t n_total = op->epilogue == WK_EPI_SWIGLU ? w->n_gate : w->n;
 	uint32_t n = op->n_cols ? op->n_cols : n_total - op->col;
-	const float *bias = op->bias ? op->bias->data : NULL;
+	double *delta;
 
 	if (op->col + n > n_total || (op->epilogue == WK_EPI_SWIGLU) != (w->n_gate != 0)) {
 		ref_stick(be, -EINVAL, "matmul: columns or epilogue do not fit the weight");
 		return;
 	}
+	delta = malloc(w->n * sizeof(*delta));
+	if (!delta) {
+		ref_stick(be, -ENOMEM, "no memory for what an adapter adds");
+		return;
+	}
 	for (uint32_t r = 0; r < op->n_rows; r++) {
 		const float *x = (const float *)op->x->data + (size_t)r * op->x_stride;
-		float *out = (float *)op->out->data + (size_t)r * op->out_stride;
 
-		for (uint32_t c = 0; c < n; c++) {
-			uint32_t j = op->col + c;
-			float acc = dot(x, w->data + (size_t)j * w->k, w->k);
-
-			if (op->epilogue == WK_EPI_SWIGLU) {
-				const float *up = w->data + (size_t)(w->n_gate + j) * w->k;
-
-				out[c] = silu(acc) * dot(x, up, w->k);
-				continue;
-			}
-			acc = op->scale * (acc + (bias ? bias[j] : 0));
-			out[c] = op->epilogue == WK_EPI_ADD ? out[c] + acc : acc;
-		}
+		matmul_row(op, n, x, row_delta(be, op, r, x, delta),
+			   (float *)op->out->data + (size_t)r * op->out_stride);
 	}
+	free(delta);
 }

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lora512.h - the 512-bit kernels of LoRA: shrink a run of rows, expand it into half a panel.
+ *
+ * A path gives pair_fma: acc += a pair of x (as packed, broadcast) times 16 columns x one pair.
+ *
+ * Shrink: 16 ranks are one vector. Six rows by two cuts by two chains fill 24 registers, and with
+ * one row there are still as many independent chains as one row can have: two for each cut, as the
+ * order of summation is fixed whatever there is. Expand: six rows by 32 outputs, 12 registers.
+ */
+#ifndef WEFT_KERNELS_CPU_LORA512_H
+#define WEFT_KERNELS_CPU_LORA512_H
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tile512.h"
+#include "kernels/cpu/vec512.h"
+
+typedef __m512 (*pair_fma_fn)(__m512 acc, const char *x, __m512i w);
+
+/* --- shrink --------------------------------------------------------------------------------------*/
+
+/* s of one row and cut, rounded, to where expand wants it: pairs are `step` bytes apart. */
+static ALWAYS_INLINE void put_s(char *dst, size_t step, __m512 v, const uint32_t pair_bytes)
+{
+	_Alignas(64) char tmp[64];
+	__m256i half = v512_bf16(v);
+
+	if (pair_bytes == 4)
+		_mm256_store_si256((void *)tmp, half);
+	else
+		_mm512_store_si512(tmp, _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+	for (uint32_t i = 0; i < 8; i++)
+		memcpy(dst + i * step, tmp + i * pair_bytes, pair_bytes);
+}
+
+static ALWAYS_INLINE void shrink_pair(__m512 acc[][2][2], const struct wk_shrink *t, size_t i,
+				      const uint32_t chain, pair_fma_fn fma,
+				      const uint32_t pair_bytes, const uint32_t rows,
+				      const uint32_t cuts)
+{
+	const char *x = t->x + i * t->x_step;
+	__m512i a[2];
+
+	WK_UNROLL
+	for (uint32_t c = 0; c < cuts; c++)
+		a[c] = _mm512_loadu_si512(t->a[c] + i * 64);
+	WK_UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		WK_UNROLL
+		for (uint32_t c = 0; c < cuts; c++)
+			acc[r][c][chain] = fma(acc[r][c][chain], x + r * pair_bytes, a[c]);
+	}
+}
+
+static ALWAYS_INLINE void shrink_rows(const struct wk_shrink *t, pair_fma_fn fma,
+				      const uint32_t pair_bytes, const uint32_t rows,
+				      const uint32_t cuts)
+{
+	size_t s_step = (size_t)rows * pair_bytes, i;
+	__m512 acc[WK_TILE_ROWS][2][2];
+
+	WK_UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		WK_UNROLL
+		for (uint32_t j = 0; j < 2 * cuts; j++)
+			acc[r][j / 2][j % 2] =
+				t->first ? _mm512_setzero_ps()
+					 : _mm512_loadu_ps(t->acc + r * WK_SHRINK_ACC + j * 16);
+	}
+	for (i = 0; i + 2 <= t->pairs; i += 2) {
+		shrink_pair(acc, t, i, 0, fma, pair_bytes, rows, cuts);
+		shrink_pair(acc, t, i + 1, 1, fma, pair_bytes, rows, cuts);
+	}
+	if (i < t->pairs)
+		shrink_pair(acc, t, i, 0, fma, pair_bytes, rows, cuts);
+	WK_UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		WK_UNROLL
+		for (uint32_t c = 0; c < cuts; c++) {
+			float *to = t->acc + r * WK_SHRINK_ACC + c * 32;
+			__m512 sum = _mm512_add_ps(acc[r][c][0], acc[r][c][1]);
+
+			if (t->last) {
+				put_s(t->s + c * 8 * s_step + r * pair_bytes, s_step,
+				      _mm512_mul_ps(sum, _mm512_set1_ps(t->scale[c])), pair_bytes);
+				continue;
+			}
+			_mm512_storeu_ps(to, acc[r][c][0]);
+			_mm512_storeu_ps(to + 16, acc[r][c][1]);
+		}
+	}
+}
+
+static ALWAYS_INLINE void shrink_cuts(const struct wk_shrink *t, pair_fma_fn fma,
+				      const uint32_t pair_bytes, const uint32_t rows)
+{
+	if (t->cuts == 1)
+		shrink_rows(t, fma, pair_bytes, rows, 1);
+	else
+		shrink_rows(t, fma, pair_bytes, rows, 2);
+}
+
+static ALWAYS_INLINE void shrink512(const struct wk_shrink *t, pair_fma_fn fma,
+				    const uint32_t pair_bytes)
+{
+	switch (t->rows) {
+	case 1:
+		shrink_cuts(t, fma, pair_bytes, 1);
+		break;
+	case 2:
+		shrink_cuts(t, fma, pair_bytes, 2);
+		break;
+	case 3:
+		shrink_cuts(t, fma, pair_bytes, 3);
+		break;
+	case 4:
+		shrink_cuts(t, fma, pair_bytes, 4);
+		break;
+	case 5:
+		shrink_cuts(t, fma, pair_bytes, 5);
+		break;
+	default:
+		shrink_cuts(t, fma, pair_bytes, 6);
+	}
+}
+
+/* --- expand --------------------------------------------------------------------------------------*/
+
+static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, pair_fma_fn fma,
+				      const uint32_t pair_bytes, const uint32_t rows)
+{
+	const char *s = t->s;
+	__m512 acc[WK_TILE_ROWS][2];
+
+	WK_UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		acc[r][0] = _mm512_loadu_ps(t->acc + r * WK_CPU_PANEL);
+		acc[r][1] = _mm512_loadu_ps(t->acc + r * WK_CPU_PANEL + 16);
+	}
+	for (uint32_t n = 0; n < t->n; n++) {
+		const char *b = t->base + t->offsets[n];
+
+		for (uint32_t i = 0; i < 8; i++, b += 128, s += rows * pair_bytes) {
+			__m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 64);
+
+			WK_UNROLL
+			for (uint32_t r = 0; r < rows; r++) {
+				acc[r][0] = fma(acc[r][0], s + r * pair_bytes, b0);
+				acc[r][1] = fma(acc[r][1], s + r * pair_bytes, b1);
+			}
+		}
+	}
+	WK_UNROLL
+	for (uint32_t r = 0; r < rows; r++) {
+		_mm512_storeu_ps(t->acc + r * WK_CPU_PANEL, acc[r][0]);
+		_mm512_storeu_ps(t->acc + r * WK_CPU_PANEL + 16, acc[r][1]);
+	}
+}
+
+static ALWAYS_INLINE void expand512(const struct wk_expand *t, pair_fma_fn fma,
+				    const uint32_t pair_bytes)
+{
+	switch (t->rows) {
+	case 1:
+		expand_rows(t, fma, pair_bytes, 1);
+		break;
+	case 2:
+		expand_rows(t, fma, pair_bytes, 2);
+		break;
+	case 3:
+		expand_rows(t, fma, pair_bytes, 3);
+		break;
+	case 4:
+		expand_rows(t, fma, pair_bytes, 4);
+		break;
+	case 5:
+		expand_rows(t, fma, pair_bytes, 5);
+		break;
+	default:
+		expand_rows(t, fma, pair_bytes, 6);
+	}
+}
+
+#endif
