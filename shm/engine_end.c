@@ -15,6 +15,7 @@
  *   - a publication wakes every sleeper that could have missed it (W1, W2).
  */
 #include "shm/internal.h"
+#include "shm/wshm_idx.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -363,4 +364,19 @@ int wshm_engine_fetch_u32(const struct wshm_engine *e, uint64_t off, uint32_t *d
 	if (off % sizeof(*dst) || n > WSHM_MAX_ARENA)
 		return -EPROTO;
 	return wshm_engine_fetch(e, off, dst, n * sizeof(*dst));
+}
+
+uint64_t wshm_engine_oldest_reader(const struct wshm_engine *e)
+{
+	const struct wshm_tx_ctl *ctl = (const struct wshm_tx_ctl *)(e->tx + e->layout.tx_ctl);
+	uint64_t oldest = UINT64_MAX;
+
+	for (uint32_t i = 0; i < WSHM_READERS; i++) {
+		/* E2: pairs with E3 in wshm_idx_enter() and E5 in wshm_idx_leave() */
+		uint64_t epoch = ord_load_seq(&ctl->reader_epoch[i]);
+
+		if (epoch && epoch < oldest)
+			oldest = epoch;
+	}
+	return oldest;
 }

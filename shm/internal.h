@@ -17,6 +17,9 @@ static inline uint64_t wshm_entry_make(uint32_t slot, uint32_t generation)
 void wshm_hdr_make(struct wshm_hdr *ret, const struct wshm_layout *layout, uint64_t session_id,
 		   bool is_tx);
 
+/* A sealed memfd of mode 0600 with this header, of the size that it says. fd or -errno. */
+int wshm_region_make(const char *name, const struct wshm_hdr *h);
+
 /* Map a checked descriptor shared with prot. 0 or -errno. */
 int wshm_map(int fd, uint64_t bytes, int prot, void **ret);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * region.c - make, seal, check and wipe the memfds of a session.
+ * region.c - make, seal, check and wipe the memfds that processes share.
  *
  * weftd makes every region; nobody maps a file that a client made. The seals keep the size fixed,
  * so no access to a mapping can fault; mode 0600 and the read-only descriptor keep clients of
@@ -62,22 +62,17 @@ void wshm_hdr_make(struct wshm_hdr *ret, const struct wshm_layout *l, uint64_t s
 	*ret = h;
 }
 
-static int write_header(int fd, const struct wshm_layout *l, uint64_t session_id, bool is_tx)
+static int write_header(int fd, const struct wshm_hdr *h)
 {
-	struct wshm_hdr h;
-	ssize_t n;
+	ssize_t n = pwrite(fd, h, sizeof(*h), 0);
 
-	wshm_hdr_make(&h, l, session_id, is_tx);
-	n = pwrite(fd, &h, sizeof(h), 0);
 	if (n < 0)
 		return -errno;
-	return n == sizeof(h) ? 0 : -EIO;
+	return n == sizeof(*h) ? 0 : -EIO;
 }
 
-/* A sealed region with its header. fd or -errno. */
-static int region_new(const struct wshm_layout *l, uint64_t session_id, bool is_tx)
+int wshm_region_make(const char *name, const struct wshm_hdr *h)
 {
-	const char *name = is_tx ? "weft-tx" : "weft-rx";
 	int fd, rc;
 
 	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
@@ -85,11 +80,11 @@ static int region_new(const struct wshm_layout *l, uint64_t session_id, bool is_
 		fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
-	if (fchmod(fd, 0600) || ftruncate(fd, is_tx ? l->tx_bytes : l->rx_bytes)) {
+	if (fchmod(fd, 0600) || ftruncate(fd, (off_t)h->total_bytes)) {
 		rc = -errno;
 		goto fail;
 	}
-	rc = write_header(fd, l, session_id, is_tx);
+	rc = write_header(fd, h);
 	if (rc)
 		goto fail;
 	if (fcntl(fd, F_ADD_SEALS, REGION_SEALS)) {
@@ -100,6 +95,14 @@ static int region_new(const struct wshm_layout *l, uint64_t session_id, bool is_
 fail:
 	close(fd);
 	return rc;
+}
+
+static int region_new(const struct wshm_layout *l, uint64_t session_id, bool is_tx)
+{
+	struct wshm_hdr h;
+
+	wshm_hdr_make(&h, l, session_id, is_tx);
+	return wshm_region_make(is_tx ? "weft-tx" : "weft-rx", &h);
 }
 
 int wshm_regions_new(const struct wshm_layout *layout, uint64_t session_id, int *ret_tx_fd,
@@ -138,6 +141,7 @@ static int wipe(int fd, uint64_t bytes)
 
 int wshm_regions_reset(const struct wshm_layout *layout, uint64_t session_id, int tx_fd, int rx_fd)
 {
+	struct wshm_hdr h;
 	int rc;
 
 	rc = wshm_region_check(tx_fd, layout->tx_bytes);
@@ -147,10 +151,12 @@ int wshm_regions_reset(const struct wshm_layout *layout, uint64_t session_id, in
 		rc = wipe(tx_fd, layout->tx_bytes);
 	if (!rc)
 		rc = wipe(rx_fd, layout->rx_bytes);
+	wshm_hdr_make(&h, layout, session_id, true);
 	if (!rc)
-		rc = write_header(tx_fd, layout, session_id, true);
+		rc = write_header(tx_fd, &h);
+	wshm_hdr_make(&h, layout, session_id, false);
 	if (!rc)
-		rc = write_header(rx_fd, layout, session_id, false);
+		rc = write_header(rx_fd, &h);
 	return rc;
 }
 

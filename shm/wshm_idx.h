@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * wshm_idx.h - the prefix index as a domain's clients see it: one region per domain and engine,
- * made by weftd, written by the engine alone, mapped read-only by that domain's clients.
+ * made by weftd, written by the engine alone, mapped read-only by that domain's clients. The layout is
+ * in wshm_idx_abi.h.
  *
  *   +------------------+-----------+--------------------+--------------------------------------+
  *   | header, control  | instances | tails              | tables: 2^k buckets each, growing k  |
@@ -12,16 +13,16 @@
  * never take a torn or a stale entry for a good one within one table generation, never loop without
  * bound, and never leave the region, whatever it finds there.
  *
- *   table      open addressing over buckets of one line; an entry is a key's fingerprint and the
- *              tier of its block. Readers validate each bucket by its version.
+ *   table      buckets of one line, two of which a key may be in; an entry is one word, a key's
+ *              fingerprint and the tier of its block, so it is whole whenever it is read.
  *   tails      what follows a full block without filling one: tokens, identity and count of rows,
- *              found by the key of the block before it.
+ *              found by the key of the block before it. Readers validate each by its version.
  *   instances  the adapters: name, digest, invocation, offset; so that a probe can find the
  *              activation index itself.
  *
  * The region has its maximum size from the start; untouched pages cost nothing. A table that is
- * nearly full is followed by one of twice the size: filled, then published as a new table
- * generation. The old one's pages are given back after a grace period: every client reader of the
+ * nearly full is followed by one of twice the size: filled little by little, then published as a
+ * new table generation. The old one's pages are given back after a grace period: every client reader of the
  * domain has been seen outside, or in a later epoch (wshm_tx_ctl.reader_epoch), or WSHM_IDX_GRACE_NS
  * have passed. A reader that was thrown out that way reads zeros, sees that the generation has
  * changed, and starts again; a dead or lying one delays memory by that long and nothing else.
@@ -61,6 +62,7 @@ struct wshm_instance {
 	uint32_t on_missing; /* enum wshm_missing */
 	uint32_t n_invocation;
 	uint32_t invocation[WSHM_MAX_INVOCATION];
+	uint32_t reserved; /* zero */
 };
 
 /* --- the engine's end: one thread -------------------------------------------------------------------*/

@@ -7,6 +7,8 @@
  * here. After a wanted change (with a new major or minor): test_abi --dump > tests/shm/abi.txt
  */
 #include "shm/wshm.h"
+#include "shm/wshm_idx.h"
+#include "shm/wshm_idx_abi.h"
 #include "tests/tap.h"
 
 static char text[16384];
@@ -152,6 +154,81 @@ static void dump_rx(void)
 	END(wshm_logprob);
 }
 
+static void dump_idx(void)
+{
+	STRUCT(wshm_idx_ctl);
+	FIELD(wshm_idx_ctl, table);
+	FIELD(wshm_idx_ctl, engine);
+	FIELD(wshm_idx_ctl, n_instances);
+	FIELD(wshm_idx_ctl, pad0);
+	FIELD(wshm_idx_ctl, root);
+	FIELD(wshm_idx_ctl, secret);
+	FIELD(wshm_idx_ctl, pad1);
+	END(wshm_idx_ctl);
+	STRUCT(wshm_idx_bucket);
+	FIELD(wshm_idx_bucket, entry);
+	END(wshm_idx_bucket);
+	STRUCT(wshm_idx_instance);
+	FIELD(wshm_idx_instance, version);
+	FIELD(wshm_idx_instance, present);
+	FIELD(wshm_idx_instance, words);
+	FIELD(wshm_idx_instance, reserved);
+	END(wshm_idx_instance);
+	STRUCT(wshm_idx_tail);
+	FIELD(wshm_idx_tail, version);
+	FIELD(wshm_idx_tail, rows);
+	FIELD(wshm_idx_tail, parent);
+	FIELD(wshm_idx_tail, adapter);
+	FIELD(wshm_idx_tail, unadapted);
+	FIELD(wshm_idx_tail, next);
+	FIELD(wshm_idx_tail, tokens);
+	FIELD(wshm_idx_tail, reserved);
+	END(wshm_idx_tail);
+	STRUCT(wshm_instance);
+	FIELD(wshm_instance, name);
+	FIELD(wshm_instance, digest);
+	FIELD(wshm_instance, activated);
+	FIELD(wshm_instance, rank);
+	FIELD(wshm_instance, offset);
+	FIELD(wshm_instance, on_missing);
+	FIELD(wshm_instance, n_invocation);
+	FIELD(wshm_instance, invocation);
+	FIELD(wshm_instance, reserved);
+	END(wshm_instance);
+}
+
+static void dump_idx_values(void)
+{
+	VALUE(WSHM_MAGIC_IDX);
+	VALUE(WSHM_SEC_INSTANCES);
+	VALUE(WSHM_SEC_HEADS);
+	VALUE(WSHM_SEC_TAILS);
+	VALUE(WSHM_SEC_TABLES);
+	VALUE(WSHM_MAX_INSTANCES);
+	VALUE(WSHM_MAX_INVOCATION);
+	VALUE(WSHM_INSTANCE_NAME);
+	VALUE(WSHM_SECRET_BYTES);
+	VALUE(WSHM_BLOCK_TOKENS);
+	VALUE(WSHM_IDX_LOG2_MIN);
+	VALUE(WSHM_IDX_LOG2_MAX);
+	VALUE(WSHM_IDX_ENTRIES);
+	VALUE(WSHM_IDX_HEADS);
+	VALUE(WSHM_IDX_TAILS);
+	VALUE(WSHM_IDX_TAIL_ROWS);
+	VALUE(WSHM_IDX_OFF_CTL);
+	VALUE(WSHM_IDX_OFF_INSTANCES);
+	VALUE(WSHM_IDX_OFF_HEADS);
+	VALUE(WSHM_IDX_OFF_TAILS);
+	VALUE(WSHM_IDX_OFF_TABLES);
+	VALUE(WSHM_IDX_BYTES);
+	VALUE(WSHM_TIER_DEVICE);
+	VALUE(WSHM_TIER_HOST);
+	VALUE(WSHM_TIER_DISK);
+	VALUE(WSHM_MISSING_ERROR);
+	VALUE(WSHM_MISSING_BASE);
+	VALUE(WSHM_MISSING_APPEND);
+}
+
 static void dump_values(void)
 {
 	VALUE(WSHM_MAJOR);
@@ -233,6 +310,8 @@ int main(int argc, char **argv)
 	dump_header();
 	dump_tx();
 	dump_rx();
+	dump_idx_values();
+	dump_idx();
 	if (argc > 1 && !strcmp(argv[1], "--dump")) {
 		fputs(text, stdout);
 		return 0;
