@@ -158,8 +158,8 @@ static void test_preempted(void)
 	struct eh_session *s;
 	struct eh h;
 
-	/* A block of the cpu backend: 2 layers, 2 heads of 16, keys and values, 16 positions. */
-	s = start(&h, (const char *const[]){"--kv-bytes", "147456", NULL});
+	/* 36 blocks: 2 layers, 2 heads of 16, keys and values, 16 positions; or a piece of an adapter. */
+	s = start(&h, (const char *const[]){"--kv-bytes", "184320", NULL});
 	ok(together(s, 24, 0), "the same in a pool that is too small");
 	ok(preemptions(&h) > 5, "in which requests were preempted (%llu times)",
 	   (unsigned long long)preemptions(&h));

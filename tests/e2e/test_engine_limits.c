@@ -208,7 +208,7 @@ int main(void)
 	eh_arg(&h, "--threads");
 	eh_arg(&h, "1");
 	eh_arg(&h, "--kv-bytes");
-	eh_arg(&h, "61440"); /* 15 blocks of 4096 bytes */
+	eh_arg(&h, "76800"); /* 15 blocks of 5120 bytes */
 	h.quota[1].max_in_flight = 2;
 	h.quota[2].max_rate = 10;
 	h.quota[3].max_queued_tokens = 100;

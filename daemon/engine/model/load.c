@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "daemon/common/err.h"
+#include "daemon/engine/model/adapter.h"
 #include "daemon/engine/model/model_private.h"
 #include "daemon/engine/model/safetensors.h"
 
@@ -389,6 +390,7 @@ static int load(struct loader *l)
 		.n_layers = m->config.n_layers,
 		.n_kv_heads = m->config.n_kv_heads,
 		.head_dim = m->config.head_dim,
+		.min_block_bytes = (uint32_t)adapter_piece_bytes(m->ops, m->be, &m->config),
 	};
 	XXH3_128bits_reset(&l->digest);
 	digest_config(l);
