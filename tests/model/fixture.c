@@ -101,12 +101,13 @@ int runner_open(struct runner *r, const struct wk_ops *ops, const char *path, ui
 		return err_set(err, e, "cannot open backend %s %s", ops->name, path ? path : "");
 	e = config ? model_open_config(ops, r->be, &mo, config, &r->m, err)
 		   : model_open(ops, r->be, &mo, &r->m, err);
-	e = e ? e : model_pool_new(r->m, n, &r->pool, err);
+	e = e ? e : model_pool_new(r->m, n + FIXTURE_SPARE, &r->pool, err);
 	if (e) {
 		runner_close(r);
 		return e;
 	}
 	r->vocab = model_config_of(r->m)->vocab;
+	r->first_spare = n;
 	for (uint32_t i = 0; i < n; i++)
 		r->table[i] = (i * 5 + 3) % n; /* 5 does not divide the 21 blocks */
 	return 0;

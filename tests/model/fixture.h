@@ -9,6 +9,7 @@
 #define FIXTURE_PROMPTS 2
 #define FIXTURE_GREEDY	64
 #define FIXTURE_MAX_LEN 320 /* beyond WK_ATTN_CUT, for models made on the spot */
+#define FIXTURE_SPARE	128 /* blocks of the pool behind those of the sequence, for adapters */
 
 /* One prompt followed by its greedy tokens, and the oracle's logits of some of its rows. */
 struct fixture_prompt {
@@ -39,6 +40,7 @@ struct runner {
 	struct model *m;
 	struct wk_buf *pool;
 	uint32_t table[FIXTURE_MAX_LEN / WK_BLOCK_TOKENS + 1];
+	uint32_t first_spare; /* block */
 	uint32_t vocab;
 };
 
