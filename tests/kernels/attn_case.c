@@ -124,7 +124,7 @@ struct runner {
 static void make_pool(struct runner *r, const struct attn_plan *p)
 {
 	const struct attn_case *c = r->c;
-	struct wk_kv_shape shape = {c->n_layers, c->n_kv, c->dim, 0};
+	struct wk_kv_shape shape = {c->n_layers, c->n_kv, c->dim, p->min_block_bytes};
 	size_t bytes = r->t->ops->kv_block_bytes(r->t->be, &shape);
 	uint32_t n = 3;
 

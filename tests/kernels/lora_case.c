@@ -146,7 +146,7 @@ static void pack_pair(struct lc_rig *r, const struct lc_pair *p, uint32_t n, uin
 static void place_adapter(struct lc_rig *r, uint32_t adapter, uint32_t *block)
 {
 	const struct lc_data *d = r->d;
-	struct wk_lora_part parts[LC_MAX_PARTS];
+	struct wk_lora_part parts[LC_MAX_PARTS + 1];
 	uint32_t n = 0;
 
 	for (uint32_t i = d->n_parts; i-- > 0;) { /* the order of parts is free */

@@ -26,7 +26,7 @@ static const struct attn_plan plans[] = {
 	{.chunk = 1, .shuffle = 2, .poison_free = true},
 	{.chunk = 15, .shuffle = 3},
 	{.chunk = 16, .max_seqs = 2, .shuffle = 4, .poison_free = true},
-	{.chunk = 17, .shuffle = 5},
+	{.chunk = 17, .shuffle = 5, .poison_free = true, .min_block_bytes = 200001},
 	{.chunk = 256, .max_seqs = 1, .poison_free = true},
 };
 
