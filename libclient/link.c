@@ -124,18 +124,18 @@ static int welcome_check(const struct wctl_welcome *w, int bytes, uint32_t n_fds
 			       "the daemon speaks protocol %u, libweft %u: "
 			       "install the same version of both",
 			       w->head.major, WSHM_MAJOR);
-	if (n_fds != 4)
-		return wc_fail(error, -EPROTO, "the daemon sent %u descriptors instead of 4",
-			       n_fds);
+	if (n_fds != WCTL_WELCOME_FDS)
+		return wc_fail(error, -EPROTO, "the daemon sent %u descriptors instead of %u",
+			       n_fds, WCTL_WELCOME_FDS);
 	if (wshm_layout_init(layout, &w->params) < 0)
 		return wc_fail(error, -EPROTO, "the daemon's region sizes are out of range");
 	return 0;
 }
 
-/* Say hello and receive the answer; fds: tx, rx, wake, bell. */
+/* Say hello and receive the answer; fds: see WCTL_WELCOME. */
 static int hello(int sock, const struct wctl_hello *h, int64_t deadline_ns,
-		 struct wctl_welcome *welcome, struct wshm_layout *layout, int fds[4],
-		 struct weft_error *error)
+		 struct wctl_welcome *welcome, struct wshm_layout *layout,
+		 int fds[WCTL_WELCOME_FDS], struct weft_error *error)
 {
 	union {
 		struct wctl_welcome welcome;
@@ -158,7 +158,7 @@ static int hello(int sock, const struct wctl_hello *h, int64_t deadline_ns,
 		close_fds(all, n_fds);
 		return r;
 	}
-	memcpy(fds, all, 4 * sizeof(*fds));
+	memcpy(fds, all, WCTL_WELCOME_FDS * sizeof(*fds));
 	*welcome = m.welcome;
 	return 0;
 }
@@ -206,7 +206,7 @@ int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *h
 {
 	struct wshm_layout layout;
 	struct link *l = calloc(1, sizeof(*l));
-	int fds[4] = {-1, -1, -1, -1}, r;
+	int fds[WCTL_WELCOME_FDS] = {-1, -1, -1, -1, -1, -1}, r;
 
 	if (!l)
 		return wc_fail(error, -ENOMEM, "out of memory for a session");
@@ -222,6 +222,7 @@ int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *h
 	l->bell_fd = fds[3];
 	r = regions_open(l, &layout, fds[0], fds[1], error);
 	close_fds(fds, 2);
+	close_fds(&fds[4], 2);
 	if (r < 0)
 		goto fail;
 	r = slots_init(l, error);

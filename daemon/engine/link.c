@@ -26,6 +26,7 @@ union any_message {
 	struct wlink_session session;
 	struct wlink_drain drain;
 	struct wlink_tenant tenant;
+	struct wlink_domain domain;
 };
 
 /* weftd reads the link whenever it can; one that does not for seconds is as good as gone. */

@@ -55,6 +55,7 @@ static const struct key daemon_keys[] = {
 	{"engine",	     VALUE_PATH,  AT(config_daemon, engine), 0, 0, NULL},
 	{"engine_user",	     VALUE_TEXT,  AT(config_daemon, engine_user), 0, 0, NULL},
 	{"admin_group",	     VALUE_TEXT,  AT(config_daemon, admin_group), 0, 0, NULL},
+	{"state_dir",	     VALUE_PATH,  AT(config_daemon, state_dir), 0, 0, NULL},
 	{0},
 };
 /* An engine ends at once over a number that it does not take, so the ranges are its own: WK_MAX_ROWS
@@ -512,7 +513,7 @@ static void check_models(struct parse *p, const char *path)
 
 static void daemon_defaults(struct config_daemon *d)
 {
-	strcpy(d->runtime_dir, "/run/weft");
+	strcpy(d->runtime_dir, RUNTIME_DIR_DEFAULT);
 	strcpy(d->engine_user, "weft");
 	strcpy(d->admin_group, "weft-admin");
 	d->socket_mode = 0666;

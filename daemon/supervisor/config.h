@@ -15,10 +15,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CONFIG_MAX_TENANTS 64u
-#define CONFIG_MAX_RANGES  32u	/* of uids, and of gids, of one tenant */
-#define CONFIG_TEXT_BYTES  200u /* inih's line; a longer line is refused */
-#define CONFIG_DEFAULT	   "/etc/weft/weftd.conf"
+#define CONFIG_MAX_TENANTS  64u
+#define CONFIG_MAX_RANGES   32u	 /* of uids, and of gids, of one tenant */
+#define CONFIG_TEXT_BYTES   200u /* inih's line; a longer line is refused */
+#define CONFIG_DEFAULT	    "/etc/weft/weftd.conf"
+#define RUNTIME_DIR_DEFAULT "/run/weft"
+#define STATE_DIR_DEFAULT   "/var/lib/weft" /* for that runtime directory */
 
 struct config_origin {
 	char file[CONFIG_TEXT_BYTES];
@@ -37,6 +39,7 @@ struct config_daemon {
 	char engine[CONFIG_TEXT_BYTES]; /* "": found beside weftd or in libexecdir */
 	char engine_user[33];
 	char admin_group[33];
+	char state_dir[CONFIG_TEXT_BYTES]; /* "": follows from the runtime directory */
 };
 
 struct config_model {

@@ -27,7 +27,16 @@ static void on_link_event(struct loop_source *s, uint32_t events);
 int engine_init(struct engine *e, struct weftd *d, const struct config_model *conf)
 {
 	*e = (struct engine){.d = d, .conf = *conf, .pidfd = -1, .link = -1, .heartbeat_fd = -1};
+	for (uint32_t i = 0; i < DOMAIN_MAX; i++)
+		e->index_fd[i] = -1;
 	return 0;
+}
+
+int engine_index(struct engine *e, uint32_t domain)
+{
+	if (e->index_fd[domain] < 0)
+		e->index_fd[domain] = wshm_idx_new(domain == ENGINE_PUBLIC ? WLINK_PUBLIC : domain);
+	return e->index_fd[domain];
 }
 
 const char *engine_state_name(enum engine_state s)
@@ -129,6 +138,7 @@ static void start_later(struct engine *e)
 static void reset_link_state(struct engine *e)
 {
 	memset(e->told, 0, sizeof(e->told));
+	memset(e->told_domain, 0, sizeof(e->told_domain));
 	e->busy = e->nudged = e->gave_up = e->killed = e->drained = false;
 	e->want_nudge = e->want_status = e->want_drain = false;
 	e->steps_seen = 0;
@@ -274,6 +284,11 @@ void engine_fini(struct engine *e)
 	if (!e->d)
 		return;
 	end_process(e);
+	for (uint32_t i = 0; i < DOMAIN_MAX; i++) {
+		if (e->index_fd[i] >= 0)
+			close(e->index_fd[i]);
+		e->index_fd[i] = -1;
+	}
 	free(e->status_text);
 	e->status_text = NULL;
 }

@@ -16,6 +16,7 @@
 
 #include "daemon/common/log.h"
 #include "daemon/supervisor/config.h"
+#include "daemon/supervisor/domain.h"
 #include "daemon/supervisor/loop.h"
 #include "daemon/supervisor/tenant.h"
 
@@ -29,6 +30,8 @@ enum engine_state {
 	ENGINE_READY,
 	ENGINE_FAILED,
 };
+
+#define ENGINE_PUBLIC TENANT_MAX
 
 struct engine {
 	struct weftd *d; /* borrowed: owns the engine */
@@ -57,8 +60,12 @@ struct engine {
 	uint64_t steps_seen, alive_ns, nudge_ns;
 	uint32_t n_detaching; /* sessions it has to answer for */
 
+	/* index regions, owner; [ENGINE_PUBLIC] is the public domain's, -1: not made yet */
+	int index_fd[DOMAIN_MAX];
+
 	/* to be sent */
 	uint32_t told[TENANT_MAX]; /* version of each tenant */
+	bool told_domain[DOMAIN_MAX];
 	bool want_nudge, want_status, want_drain, drained;
 	uint64_t drain_deadline_ns;
 	char *status_text; /* owner; JSON of the last STATUS_TEXT, or NULL */
@@ -79,6 +86,9 @@ void engine_stop(struct engine *e);
 void engine_flush(struct engine *e);
 /* Ask the core thread for a sign of life. */
 void engine_nudge(struct engine *e);
+/* The index region of a tenant's domain (or ENGINE_PUBLIC), made when it is first asked for.
+ * Borrowed descriptor or -errno. */
+int engine_index(struct engine *e, uint32_t domain);
 /* The model as clients see it. */
 void engine_describe(const struct engine *e, struct wctl_model *ret);
 

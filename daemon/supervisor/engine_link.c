@@ -51,6 +51,26 @@ static int send_tenant(struct engine *e, uint32_t index)
 	return err;
 }
 
+/* Once to each process, with the region that the last one had. */
+static int send_domain(struct engine *e, uint32_t domain)
+{
+	const char *tenant = domain == ENGINE_PUBLIC ? "" : e->d->tenants.tenant[domain].conf.name;
+	struct wlink_domain m = {.domain = domain == ENGINE_PUBLIC ? WLINK_PUBLIC : domain};
+	int fd, err;
+
+	if (e->told_domain[domain])
+		return 0;
+	fd = engine_index(e, domain);
+	if (fd < 0)
+		return fd;
+	memcpy(m.secret, domains_secret(&e->d->domains, tenant), sizeof(m.secret));
+	wctl_head_init(&m.head, WLINK_DOMAIN, sizeof(m), 0);
+	err = wctl_send(e->link, &m, sizeof(m), &fd, 1);
+	explicit_bzero(m.secret, sizeof(m.secret));
+	e->told_domain[domain] = !err;
+	return err;
+}
+
 static int send_attach(struct engine *e, struct session *s)
 {
 	struct wlink_attach m = {
@@ -64,6 +84,8 @@ static int send_attach(struct engine *e, struct session *s)
 	const int fds[4] = {s->region->tx_fd, s->region->rx_fd, s->wake, s->bell};
 	int err = send_tenant(e, (uint32_t)s->tenant);
 
+	if (!err)
+		err = send_domain(e, (uint32_t)s->tenant);
 	if (err)
 		return err;
 	wctl_head_init(&m.head, WLINK_ATTACH, sizeof(m), 0);
@@ -138,7 +160,9 @@ void engine_flush(struct engine *e)
 
 	if (e->state != ENGINE_READY || e->link < 0)
 		return;
-	err = send_tenants(e);
+	err = send_domain(e, ENGINE_PUBLIC);
+	if (!err)
+		err = send_tenants(e);
 	if (!err)
 		err = send_sessions(e);
 	if (!err)

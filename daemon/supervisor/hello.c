@@ -201,7 +201,8 @@ static int get_region(struct session *s, const struct wshm_layout *layout, const
 	return err;
 }
 
-static int send_welcome(struct session *s, const struct tenant *t, int tx, int rx, int bell)
+/* fds: see WCTL_WELCOME. */
+static int send_welcome(struct session *s, const struct tenant *t, const int fds[WCTL_WELCOME_FDS])
 {
 	struct wctl_welcome m = {
 		.minor = WSHM_MINOR,
@@ -210,19 +211,35 @@ static int send_welcome(struct session *s, const struct tenant *t, int tx, int r
 		.daemon_id = s->d->daemon_id,
 		.params = s->region->layout.params,
 	};
-	const int fds[4] = {tx, rx, s->wake, bell};
 
 	wctl_head_init(&m.head, WCTL_WELCOME, sizeof(m), 0);
 	engine_describe(s->engine, &m.model);
 	memcpy(m.tenant, t->conf.name, sizeof(m.tenant));
-	return wctl_send(s->sock, &m, sizeof(m), fds, 4);
+	return wctl_send(s->sock, &m, sizeof(m), fds, WCTL_WELCOME_FDS);
+}
+
+/* The indexes of the client's own domain and of the public one, for reading only. */
+static int open_indexes(struct session *s, int *ret_own, int *ret_public)
+{
+	int own = engine_index(s->engine, (uint32_t)s->tenant);
+	int public = engine_index(s->engine, ENGINE_PUBLIC);
+
+	if (own < 0 || public < 0)
+		return own < 0 ? own : public;
+	*ret_own = wshm_open_read_only(own);
+	if (*ret_own < 0)
+		return *ret_own;
+	*ret_public = wshm_open_read_only(public);
+	return *ret_public < 0 ? *ret_public : 0;
 }
 
 /* Make the descriptors and send those of the client. On failure everything of the session's own is
  * given back by session_end(). */
 static int welcome(struct session *s, const struct tenant *t)
 {
-	int bells[2] = {-1, -1}, tx = -1, rx = -1, err;
+	enum { TX, RX, WAKE, BELL, OWN, PUBLIC };
+	int fds[WCTL_WELCOME_FDS] = {-1, -1, -1, -1, -1, -1};
+	int bells[2] = {-1, -1}, err;
 
 	s->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (s->wake < 0)
@@ -230,18 +247,20 @@ static int welcome(struct session *s, const struct tenant *t)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, bells))
 		return -errno;
 	s->bell = bells[0];
+	fds[WAKE] = s->wake;
+	fds[BELL] = bells[1];
 	/* Our end is never read: what a client put there, descriptors that are slow to close among
 	 * it, would be ours to clean up. So it can send nothing. */
 	err = shutdown(s->bell, SHUT_RD) ? -errno : 0;
 	if (!err)
-		err = region_open_client(s->region, &tx, &rx);
+		err = region_open_client(s->region, &fds[TX], &fds[RX]);
 	if (!err)
-		err = send_welcome(s, t, tx, rx, bells[1]);
-	close(bells[1]);
-	if (tx >= 0)
-		close(tx);
-	if (rx >= 0)
-		close(rx);
+		err = open_indexes(s, &fds[OWN], &fds[PUBLIC]);
+	if (!err)
+		err = send_welcome(s, t, fds);
+	for (uint32_t i = 0; i < WCTL_WELCOME_FDS; i++)
+		if (i != WAKE && fds[i] >= 0)
+			close(fds[i]);
 	return err;
 }
 

@@ -33,6 +33,13 @@
 #define FDS_PER_SESSION 7u
 #define FDS_OF_OWN	(64u + WEFTD_MAX_PENDING + 4u * WCTL_MAX_MODELS)
 
+/* Beside those: an index region of each domain for each engine. Tenants that a reload brings use
+ * descriptors that sessions might have had. */
+static rlim_t own_descriptors(const struct config *c)
+{
+	return FDS_OF_OWN + (rlim_t)c->n_models * (c->n_tenants + 1);
+}
+
 struct engine *weftd_engine(struct weftd *d, const char *name)
 {
 	for (uint32_t i = 0; i < d->n_engines; i++)
@@ -212,16 +219,22 @@ int weftd_reload(struct weftd *d, char *out, size_t out_bytes)
 	struct config_report *report = calloc(1, sizeof(*report));
 	struct config *c = calloc(1, sizeof(*c));
 	size_t room = out_bytes;
+	struct weft_err why = {0};
 	int err = report && c ? config_load(c, d->options.config_file, report) : -ENOMEM;
 
 	*out = 0;
+	if (err == -EINVAL)
+		err_set(&why, err, "%.500s", report->text);
+	else if (!err)
+		err = domains_configure(&d->domains, c, &why);
 	if (!err)
 		err = tenants_configure(&d->tenants, c);
 	if (err) {
+		const char *text = why.code ? why.message : strerror(-err);
+
 		log_line(LOG_LEVEL_ERROR, "event=reload-refused errors=%u first=\"%.300s\"",
-			 report ? report->errors : 0,
-			 err == -EINVAL ? report->text : strerror(-err));
-		snprintf(out, out_bytes, "%s", err == -EINVAL ? report->text : strerror(-err));
+			 report ? report->errors : 0, text);
+		snprintf(out, out_bytes, "%s", report && report->errors ? report->text : text);
 	} else {
 		say(&out, &room, "%u tenants are in force\n", c->n_tenants);
 		if (memcmp(&c->daemon, &d->config.daemon, sizeof(c->daemon)))
@@ -263,7 +276,8 @@ static int load_config(struct weftd *d, const struct weftd_options *options, str
 /* As many descriptors as the sessions may need, or as many sessions as there are descriptors. */
 static int raise_limits(struct weftd *d, struct weft_err *err)
 {
-	rlim_t need = (rlim_t)d->config.daemon.max_sessions * FDS_PER_SESSION + FDS_OF_OWN;
+	rlim_t own = own_descriptors(&d->config);
+	rlim_t need = (rlim_t)d->config.daemon.max_sessions * FDS_PER_SESSION + own;
 	struct rlimit rl;
 
 	d->max_sessions = d->config.daemon.max_sessions;
@@ -276,11 +290,11 @@ static int raise_limits(struct weftd *d, struct weft_err *err)
 		return err_set(err, -errno, "RLIMIT_NOFILE: %s", strerror(errno));
 	if (rl.rlim_cur >= need)
 		return 0;
-	if (rl.rlim_cur < FDS_OF_OWN + FDS_PER_SESSION)
+	if (rl.rlim_cur < own + FDS_PER_SESSION)
 		return err_set(err, -EMFILE,
 			       "a limit of %llu file descriptors is too low for weftd",
 			       (unsigned long long)rl.rlim_cur);
-	d->max_sessions = (uint32_t)((rl.rlim_cur - FDS_OF_OWN) / FDS_PER_SESSION);
+	d->max_sessions = (uint32_t)((rl.rlim_cur - own) / FDS_PER_SESSION);
 	log_line(LOG_LEVEL_WARN,
 		 "event=descriptor-limit max_sessions=%u why=\"%llu file descriptors are allowed: "
 		 "raise it (LimitNOFILE=)\"",
@@ -303,6 +317,21 @@ static int open_admin(struct weftd *d, struct weft_err *err)
 	return rc ? err_set(err, rc, "admin.sock: %s", strerror(-rc)) : 0;
 }
 
+/* Beside the runtime directory, so that a daemon of one's own needs no path to be given; but what is
+ * in /run is gone at the next boot, so the machine's own daemon has a folder that stays. */
+static int open_state(struct weftd *d, struct weft_err *err)
+{
+	char beside[sizeof(d->runtime_dir) + 8];
+	const char *dir = d->config.daemon.state_dir;
+	int rc;
+
+	snprintf(beside, sizeof(beside), "%s/state", d->runtime_dir);
+	if (!*dir)
+		dir = strcmp(d->runtime_dir, RUNTIME_DIR_DEFAULT) ? beside : STATE_DIR_DEFAULT;
+	rc = domains_open(&d->domains, dir, err);
+	return rc ? rc : domains_configure(&d->domains, &d->config, err);
+}
+
 static int open_all(struct weftd *d, struct weft_err *err)
 {
 	int rc = raise_limits(d, err);
@@ -314,6 +343,8 @@ static int open_all(struct weftd *d, struct weft_err *err)
 		rc = privilege_engine_user(d->config.daemon.engine_user, &d->engine_uid, err);
 	if (!rc)
 		rc = runtime_open(d, err);
+	if (!rc)
+		rc = open_state(d, err);
 	if (!rc)
 		rc = open_admin(d, err);
 	if (!rc)
@@ -341,6 +372,7 @@ int weftd_start(struct weftd *d, const struct weftd_options *options, struct wef
 		.engine_lock_fd = -1,
 		.client_fd = -1,
 		.signal_fd = -1,
+		.domains.dir_fd = -1,
 		.loop.epoll_fd = -1,
 		.admin.fd = -1,
 		.session_limit.burst = SESSION_LOG_BURST,
@@ -418,6 +450,7 @@ void weftd_fini(struct weftd *d)
 	loop_timer_clear(&d->loop, &d->sweep_timer);
 	loop_timer_clear(&d->loop, &d->retry_timer);
 	regions_fini(&d->regions);
+	domains_fini(&d->domains);
 	tenants_fini(&d->tenants);
 	loop_unwatch(&d->loop, &d->signal_source);
 	if (d->signal_fd >= 0)

@@ -9,6 +9,7 @@
 #include "daemon/common/log.h"
 #include "daemon/supervisor/admin.h"
 #include "daemon/supervisor/config.h"
+#include "daemon/supervisor/domain.h"
 #include "daemon/supervisor/engine.h"
 #include "daemon/supervisor/loop.h"
 #include "daemon/supervisor/region.h"
@@ -42,6 +43,7 @@ struct weftd {
 	uint64_t daemon_id, next_session_id;
 	uint64_t started_ns;
 	struct tenants tenants;
+	struct domains domains;
 	struct regions regions;
 	uint32_t n_engines;
 	struct engine engines[WCTL_MAX_MODELS];

@@ -11,11 +11,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #define MAX_SESSIONS 64
 #define MAX_TENANTS  16
+#define MAX_DOMAINS  17 /* the last is the public one */
 
 struct attached {
 	uint64_t id;
@@ -23,11 +25,17 @@ struct attached {
 	struct wshm_engine shm;
 };
 
+struct domain {
+	bool told;
+	uint64_t inode, secret; /* of its region; a digest */
+};
+
 static struct fake_engine {
 	const char *kind;
 	struct attached sessions[MAX_SESSIONS];
 	int attached, resumed, crashed, restarts;
 	struct wlink_tenant tenants[MAX_TENANTS];
+	struct domain domains[MAX_DOMAINS];
 	struct wlink_heartbeat *heartbeat;
 } fake;
 
@@ -80,6 +88,18 @@ static void tell_status(void)
 			      fake.tenants[i].name, fake.tenants[i].quota.weight);
 		first = 0;
 	}
+	n += snprintf(m.text + n, sizeof(m.text) - (size_t)n, "],\"domains\":[");
+	for (int i = 0, first = 1; i < MAX_DOMAINS; i++) {
+		const struct domain *it = &fake.domains[i];
+
+		if (!it->told)
+			continue;
+		n += snprintf(m.text + n, sizeof(m.text) - (size_t)n,
+			      "%s{\"domain\":%d,\"inode\":%llu,\"secret\":\"%016llx\"}",
+			      first ? "" : ",", i == MAX_DOMAINS - 1 ? -1 : i,
+			      (unsigned long long)it->inode, (unsigned long long)it->secret);
+		first = 0;
+	}
 	n += snprintf(m.text + n, sizeof(m.text) - (size_t)n, "]}");
 	m.text_bytes = (uint32_t)n;
 	wctl_head_init(&m.head, WLINK_STATUS_TEXT,
@@ -118,6 +138,32 @@ static void misbehave(uint64_t id)
 	}
 }
 
+/* FNV-1a, to compare by. */
+static uint64_t digest(const uint8_t *p, size_t n)
+{
+	uint64_t h = 1469598103934665603u;
+
+	while (n--)
+		h = (h ^ *p++) * 1099511628211u;
+	return h;
+}
+
+/* A domain comes once, with a writable region of the right kind, and the public one first. */
+static void take_domain(const struct wlink_domain *m, const int *fds, uint32_t n_fds)
+{
+	uint32_t i = m->domain == WLINK_PUBLIC ? MAX_DOMAINS - 1 : m->domain;
+	struct stat st;
+
+	if (i >= MAX_DOMAINS || fake.domains[i].told || n_fds != 1 || fstat(fds[0], &st) ||
+	    wshm_region_check(fds[0], wshm_idx_bytes()) ||
+	    (fcntl(fds[0], F_GETFL) & O_ACCMODE) != O_RDWR ||
+	    (i != MAX_DOMAINS - 1 &&
+	     (!fake.domains[MAX_DOMAINS - 1].told || !fake.tenants[i].name[0])))
+		_exit(9);
+	fake.domains[i] = (struct domain){
+		.told = true, .inode = st.st_ino, .secret = digest(m->secret, sizeof(m->secret))};
+}
+
 static void attach(const struct wlink_attach *m, int *fds, uint32_t n_fds)
 {
 	struct wshm_layout layout;
@@ -126,7 +172,8 @@ static void attach(const struct wlink_attach *m, int *fds, uint32_t n_fds)
 	while (i < MAX_SESSIONS && fake.sessions[i].used)
 		i++;
 	if (n_fds != 4 || i == MAX_SESSIONS || m->tenant >= MAX_TENANTS ||
-	    !fake.tenants[m->tenant].name[0] || wshm_layout_init(&layout, &m->params) ||
+	    !fake.tenants[m->tenant].name[0] || !fake.domains[m->tenant].told ||
+	    !fake.domains[MAX_DOMAINS - 1].told || wshm_layout_init(&layout, &m->params) ||
 	    wshm_engine_open(&fake.sessions[i].shm, &layout, fds[0], fds[1], m->resume))
 		_exit(9);
 	fake.sessions[i].used = true;
@@ -160,6 +207,7 @@ static void serve(void)
 		struct wlink_attach attach;
 		struct wlink_session session;
 		struct wlink_tenant tenant;
+		struct wlink_domain domain;
 		struct wlink_drain drain;
 	} m;
 	int fds[4];
@@ -173,6 +221,8 @@ static void serve(void)
 			detach(m.session.session_id);
 		else if (m.head.type == WLINK_TENANT && m.tenant.tenant < MAX_TENANTS)
 			fake.tenants[m.tenant.tenant] = m.tenant;
+		else if (m.head.type == WLINK_DOMAIN)
+			take_domain(&m.domain, fds, n);
 		else if (m.head.type == WLINK_NUDGE && !is("deaf"))
 			tell(WLINK_NUDGED);
 		else if (m.head.type == WLINK_STATUS)

@@ -305,7 +305,7 @@ int wd_recv(struct wd_client *c, int ms)
 		struct wctl_welcome welcome;
 	} m;
 	struct pollfd p = {.fd = c->sock, .events = POLLIN};
-	uint32_t n = 4;
+	uint32_t n = WCTL_WELCOME_FDS;
 	int got;
 
 	if (poll(&p, 1, ms) != 1)
@@ -313,7 +313,7 @@ int wd_recv(struct wd_client *c, int ms)
 	got = wctl_recv(c->sock, &m, sizeof(m), c->fds, &n);
 	if (got <= 0)
 		return got == -ECONNRESET ? 0 : got;
-	if (m.head.type == WCTL_WELCOME && got == sizeof(m.welcome) && n == 4)
+	if (m.head.type == WCTL_WELCOME && got == sizeof(m.welcome) && n == WCTL_WELCOME_FDS)
 		c->welcome = m.welcome;
 	if (got == sizeof(m.text))
 		c->text = m.text;
@@ -325,7 +325,7 @@ int wd_open(struct wd_client *c, const struct wd *d, const struct wctl_hello *h)
 	struct wshm_layout layout;
 	int type;
 
-	*c = (struct wd_client){.fds = {-1, -1, -1, -1}};
+	*c = WD_CLIENT_NONE;
 	c->sock = wd_connect(d);
 	if (c->sock < 0)
 		return c->sock;
@@ -341,12 +341,12 @@ int wd_open(struct wd_client *c, const struct wd *d, const struct wctl_hello *h)
 void wd_close(struct wd_client *c)
 {
 	wshm_client_close(&c->shm);
-	for (int i = 0; i < 4; i++)
+	for (uint32_t i = 0; i < WCTL_WELCOME_FDS; i++)
 		if (c->fds[i] >= 0)
 			close(c->fds[i]);
 	if (c->sock >= 0)
 		close(c->sock);
-	*c = (struct wd_client){.sock = -1, .fds = {-1, -1, -1, -1}};
+	*c = WD_CLIENT_NONE;
 }
 
 int wd_state_wait(const struct wd_client *c, enum wshm_engine_state state, int ms)

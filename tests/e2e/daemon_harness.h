@@ -19,7 +19,8 @@
  *   stubborn   as ok, but never says DRAINED and ignores the hang-up for 60 s
  *   orphan     as ok, but outlives weftd, whatever happens to that, for a second
  *
- * Its status is {"attached":N,"resumed":N,"crashed":N,"restarts":N,"tenants":[{name,weight},...]}.
+ * Its status is {"attached":N,"resumed":N,"crashed":N,"restarts":N,"tenants":[{name,weight},...],
+ * "domains":[{domain (-1: public),inode (of its region),secret (a digest)},...]}.
  */
 #ifndef WEFT_TESTS_DAEMON_HARNESS_H
 #define WEFT_TESTS_DAEMON_HARNESS_H
@@ -73,9 +74,12 @@ struct wd_client {
 	int sock;
 	struct wctl_welcome welcome;
 	struct wshm_client shm;
-	int fds[4];	       /* tx, rx, wake, bell; -1 */
-	struct wctl_text text; /* the last REFUSED or BYE */
+	int fds[WCTL_WELCOME_FDS]; /* tx, rx, wake, bell, own index, public index; -1 */
+	struct wctl_text text;	   /* the last REFUSED or BYE */
 };
+
+/* A client that is connected to nothing. */
+#define WD_CLIENT_NONE ((struct wd_client){.sock = -1, .fds = {-1, -1, -1, -1, -1, -1}})
 
 int wd_connect(const struct wd *d);
 void wd_hello_init(struct wctl_hello *h);

@@ -380,9 +380,16 @@ static bool greet(struct fake_session *s)
 	s->bell = sv[0];
 	s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	int rx_client = wshm_open_read_only(rx);
-	int fds[4] = {tx, rx_client, s->wake, sv[1]};
+	int own = wshm_idx_new(1), public = wshm_idx_new(2);
+	int own_client = wshm_open_read_only(own), public_client = wshm_open_read_only(public);
+	int fds[WCTL_WELCOME_FDS] = {tx, rx_client, s->wake, sv[1], own_client, public_client};
 
-	r = wctl_send(s->sock, &w, sizeof(w), fds, f->o.fault == FAKE_THREE_FDS ? 3 : 4);
+	r = wctl_send(s->sock, &w, sizeof(w), fds,
+		      f->o.fault == FAKE_FEW_FDS ? WCTL_WELCOME_FDS - 1 : WCTL_WELCOME_FDS);
+	close(own);
+	close(public);
+	close(own_client);
+	close(public_client);
 	close(sv[1]);
 	close(rx_client);
 	if (f->o.fault == FAKE_OK || f->o.fault == FAKE_NEVER_READY)

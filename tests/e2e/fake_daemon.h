@@ -24,7 +24,7 @@ enum fake_fault {
 	FAKE_REFUSE,   /* WCTL_REFUSED with a text */
 	FAKE_NO_SEALS, /* regions of the right size, not sealed */
 	FAKE_SHORT_RX, /* rx smaller than agreed */
-	FAKE_THREE_FDS,
+	FAKE_FEW_FDS,
 	FAKE_WRONG_MAJOR,
 	FAKE_GARBAGE,	  /* a message of an unknown type */
 	FAKE_SILENT,	  /* never answers the hello */

@@ -187,7 +187,7 @@ static void wait_ready(const struct wd *d)
 
 static void test_stubborn(void)
 {
-	struct wd_client c = {.fds = {-1, -1, -1, -1}};
+	struct wd_client c = {.fds = {-1, -1, -1, -1, -1, -1}};
 	struct wctl_hello h;
 	struct wd d;
 	long pid;

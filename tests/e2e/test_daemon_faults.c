@@ -16,12 +16,28 @@ static const struct {
 	const char *call, *error;
 	int times;
 } faults[] = {
-	{"memfd_create", "ENOMEM", 4},	{"eventfd2", "EMFILE", 2},	{"socketpair", "EMFILE", 3},
-	{"accept4", "EMFILE", 2},	{"accept4", "ECONNABORTED", 2}, {"epoll_ctl", "ENOMEM", 9},
-	{"fallocate", "EOPNOTSUPP", 2}, {"fchmod", "EPERM", 3},		{"ftruncate", "ENOMEM", 4},
-	{"sendmsg", "ENOBUFS", 4},	{"recvmsg", "ENOMEM", 4},	{"pidfd_open", "EMFILE", 1},
-	{"getsockopt", "ENOBUFS", 4},	{"bind", "EADDRINUSE", 2},	{"signalfd4", "EMFILE", 1},
-	{"epoll_create1", "EMFILE", 1}, {"clone", "EAGAIN", 1},		{"waitid", "EINTR", 1},
+	{"memfd_create", "ENOMEM", 4},
+	{"eventfd2", "EMFILE", 2},
+	{"socketpair", "EMFILE", 3},
+	{"accept4", "EMFILE", 2},
+	{"accept4", "ECONNABORTED", 2},
+	{"epoll_ctl", "ENOMEM", 9},
+	{"fallocate", "EOPNOTSUPP", 2},
+	{"fchmod", "EPERM", 3},
+	{"ftruncate", "ENOMEM", 4},
+	{"sendmsg", "ENOBUFS", 4},
+	{"recvmsg", "ENOMEM", 4},
+	{"pidfd_open", "EMFILE", 1},
+	{"getsockopt", "ENOBUFS", 4},
+	{"bind", "EADDRINUSE", 2},
+	{"signalfd4", "EMFILE", 1},
+	{"epoll_create1", "EMFILE", 1},
+	{"clone", "EAGAIN", 1},
+	{"waitid", "EINTR", 1},
+	{"fsync", "EIO", 5},
+	{"linkat", "EACCES", 2},
+	{"flock", "ENOLCK", 3},
+	{"mkdir", "ENOSPC", 1},
 };
 
 /* weftd runs under strace, whose child it is; strace passes its exit status on. */

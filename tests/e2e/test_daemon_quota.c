@@ -263,25 +263,31 @@ static void test_regions(void)
 	ok(wd_daemon_wait(&d, "regions_dead", 0, 3000), "nothing dead is left");
 }
 
-/* Neither rx nor tx may be opened anew by another uid, however a descriptor came to it. */
+/* Nothing that is shared may be opened anew by another uid, however a descriptor came to it. */
 static int cannot_reopen(void)
 {
+	static const int shared[] = {1, 4, 5, 0}; /* rx, both indexes, tx */
 	struct wd_client c;
 	char path[64];
 
 	if (open_one(&c))
 		return 1;
-	for (int i = 0; i < 2; i++) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", c.fds[i]);
+	for (int i = 0; i < 4; i++) {
+		int fd = c.fds[shared[i]];
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		if (open(path, O_RDWR) >= 0 || errno != EACCES)
-			return 2 + i;
+			return 10 + i;
 		if (open(path, O_RDONLY) >= 0)
-			return 4 + i;
-		if (!fchmod(c.fds[i], 0666))
-			return 6 + i;
+			return 20 + i;
+		if (!fchmod(fd, 0666))
+			return 30 + i;
+		if (i < 3 &&
+		    mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED)
+			return 40 + i;
+		if (i < 3 && (!ftruncate(fd, 0) || pwrite(fd, "x", 1, 0) == 1))
+			return 50 + i;
 	}
-	if (mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, c.fds[1], 0) != MAP_FAILED)
-		return 8;
 	return 0;
 }
 
@@ -422,7 +428,7 @@ int main(int argc, char **argv)
 	test_session_quota();
 	test_mapping();
 	test_regions();
-	is_int(as(ALICE, 0, cannot_reopen), 0, "another uid can open neither region anew");
+	is_int(as(ALICE, 0, cannot_reopen), 0, "another uid can open no region anew");
 	is_int(as(ALICE, 0, admin_refused), 0, "nor talk to the admin socket");
 	test_total();
 	is_int(wd_engine_int(&d, 0, "starts"), 1, "the engine never noticed");

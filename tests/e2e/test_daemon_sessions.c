@@ -103,7 +103,7 @@ static void test_bad_hellos(void)
 static void send_and_expect(const void *msg, uint32_t bytes, const int *fds, uint32_t n_fds,
 			    const char *text, const char *what)
 {
-	struct wd_client c = {.sock = wd_connect(&d), .fds = {-1, -1, -1, -1}};
+	struct wd_client c = {.sock = wd_connect(&d), .fds = {-1, -1, -1, -1, -1, -1}};
 
 	if (wctl_send(c.sock, msg, bytes, fds, n_fds) == -EPERM) {
 		ok(n_fds, "not let through by the kernel: %s", what);
@@ -120,7 +120,7 @@ static void test_bad_messages(void)
 	struct wctl_head head;
 	char junk[4096] = {0};
 	int fds[2] = {0, 0};
-	struct wd_client c = {.fds = {-1, -1, -1, -1}};
+	struct wd_client c = {.fds = {-1, -1, -1, -1, -1, -1}};
 
 	wd_hello_init(&h);
 	send_and_expect(&h, sizeof(h), fds, 2, "descriptors", "a hello with descriptors");
@@ -143,7 +143,7 @@ static void test_bad_messages(void)
 
 static void test_models(void)
 {
-	struct wd_client c = {.sock = wd_connect(&d), .fds = {-1, -1, -1, -1}};
+	struct wd_client c = {.sock = wd_connect(&d), .fds = {-1, -1, -1, -1, -1, -1}};
 	struct wctl_models m;
 	struct wctl_head head;
 
@@ -162,12 +162,13 @@ static void test_models(void)
 /* Silence, and too many who are silent. */
 static void test_pending(void)
 {
-	struct wd_client quiet = {.sock = wd_connect(&d), .fds = {-1, -1, -1, -1}};
+	struct wd_client quiet = {.sock = wd_connect(&d), .fds = {-1, -1, -1, -1, -1, -1}};
 	struct wd_client many[16];
 	int refused_at = -1;
 
 	for (int i = 0; i < 16 && refused_at < 0; i++) {
-		many[i] = (struct wd_client){.sock = wd_connect(&d), .fds = {-1, -1, -1, -1}};
+		many[i] =
+			(struct wd_client){.sock = wd_connect(&d), .fds = {-1, -1, -1, -1, -1, -1}};
 		if (i == 15 && wd_recv(&many[i], 500) == WCTL_REFUSED)
 			refused_at = i;
 	}

@@ -178,10 +178,10 @@ int raw_open_hello(struct raw *r, const char *path, uid_t uid, const struct wctl
 		struct wctl_welcome welcome;
 		struct wctl_text text;
 	} m = {0};
-	int fds[4] = {-1, -1, -1, -1}, n, err;
-	uint32_t n_fds = 4;
+	int fds[WCTL_WELCOME_FDS] = {-1, -1, -1, -1, -1, -1}, n, err;
+	uint32_t n_fds = WCTL_WELCOME_FDS;
 
-	*r = (struct raw){.sock = -1, .tx_fd = -1, .rx_fd = -1, .wake_fd = -1, .bell_fd = -1};
+	*r = RAW_NONE;
 	r->sock = raw_connect(path, uid);
 	if (r->sock < 0)
 		return r->sock;
@@ -193,12 +193,15 @@ int raw_open_hello(struct raw *r, const char *path, uid_t uid, const struct wctl
 	r->rx_fd = fds[1];
 	r->wake_fd = fds[2];
 	r->bell_fd = fds[3];
+	r->index_fd = fds[4];
+	r->public_fd = fds[5];
 	err = n < 0 ? n : -EPROTO;
 	if (n == (int)sizeof(m.text) && m.text.head.type == WCTL_REFUSED) {
 		r->refusal = m.text;
 		err = -EACCES;
 	}
-	if (n != (int)sizeof(m.welcome) || m.welcome.head.type != WCTL_WELCOME || n_fds != 4)
+	if (n != (int)sizeof(m.welcome) || m.welcome.head.type != WCTL_WELCOME ||
+	    n_fds != WCTL_WELCOME_FDS)
 		goto fail;
 	r->welcome = m.welcome;
 	err = raw_map(r);
@@ -224,7 +227,8 @@ int raw_open(struct raw *r, const char *path, uid_t uid, uint32_t slots)
 
 void raw_close(struct raw *r)
 {
-	int *fds[] = {&r->sock, &r->tx_fd, &r->rx_fd, &r->wake_fd, &r->bell_fd};
+	int *fds[] = {&r->sock,	   &r->tx_fd,	 &r->rx_fd,    &r->wake_fd,
+		      &r->bell_fd, &r->index_fd, &r->public_fd};
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++) {
 		if (*fds[i] >= 0)

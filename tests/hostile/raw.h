@@ -18,7 +18,7 @@
 #define RAW_ANY_UID ((uid_t)-1)
 
 struct raw {
-	int sock, tx_fd, rx_fd, wake_fd, bell_fd; /* owner; -1: none */
+	int sock, tx_fd, rx_fd, wake_fd, bell_fd, index_fd, public_fd; /* owner; -1: none */
 	struct wctl_welcome welcome;
 	struct wctl_text refusal; /* of the last open that failed, or the goodbye */
 	uint8_t *tx;
@@ -33,6 +33,16 @@ struct raw {
 	uint32_t slots, ring_entries;
 	uint32_t tail; /* entries pushed by raw_push() */
 };
+
+/* A session of nothing. */
+#define RAW_NONE                      \
+	((struct raw){.sock = -1,     \
+		      .tx_fd = -1,    \
+		      .rx_fd = -1,    \
+		      .wake_fd = -1,  \
+		      .bell_fd = -1,  \
+		      .index_fd = -1, \
+		      .public_fd = -1})
 
 /* Connect as another user (effective uid while connecting; root only). Socket or -errno. */
 int raw_connect(const char *path, uid_t uid);

@@ -43,9 +43,9 @@ static void reached(enum step at, enum step want)
 static void __attribute__((noreturn)) client(enum step halt)
 {
 	struct wctl_hello h;
-	struct raw r = {.sock = -1, .tx_fd = -1, .rx_fd = -1, .wake_fd = -1, .bell_fd = -1};
-	int fds[4];
-	uint32_t n_fds = 4, served = 0;
+	struct raw r = RAW_NONE;
+	int fds[WCTL_WELCOME_FDS];
+	uint32_t n_fds = WCTL_WELCOME_FDS, served = 0;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	r.sock = raw_connect(world_socket(w), world_attacker());
@@ -58,12 +58,14 @@ static void __attribute__((noreturn)) client(enum step halt)
 	reached(SAID_HELLO, halt);
 	if (raw_recv(r.sock, &r.welcome, sizeof(r.welcome), fds, &n_fds, 20000) !=
 		    (int)sizeof(r.welcome) ||
-	    n_fds != 4)
+	    n_fds != WCTL_WELCOME_FDS)
 		_exit(halt == CONNECTED ? 0 : 3);
 	r.tx_fd = fds[0];
 	r.rx_fd = fds[1];
 	r.wake_fd = fds[2];
 	r.bell_fd = fds[3];
+	r.index_fd = fds[4];
+	r.public_fd = fds[5];
 	if (raw_map(&r))
 		_exit(4);
 	reached(MAPPED, halt);
