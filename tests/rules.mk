@@ -1,10 +1,12 @@
 # One executable per test source, in tests/<group>/test_*.c; shell tests are tests/<group>/*.t.
 # Helpers shared by a group's tests are its other .c files.
+# The group cache has its own rules.
+include tests/cache/rules.mk
 test_groups := unit shm kernels model e2e hostile fault
-check_groups ?= $(test_groups)
+check_groups ?= cache $(test_groups)
 tests_src   := $(foreach g,$(test_groups),$(wildcard tests/$(g)/test_*.c))
 tests_bin   := $(patsubst %.c,$(O)/%,$(tests_src))
-tests_group  = $(foreach g,$(check_groups),$(patsubst %.c,$(O)/%,$(wildcard tests/$(g)/test_*.c)))
+tests_group  = $(foreach g,$(check_groups),$(if $(filter cache,$(g)),$(cache_check),$(patsubst %.c,$(O)/%,$(wildcard tests/$(g)/test_*.c))))
 tests_sh     = $(foreach g,$(check_groups),$(wildcard tests/$(g)/*.t))
 test_common := $(filter-out test_%,$(wildcard tests/*.c))
 
@@ -20,10 +22,10 @@ $(tests_bin): $(O)/%: $(O)/%.o $(O)/libtest.a $(test_archives)
 	$(Q)$(CC) $(base_ldflags) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(test_libs)
 
 .PHONY: check-run tests
-tests: $(tests_bin)
+tests: $(tests_bin) $(cache_check)
 
 # make check check_groups="unit shm" runs some groups; WEFT_BUILD tells the tests where the programs are.
-check-run: all $(tests_bin)
+check-run: all $(tests_bin) $(cache_check)
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
 
 # make stress: what make check does twenty times, two hundred times, and every torture once more.

@@ -13,10 +13,12 @@
 
 int block_pool_init(struct block_pool *p, uint32_t n)
 {
-	p->n = p->n_free = n;
+	*p = (struct block_pool){.n = n, .n_free = n};
 	p->free = malloc(((size_t)n + 1) * sizeof(*p->free));
 	p->refs = calloc((size_t)n + 1, sizeof(*p->refs));
-	if (!p->free || !p->refs) {
+	p->cached = calloc((size_t)n + 1, sizeof(*p->cached));
+	p->pinned = calloc((size_t)n + 1, sizeof(*p->pinned));
+	if (!p->free || !p->refs || !p->cached || !p->pinned) {
 		block_pool_fini(p);
 		return -ENOMEM;
 	}
@@ -29,16 +31,50 @@ void block_pool_fini(struct block_pool *p)
 {
 	free(p->free);
 	free(p->refs);
-	p->free = NULL;
-	p->refs = NULL;
-	p->n = p->n_free = 0;
+	free(p->cached);
+	free(p->pinned);
+	*p = (struct block_pool){0};
+}
+
+static uint32_t is_idle(const struct block_pool *p, uint32_t b)
+{
+	return p->cached[b] && p->cached[b] == p->refs[b] && !p->pinned[b];
+}
+
+/* All changes of a block's counts go through here, so that n_idle is right at every moment. */
+static void change(struct block_pool *p, uint32_t b, int refs, int cached, int pinned)
+{
+	uint32_t was = is_idle(p, b);
+
+	assert(b < p->n && p->refs[b] > 0);
+	assert(p->refs[b] + refs >= 0 && p->refs[b] + refs <= UINT16_MAX);
+	p->refs[b] += refs;
+	p->cached[b] += cached;
+	p->pinned[b] += pinned;
+	assert(p->cached[b] <= p->refs[b]);
+	p->n_idle += is_idle(p, b) - was;
+	if (!p->refs[b]) {
+		assert(!p->pinned[b]);
+		p->free[p->n_free++] = b;
+	}
+}
+
+/* Have n free blocks, if n are available. */
+static bool make_free(struct block_pool *p, uint32_t n)
+{
+	if (n <= p->n_free)
+		return true;
+	if (n > blocks_available(p))
+		return false;
+	p->reclaim(p->arg, n - p->n_free);
+	return n <= p->n_free;
 }
 
 uint32_t block_get(struct block_pool *p)
 {
 	uint32_t b;
 
-	if (!p->n_free)
+	if (!make_free(p, 1))
 		return BLOCK_NONE;
 	b = p->free[--p->n_free];
 	assert(p->refs[b] == 0);
@@ -48,15 +84,29 @@ uint32_t block_get(struct block_pool *p)
 
 void block_ref(struct block_pool *p, uint32_t block)
 {
-	assert(block < p->n && p->refs[block] > 0 && p->refs[block] < UINT16_MAX);
-	p->refs[block]++;
+	change(p, block, 1, 0, 0);
 }
 
 void block_put(struct block_pool *p, uint32_t block)
 {
-	assert(block < p->n && p->refs[block] > 0);
-	if (--p->refs[block] == 0)
-		p->free[p->n_free++] = block;
+	change(p, block, -1, 0, 0);
+}
+
+void block_ref_cached(struct block_pool *p, uint32_t block)
+{
+	change(p, block, 1, 1, 0);
+}
+
+void block_put_cached(struct block_pool *p, uint32_t block)
+{
+	assert(p->cached[block] > 0);
+	change(p, block, -1, -1, 0);
+}
+
+void block_pin(struct block_pool *p, uint32_t block, bool pin)
+{
+	assert(pin || p->pinned[block] > 0);
+	change(p, block, 0, 0, pin ? 1 : -1);
 }
 
 uint32_t blocks_for(uint32_t positions)
@@ -85,7 +135,7 @@ bool block_table_grow(struct block_table *t, struct block_pool *p, uint32_t n)
 	assert(n <= t->cap);
 	if (n <= t->n)
 		return true;
-	if (n - t->n > p->n_free)
+	if (!make_free(p, n - t->n))
 		return false;
 	while (t->n < n)
 		t->blocks[t->n++] = block_get(p);

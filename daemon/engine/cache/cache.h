@@ -59,8 +59,9 @@ struct cache_adapter {
 	/* the cache's */
 	uint32_t *blocks; /* owned; [n_blocks] while resident */
 	bool resident;
-	uint32_t users;	     /* sequences that run with it */
-	uint32_t dependents; /* KV nodes, in all domains */
+	uint32_t users;		  /* sequences that run with it */
+	uint32_t dependents;	  /* KV nodes, in all domains */
+	struct cache_node *nodes; /* these */
 	uint64_t last_use, visits;
 	struct cache_adapter *prev, *next; /* among the resident */
 };
