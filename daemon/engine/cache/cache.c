@@ -28,6 +28,11 @@ int cache_new(struct cache **ret, struct block_pool *pool, const struct cache_op
 		free(c);
 		return -EIO;
 	}
+	/* Tails and what is promised come on top of one node per block. */
+	if (!node_reserve(c, pool->n + 256)) {
+		free(c);
+		return -ENOMEM;
+	}
 	c->pool = pool;
 	c->root = opt->root;
 	c->policy = opt->policy ? opt->policy : &cache_policy_lru;
@@ -69,7 +74,7 @@ int cache_domain_new(struct cache *c, const uint8_t secret[WSHM_SECRET_BYTES], u
 	d->weight = weight ? weight : 1;
 	d->root.domain = d;
 	wshm_key_root(&d->root.key, secret, &c->root);
-	index_init(&d->index, c->seed);
+	index_init(&d->index, c->seed, c->pool->n);
 	d->next = c->domains;
 	if (d->next)
 		d->next->prev = d;

@@ -97,7 +97,9 @@ struct cache {
 	uint32_t n_spare;		/* of them: nobody uses, nothing depends on */
 	uint64_t now;
 	uint64_t seed;
-	struct node_chunk *chunks; /* owned: memory of all nodes */
+	struct cache_node *reserve; /* owned: memory of the first nodes; [n_reserve) */
+	uint32_t n_reserve, n_reserved;
+	struct node_chunk *chunks; /* owned: memory of the others */
 	struct cache_node *spare;  /* linked by next */
 	struct cache_stats stats;  /* of adapters, and of domains that are gone */
 };
@@ -110,7 +112,8 @@ struct block_label {
 
 /* --- index.c ----------------------------------------------------------------------------------------*/
 
-void index_init(struct node_index *x, uint64_t seed);
+/* With room for n nodes from the start, if there is memory for it. */
+void index_init(struct node_index *x, uint64_t seed, uint32_t n);
 void index_fini(struct node_index *x);
 struct cache_node *index_find(const struct node_index *x, const struct wshm_key *key);
 /* Its key must not be there. False when out of memory. */
@@ -124,7 +127,8 @@ struct cache_node *node_new(struct cache_node *parent, struct cache_domain *d, u
 			    const struct block_label *label);
 /* Without children, users and owner. Its block may become free. */
 void node_free(struct cache_node *n);
-void node_free_all(struct cache *c); /* the memory, when no node is left */
+bool node_reserve(struct cache *c, uint32_t n); /* once; false: no memory */
+void node_free_all(struct cache *c);		/* the memory, when no node is left */
 void node_attach(struct cache_node *n, uint32_t block);
 /* A tail's 16 tokens and key are set: enter it in the index. False when out of memory. */
 bool node_promise(struct cache_node *n, struct cache_chain *owner);

@@ -30,9 +30,17 @@ static uint64_t slot_of(const struct node_index *x, uint64_t lo, uint64_t mask)
 	return (h ^ h >> 32) & mask;
 }
 
-void index_init(struct node_index *x, uint64_t seed)
+void index_init(struct node_index *x, uint64_t seed, uint32_t n)
 {
+	uint64_t slots = FIRST_SLOTS;
+
+	while (slots / 2 < n)
+		slots *= 2;
 	*x = (struct node_index){.seed = seed};
+	/* Fresh pages come as they are touched; without it the table grows from nothing. */
+	x->slots = calloc(slots, sizeof(*x->slots));
+	if (x->slots)
+		x->mask = slots - 1;
 }
 
 void index_fini(struct node_index *x)

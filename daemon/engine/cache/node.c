@@ -4,8 +4,8 @@
  * keeps everything that counts it: its parent's and its adapter's lists, the index, the pool's
  * references, the domain's figures, the mirror.
  *
- * Memory comes in chunks that are kept until the end, so a node costs no allocation once there have
- * been as many.
+ * Memory for about as many nodes as the pool has blocks is reserved from the start, and more comes in
+ * chunks that are kept until the end: so nodes come and go without a system call.
  */
 #include "daemon/engine/cache/cache_private.h"
 
@@ -19,9 +19,26 @@ struct node_chunk {
 	struct cache_node nodes[CHUNK_NODES];
 };
 
+bool node_reserve(struct cache *c, uint32_t n)
+{
+	c->reserve = malloc((size_t)n * sizeof(*c->reserve));
+	c->n_reserve = c->reserve ? n : 0;
+	return c->reserve;
+}
+
+/* Pages of the reserve are touched one node after another, as they are needed. */
 static bool more_nodes(struct cache *c)
 {
-	struct node_chunk *k = malloc(sizeof(*k));
+	struct node_chunk *k;
+
+	if (c->n_reserved < c->n_reserve) {
+		struct cache_node *n = &c->reserve[c->n_reserved++];
+
+		n->next = c->spare;
+		c->spare = n;
+		return true;
+	}
+	k = malloc(sizeof(*k));
 
 	if (!k)
 		return false;
@@ -40,6 +57,8 @@ void node_free_all(struct cache *c)
 		next = k->next;
 		free(k);
 	}
+	free(c->reserve);
+	c->reserve = NULL;
 	c->chunks = NULL;
 	c->spare = NULL;
 }
