@@ -7,7 +7,7 @@ $(O)/libsupervisor.a: $(call obj,$(supervisor_src) $(common_src))
 $(O)/libengine.a: $(call obj,$(engine_src) $(common_src))
 	$(archive)
 
-engine_libs     := $(call pc_libs,jansson libxxhash liburcu) -ldl -lm
+engine_libs     := $(call pc_libs,jansson libxxhash liburcu-qsbr) -ldl -lm
 supervisor_libs := $(call pc_libs,jansson libxxhash) -linih -lm
 
 $(O)/weftd: $(O)/daemon/supervisor/main.o $(O)/libsupervisor.a $(O)/libwshm.a

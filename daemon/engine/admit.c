@@ -25,22 +25,30 @@ static int refuse(uint32_t *ret_detail, enum wshm_status status, uint32_t detail
 	return (int)status;
 }
 
+/* Is there room for so long a prompt and its answer, ever? 0 or a status. */
+static int check_length(const struct engine *e, const struct adapter_handle *h,
+			const struct wshm_desc *d, uint64_t n_prompt, uint32_t *ret_detail)
+{
+	uint32_t max = e->config->max_positions;
+	uint64_t blocks;
+
+	if (n_prompt + d->max_tokens > max)
+		return refuse(ret_detail, WSHM_TOO_LONG, max);
+	/* The last token has no KV; the adapter's weights are in the pool too. */
+	blocks = blocks_for((uint32_t)n_prompt + d->max_tokens - 1);
+	blocks += h ? h->weights->node.n_blocks : 0;
+	if (blocks > e->blocks.n)
+		return refuse(ret_detail, WSHM_TOO_BIG, (uint32_t)blocks);
+	return 0;
+}
+
 /* Values that depend on the model. 0 or a status. */
 static int check_model(const struct engine *e, const struct wshm_desc *d, uint32_t *ret_detail)
 {
-	uint32_t vocab = e->config->vocab, max = e->config->max_positions;
-	uint64_t blocks;
+	uint32_t vocab = e->config->vocab;
 
 	if (d->model[0] && strcmp(d->model, e->opt.name) != 0)
 		return refuse(ret_detail, WSHM_NO_MODEL, 0);
-	if (d->adapter[0])
-		return refuse(ret_detail, WSHM_NO_ADAPTER, 0);
-	if ((uint64_t)d->prompt.tokens + d->max_tokens > max)
-		return refuse(ret_detail, WSHM_TOO_LONG, max);
-	/* The last token has no KV. */
-	blocks = blocks_for(d->prompt.tokens + d->max_tokens - 1);
-	if (blocks > e->blocks.n)
-		return refuse(ret_detail, WSHM_TOO_BIG, (uint32_t)blocks);
 	for (uint32_t i = 0; i < d->n_stop_tokens; i++)
 		if (d->stop_tokens[i] >= vocab)
 			return refuse(ret_detail, WSHM_BAD_VALUE, WSHM_KEY_STOP_TOKENS);
@@ -88,6 +96,75 @@ static int fetch_tokens(struct engine *e, struct request *r, uint32_t *ret_detai
 	return 0;
 }
 
+/* --- adapters -------------------------------------------------------------------------------------*/
+
+/* Which adapter; *ret NULL: none. 0 or a status. */
+static int find_adapter(const struct engine *e, const struct wshm_desc *d,
+			const struct wshm_slot *earlier, struct adapter_handle **ret,
+			uint32_t *ret_detail)
+{
+	*ret = NULL;
+	if (!d->adapter[0])
+		return 0;
+	/* Names may have changed hands since it was admitted; or it runs as the base model. */
+	if (earlier && !earlier->adapter_instance)
+		return 0;
+	if (earlier)
+		*ret = adapters_by_instance(e, earlier->adapter_instance);
+	else
+		*ret = adapters_find(e, d->adapter, d->instance);
+	return *ret ? 0 : refuse(ret_detail, WSHM_NO_ADAPTER, 0);
+}
+
+static void append_invocation(struct request *r, const struct wshm_instance *in)
+{
+	memcpy(r->prompt + r->n_client, in->invocation, in->n_invocation * sizeof(*r->prompt));
+	r->n_prompt = r->n_client + in->n_invocation;
+	r->invocation = WSHM_INVOCATION_APPENDED;
+}
+
+/* A request of an earlier engine keeps what that one decided. 0 or WSHM_PROTOCOL. */
+static int take_activation(struct request *r, struct adapter_handle *h,
+			   const struct wshm_slot *earlier)
+{
+	r->invocation = (enum wshm_invocation)earlier->invocation;
+	r->adapter = h;
+	if (!h)
+		return 0;
+	if (r->invocation == WSHM_INVOCATION_APPENDED)
+		append_invocation(r, &h->instance);
+	if (earlier->activation > r->n_prompt)
+		return WSHM_PROTOCOL;
+	r->activation = (uint32_t)earlier->activation;
+	return 0;
+}
+
+/* From which position on is the adapter's? 0 or a status. */
+static int find_activation(struct request *r, struct adapter_handle *h, uint32_t *ret_detail)
+{
+	const struct wshm_instance *in = &h->instance;
+	uint32_t a = wshm_activation(r->prompt, r->n_prompt, in->invocation, in->n_invocation,
+				     in->offset);
+
+	r->invocation = in->activated ? WSHM_INVOCATION_FOUND : WSHM_INVOCATION_NONE;
+	if (a == WSHM_NO_ACTIVATION && in->on_missing == WSHM_MISSING_ERROR)
+		return refuse(ret_detail, WSHM_NO_INVOCATION, 0);
+	if (a == WSHM_NO_ACTIVATION && in->on_missing == WSHM_MISSING_BASE) {
+		r->invocation = WSHM_INVOCATION_BASE;
+		return 0;
+	}
+	if (a == WSHM_NO_ACTIVATION) {
+		append_invocation(r, in);
+		a = wshm_activation(r->prompt, r->n_prompt, in->invocation, in->n_invocation,
+				    in->offset);
+	}
+	r->adapter = h;
+	r->activation = a;
+	return 0;
+}
+
+/* --- fetching -------------------------------------------------------------------------------------*/
+
 static void request_digest(struct request *r, const uint8_t *desc)
 {
 	uint64_t n_resume = 0;
@@ -100,7 +177,7 @@ static void request_digest(struct request *r, const uint8_t *desc)
 		n_resume += r->desc.resume[i].tokens;
 	XXH3_128bits_reset(state);
 	XXH3_128bits_update(state, desc, r->desc_bytes);
-	XXH3_128bits_update(state, r->prompt, r->n_prompt * sizeof(*r->prompt));
+	XXH3_128bits_update(state, r->prompt, r->n_client * sizeof(*r->prompt));
 	if (n_resume)
 		XXH3_128bits_update(state, r->resume, n_resume * sizeof(*r->resume));
 	h = XXH3_128bits_digest(state);
@@ -109,13 +186,46 @@ static void request_digest(struct request *r, const uint8_t *desc)
 	r->digest[1] = h.high64;
 }
 
+/* Everything about a decoded descriptor. 0 and *ret, a status or -ENOMEM. */
+static int fetch_request(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
+			 const struct wshm_desc *d, const struct wshm_slot *earlier,
+			 struct request **ret, uint32_t *ret_detail)
+{
+	struct adapter_handle *h;
+	struct request *r;
+	int rc = check_model(e, d, ret_detail);
+
+	if (!rc)
+		rc = find_adapter(e, d, earlier, &h, ret_detail);
+	if (!rc)
+		rc = check_length(e, h, d, d->prompt.tokens, ret_detail);
+	if (rc)
+		return rc;
+	r = request_new(e, s, slot, generation, d, h ? h->instance.n_invocation : 0);
+	if (!r)
+		return -ENOMEM;
+	rc = fetch_tokens(e, r, ret_detail);
+	if (!rc && earlier)
+		rc = take_activation(r, h, earlier);
+	else if (!rc && h)
+		rc = find_activation(r, h, ret_detail);
+	if (!rc && r->n_prompt != r->n_client)
+		rc = check_length(e, h, d, r->n_prompt, ret_detail);
+	if (!rc)
+		rc = request_prepare(e, r);
+	if (rc)
+		request_free(r);
+	else
+		*ret = r;
+	return rc;
+}
+
 int admit_fetch(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
-		struct request **ret, uint32_t *ret_detail)
+		const struct wshm_slot *earlier, struct request **ret, uint32_t *ret_detail)
 {
 	struct wshm_req_copy copy;
 	uint8_t bytes[WSHM_MAX_DESC];
 	struct wshm_desc desc;
-	struct request *r;
 	int rc;
 
 	*ret_detail = 0;
@@ -129,22 +239,11 @@ int admit_fetch(struct engine *e, struct session *s, uint32_t slot, uint32_t gen
 	rc = wshm_desc_decode(&desc, bytes, copy.desc_bytes, ret_detail);
 	if (rc)
 		return rc == -ERANGE ? WSHM_BAD_VALUE : WSHM_BAD_DESCRIPTOR;
-	rc = check_model(e, &desc, ret_detail);
+	rc = fetch_request(e, s, slot, generation, &desc, earlier, ret, ret_detail);
 	if (rc)
 		return rc;
-	r = request_new(e, s, slot, generation, &desc);
-	if (!r)
-		return -ENOMEM;
-	r->desc_bytes = copy.desc_bytes;
-	rc = fetch_tokens(e, r, ret_detail);
-	if (!rc)
-		rc = request_prepare(e, r);
-	if (rc) {
-		request_free(r);
-		return rc;
-	}
-	request_digest(r, bytes);
-	*ret = r;
+	(*ret)->desc_bytes = copy.desc_bytes;
+	request_digest(*ret, bytes);
 	return 0;
 }
 
@@ -240,6 +339,31 @@ static bool admit_place(struct engine *e, struct request *r)
 	return true;
 }
 
+struct request *admit_internal(struct engine *e, struct session *s, const uint32_t *tokens,
+			       uint32_t n)
+{
+	struct wshm_desc d;
+	struct request *r;
+
+	wshm_desc_init(&d);
+	d.prompt.tokens = n;
+	d.max_tokens = 1;
+	r = request_new(e, s, 0, 1, &d, 0);
+	if (!r || slab_get(&s->slabs, r->lay.bytes, &r->slab_off)) {
+		request_free(r);
+		return NULL;
+	}
+	memcpy(r->prompt, tokens, n * sizeof(*tokens));
+	r->arrival_ns = now_ns();
+	request_link(e, r);
+	publish_admitted(r);
+	session_slot_use(s, 0, 1, r);
+	s->slots[0].has_slab = true;
+	s->slots[0].slab_off = r->slab_off;
+	request_start(e, r);
+	return r;
+}
+
 static void admit_refuse(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
 			 enum wshm_status status, uint32_t detail)
 {
@@ -249,6 +373,15 @@ static void admit_refuse(struct engine *e, struct session *s, uint32_t slot, uin
 	t->refused++;
 	publish_refusal(e, s, slot, generation, status, detail);
 	session_slot_use(s, slot, generation, NULL);
+}
+
+void admit_abort(struct engine *e, struct session *s, enum wshm_status status)
+{
+	struct request *r = s->pending;
+	uint32_t slot = r->slot, generation = r->generation;
+
+	request_drop(e, r);
+	admit_refuse(e, s, slot, generation, status, 0);
 }
 
 /* The pending request: does it still want to run, is there room now? True when it is gone. */
@@ -266,8 +399,7 @@ static bool admit_pending(struct engine *e, struct session *s, uint64_t now)
 	else if (e->draining)
 		status = WSHM_SHUTDOWN;
 	if (status) {
-		request_drop(e, r);
-		admit_refuse(e, s, slot, generation, status, 0);
+		admit_abort(e, s, status);
 		return true;
 	}
 	if (s->pending_seen == s->slabs_freed)
@@ -292,7 +424,7 @@ static bool admit_entry(struct engine *e, struct session *s, uint32_t slot, uint
 	else if (rate_exceeded(t, now))
 		rc = refuse(&detail, WSHM_QUOTA_RATE, t->quota.max_rate);
 	if (!rc)
-		rc = admit_fetch(e, s, slot, generation, &r, &detail);
+		rc = admit_fetch(e, s, slot, generation, NULL, &r, &detail);
 	if (!rc)
 		rc = check_quota(r, &detail);
 	if (!rc && r->lay.bytes > s->slabs.bytes)

@@ -20,9 +20,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <time.h>
+#include <urcu-qsbr.h>
 
 #define MS		 UINT64_C(1000000)
 #define SPIN_ALWAYS_NS	 (50 * MS)
@@ -31,6 +33,7 @@
 #define MUTE_WAKES	 2000
 #define MUTE_WINDOW_NS	 (1000 * MS)
 #define MUTED_POLL_NS	 (10 * MS)
+#define READERS_NS	 (20 * MS) /* between looks at readers who hold up memory; a second at most */
 #define MAX_EVENTS	 64
 
 uint64_t now_ns(void)
@@ -110,6 +113,55 @@ static void detach(struct engine *e, uint64_t id)
 	session_detach(e, s);
 }
 
+static void tenant(struct engine *e, struct wlink_tenant *msg)
+{
+	if (tenant_set(e, msg->tenant + 1, msg->name, &msg->quota))
+		log_line(LOG_LEVEL_ERROR, "event=tenant-failed");
+	free(msg);
+}
+
+static void domain(struct engine *e, struct domain_open *open)
+{
+	int rc = domain_new(e, open);
+
+	if (rc)
+		log_line(LOG_LEVEL_ERROR, "event=domain-failed domain=%u errno=%d", open->number,
+			 -rc);
+	explicit_bzero(open, sizeof(*open));
+	free(open);
+}
+
+static void answer(struct engine *e, enum mail_type type, void *object)
+{
+	struct mail *mail = mail_new(type);
+
+	if (!mail)
+		abort(); /* weftd would wait for ever; a restart is better */
+	mail->object = object;
+	mail_send(&e->to_control, mail);
+}
+
+static void adapter(struct engine *e, struct adapter_mail *m)
+{
+	if (m->handle && m->unload)
+		adapters_leave(e, m);
+	else if (m->handle)
+		adapters_enter(e, m->handle);
+	answer(e, MAIL_ADAPTER, m);
+}
+
+static void drop(struct engine *e, struct wlink_drop *m)
+{
+	uint32_t number = m->domain == WLINK_PUBLIC ? DOMAIN_PUBLIC : m->domain + 1;
+	struct domain *d = m->all ? NULL : domain_find(e, number);
+
+	if (m->all || d)
+		m->blocks = cache_drop(e->cache, d ? d->cache : NULL);
+	else
+		m->head.code = -ENOENT;
+	answer(e, MAIL_DROP, m);
+}
+
 static void handle(struct engine *e, struct mail *mail)
 {
 	switch (mail->type) {
@@ -120,9 +172,22 @@ static void handle(struct engine *e, struct mail *mail)
 		detach(e, mail->session_id);
 		break;
 	case MAIL_TENANT:
-		if (tenant_set(e, mail->object))
-			log_line(LOG_LEVEL_ERROR, "event=tenant-failed");
-		free(mail->object);
+		tenant(e, mail->object);
+		break;
+	case MAIL_DOMAIN:
+		domain(e, mail->object);
+		break;
+	case MAIL_ADAPTER:
+		adapter(e, mail->object);
+		break;
+	case MAIL_PIN:
+		pin_start(e, mail->object);
+		break;
+	case MAIL_UNPIN:
+		pin_drop(e, mail->value);
+		break;
+	case MAIL_DROP:
+		drop(e, mail->object);
 		break;
 	case MAIL_NUDGE:
 		ord_store(&e->heartbeat->steps, ord_load(&e->heartbeat->steps) + 1);
@@ -203,6 +268,8 @@ static bool look_around(struct engine *e, bool all)
 		any |= session_poll(e, s, now, all);
 	check_deadlines(e, now);
 	check_drain(e, now);
+	if (all)
+		e->readers_waited = domain_reclaim(e, now);
 	return any;
 }
 
@@ -231,6 +298,8 @@ static int sleep_ms(const struct engine *e, uint64_t now)
 		until = sooner(until, e->drain_deadline_ns);
 	if (e->n_muted)
 		until = sooner(until, now + MUTED_POLL_NS);
+	if (e->readers_waited)
+		until = sooner(until, now + READERS_NS);
 	if (until == NO_DEADLINE)
 		return -1;
 	if (until <= now)
@@ -277,7 +346,9 @@ static void core_sleep(struct engine *e)
 	need_wake(e, true);
 	if (!look_around(e, true) && !sched_has_work(&e->sched) && !e->stop) {
 		e->ops->idle(e->be, true);
+		rcu_thread_offline();
 		n = epoll_wait(e->epoll_fd, events, MAX_EVENTS, sleep_ms(e, now_ns()));
+		rcu_thread_online();
 		e->ops->idle(e->be, false);
 		now = now_ns();
 		for (int i = 0; i < n; i++)
@@ -327,11 +398,14 @@ void *core_main(void *arg)
 	struct engine *e = arg;
 	bool was_idle = true;
 
+	rcu_register_thread();
 	e->ops->idle(e->be, true);
 	e->ops->idle(e->be, false);
 	while (!e->stop) {
 		bool any = look_around(e, false);
 		uint64_t idle_ns;
+
+		rcu_quiescent_state();
 
 		if (sched_has_work(&e->sched)) {
 			announce(e, true);
@@ -353,6 +427,7 @@ void *core_main(void *arg)
 		else
 			core_sleep(e);
 	}
+	rcu_unregister_thread();
 	core_tell(e, MAIL_STOPPED, 0);
 	return NULL;
 }

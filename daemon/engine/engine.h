@@ -3,13 +3,16 @@
  * engine.h - what the files of weft-engine share.
  *
  *   main.c      options, start         core.c       the core thread's loop, waking and sleeping
+ *   adapters.c  between both threads: who is served by name, by RCU
  *   link.c      control thread: weftd  session.c    sessions, slots, polling of rings and flags
  *   mail.c      between the two        admit.c      descriptor to request: fetch, check, quotas
  *   bell.c      bell helper thread     recover.c    requests of an engine that was killed
  *   status.c    what weftd may ask     request.c    a request's life; the one release path
- *   test_hook.c for tests only
- *   blocks.c, sched.c, slab.c, stop.c  step.c       plan to batch, forward pass, results
- *     plain data, no model             sampling.c   rows of the sampler
+ *   test_hook.c for tests only         domain.c     who may reuse whose KV; the mirrors
+ *   blocks.c, sched.c, slab.c, stop.c  reuse.c      sequences and the prefix cache
+ *     plain data, no model             step.c       plan to batch, forward pass, results
+ *   cache/      likewise               pins.c       prefixes that stay
+ *   model/      models and adapters    sampling.c   rows of the sampler
  *                                      publish.c    results into rx
  *
  * Threads: the core thread owns everything in struct engine but what is said to be otherwise; the
@@ -21,7 +24,9 @@
 
 #include "daemon/common/err.h"
 #include "daemon/common/log.h"
+#include "daemon/engine/adapters.h"
 #include "daemon/engine/blocks.h"
+#include "daemon/engine/cache/cache.h"
 #include "daemon/engine/mail.h"
 #include "daemon/engine/model/model.h"
 #include "daemon/engine/sched.h"
@@ -38,6 +43,20 @@ struct session;
 struct request;
 struct bell;
 
+/*
+ * The requests that may reuse each other's KV: one domain per tenant, under the same number.
+ * Number 0 is the public one, which all may take from; weftd's tenant t is t + 1 here.
+ */
+#define DOMAIN_PUBLIC 0u
+
+struct domain {
+	struct domain *next; /* engine.domains */
+	uint32_t number;
+	struct cache_domain *cache;	/* owned */
+	struct wshm_idx_writer *mirror; /* owned; NULL: none */
+	bool waits;			/* the mirror has something to give back */
+};
+
 /* Who pays. Quotas come from weftd; the fair share is the scheduler's. */
 struct tenant {
 	bool known;
@@ -46,7 +65,8 @@ struct tenant {
 	uint32_t in_flight;	/* requests fetched and not ended */
 	uint32_t queued_tokens; /* of prompts that have not started */
 	uint64_t rate_ns;	/* when the descriptor bucket was empty, on the engine's clock */
-	uint64_t requests, refused, tokens_in, tokens_out;
+	uint64_t requests, refused, tokens_in, tokens_out, tokens_cached;
+	struct domain *domain; /* borrowed; NULL until its first session */
 };
 
 /* --- a request -----------------------------------------------------------------------------------*/
@@ -61,6 +81,9 @@ struct sample {
 	enum wshm_finish finish;
 	struct wk_count *counts; /* owned; NULL until penalties need them; ascending by token */
 	uint32_t n_counts, cap_counts;
+	struct cache_chain chain;
+	bool uses_adapter;		/* outside of its chain */
+	uint32_t tail_block, tail_rows; /* held between probe and adopt; rows 0: none */
 };
 
 struct request {
@@ -71,10 +94,14 @@ struct request {
 	struct wshm_desc desc;
 	uint32_t desc_bytes;
 	uint64_t digest[2];
-	uint32_t *prompt; /* owned */
-	uint32_t n_prompt;
-	uint32_t *resume; /* owned; tokens delivered by an earlier daemon, all samples in a row */
-	uint64_t order;	  /* age: the order of the first sample */
+	struct adapter_handle *adapter; /* borrowed, counted in its requests; NULL: base model */
+	uint32_t activation;		/* first adapted position; WSHM_NO_ACTIVATION: none */
+	enum wshm_invocation invocation;
+	uint32_t *prompt;  /* owned */
+	uint32_t n_client; /* tokens of the client's prompt */
+	uint32_t n_prompt; /* with an invocation that was appended */
+	uint32_t *resume;  /* owned; tokens delivered by an earlier daemon, all samples in a row */
+	uint64_t order;	   /* age: the order of the first sample */
 	uint64_t seed;
 	uint64_t arrival_ns, deadline_ns; /* NO_DEADLINE: none */
 	uint64_t forward_ns;		  /* up to the first token */
@@ -87,7 +114,8 @@ struct request {
 	uint32_t prompt_ready;		   /* prompt log-probabilities written */
 	bool started, first_done;	   /* scheduled once; first token published */
 	bool queued_charged;		   /* tenant.queued_tokens holds n_prompt */
-	bool suspect;			   /* see recover.c */
+	uint32_t cached; /* positions of the prompt that were found at the start */
+	bool suspect;	 /* see recover.c */
 	bool crash_test;
 	bool touched;		     /* in step.touched */
 	bool progressed;	     /* got a token in this step */
@@ -111,10 +139,12 @@ struct session {
 	uint64_t id;
 	uint32_t tenant;
 	struct wshm_engine shm;
-	int wake_fd;	/* borrowed from the control thread until DETACHED; never read */
-	uint32_t bell;	/* index in the bell helper, or BELL_NONE */
-	bool over;	/* broke the protocol; waits to be detached */
-	uint32_t wakes; /* by its descriptor, within the window below */
+	int wake_fd;	     /* borrowed from the control thread until DETACHED; never read */
+	uint32_t bell;	     /* index in the bell helper, or BELL_NONE */
+	bool over;	     /* broke the protocol; waits to be detached */
+	bool internal;	     /* the engine's own: weftd knows nothing of it */
+	struct pin_job *pin; /* what it computes, while it does; see pins.c */
+	uint32_t wakes;	     /* by its descriptor, within the window below */
 	uint64_t wake_window_ns;
 	uint64_t muted_until_ns; /* 0: its descriptor is watched; see core.c */
 	struct slab_arena slabs;
@@ -140,6 +170,11 @@ struct step {
 	struct wk_seq seqs[SCHED_MAX_SEQS];
 	uint32_t out_rows[SCHED_MAX_SEQS];
 	uint32_t n_out;
+	struct sample *order[SCHED_MAX_SEQS]; /* of the plan, equal adapters side by side */
+	struct wk_segment segments[SCHED_MAX_SEQS];
+	uint32_t n_segments;
+	const struct wk_lora *loras[SCHED_MAX_SEQS];
+	uint32_t n_loras;
 	uint32_t *table; /* owned */
 	uint32_t n_table, cap_table;
 	uint32_t *fresh; /* owned; blocks to be zeroed */
@@ -155,6 +190,14 @@ struct step {
 	double flops;
 };
 
+/* The engine's own time per pass: scheduling, keys, index, results; without the device's. */
+#define OWN_TIMES 1024u
+
+struct own_times {
+	uint32_t ns[OWN_TIMES]; /* the last so many, in a ring */
+	uint64_t n;
+};
+
 /* --- the engine ----------------------------------------------------------------------------------*/
 
 struct engine_options {
@@ -168,7 +211,9 @@ struct engine_options {
 };
 
 struct engine_counters {
-	uint64_t steps, rows, tokens_in, tokens_out, requests, refused, recovered, faults, offences;
+	uint64_t steps, rows, tokens_in, tokens_out, tokens_cached, requests, refused, recovered,
+		faults, offences;
+	uint64_t adapters_placed;
 	uint64_t start_ns, step_ns;
 };
 
@@ -187,11 +232,20 @@ struct engine {
 	struct wlink_heartbeat *heartbeat;  /* mapped; the core thread writes */
 	struct mailbox to_core, to_control; /* the two threads' only meeting points */
 	struct bell *bell;		    /* has its own lock */
+	struct adapter_table *adapters;	    /* RCU: see adapters.h; NULL: none yet */
+
+	/* the control thread's */
+	struct pin_job *pin_queue; /* owned; the first one is with the core thread */
+	uint64_t n_internal;	   /* sessions made so far */
 
 	/* the core thread's */
 	struct block_pool blocks;
 	struct sched sched;
-	struct tenant **tenants; /* owned; by index, NULL: unknown */
+	struct cache *cache; /* owned */
+	struct domain *domains;
+	struct pin *pins; /* owned; see pins.c */
+	struct own_times own;
+	struct tenant **tenants; /* owned; by domain number, NULL: unknown */
 	uint32_t n_tenants;
 	struct session *sessions;
 	struct request *requests; /* fetched and not ended */
@@ -205,6 +259,7 @@ struct engine {
 	bool announced_busy, draining, drained, stop;
 	uint64_t last_work_ns, last_gap_ns;
 	uint32_t n_muted;
+	bool readers_waited; /* before the last sleep, mirrors had something to give back */
 	uint64_t drain_deadline_ns;
 	int epoll_fd;
 	struct engine_counters count;
@@ -224,7 +279,8 @@ void *core_main(void *engine);
 
 /* session.c */
 struct tenant *tenant_get(struct engine *e, uint32_t index); /* NULL: unknown */
-int tenant_set(struct engine *e, const struct wlink_tenant *msg);
+int tenant_set(struct engine *e, uint32_t number, const char *name,
+	       const struct wlink_quota *quota);
 void session_attach(struct engine *e, struct session *s, enum wlink_resume resume);
 void session_detach(struct engine *e, struct session *s);
 struct session *session_find(struct engine *e, uint64_t id);
@@ -242,10 +298,16 @@ void session_ring_bell(struct engine *e, struct session *s);
 bool admit_poll(struct engine *e, struct session *s, uint64_t now);
 /*
  * Fetch and check everything about a request that needs neither quota nor room: 0 and *ret; or a
- * status above 0 with *ret_detail; or -ENOMEM.
+ * status above 0 with *ret_detail; or -ENOMEM. An earlier engine's slot, if it has admitted the
+ * request, says with what adapter and from where.
  */
 int admit_fetch(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
-		struct request **ret, uint32_t *ret_detail);
+		const struct wshm_slot *earlier, struct request **ret, uint32_t *ret_detail);
+/* A request of the engine's own: compute this prompt and one token. NULL: no memory. */
+struct request *admit_internal(struct engine *e, struct session *s, const uint32_t *tokens,
+			       uint32_t n);
+/* The session's pending request ends without having had room. */
+void admit_abort(struct engine *e, struct session *s, enum wshm_status status);
 
 /* recover.c */
 #define RESTARTS_ALONE 0x80000000u /* in slot.restarts: in a pass alone */
@@ -256,8 +318,9 @@ void recover_quarantine(struct engine *e);
 void recover_cleared(struct engine *e, struct request *r);
 
 /* request.c */
+/* n_append: room for so many tokens more in the prompt. */
 struct request *request_new(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
-			    const struct wshm_desc *desc);
+			    const struct wshm_desc *desc, uint32_t n_append);
 void request_free(struct request *r); /* not linked; half-built and NULL allowed */
 int request_prepare(struct engine *e, struct request *r); /* bias; 0 or -ENOMEM */
 /* Charge the tenant, enter engine.requests. */
@@ -271,9 +334,52 @@ void request_end(struct engine *e, struct request *r, enum wshm_status status, u
 void request_drop(struct engine *e, struct request *r);
 uint32_t request_token(const struct sample *a, uint32_t position);
 uint32_t *request_out(const struct sample *a); /* its tokens, in the slab */
-/* The scheduler's questions: sharing the prompt among samples. */
-uint32_t request_probe(void *engine, struct sched_seq *q);
-void request_adopt(void *engine, struct sched_seq *q);
+
+/* reuse.c: the scheduler's questions, and what a pass leaves in the cache */
+void reuse_chain(struct engine *e, struct sample *a); /* before it enters the scheduler */
+uint32_t reuse_probe(void *engine, struct sched_seq *q);
+bool reuse_adopt(void *engine, struct sched_seq *q);
+void reuse_leave(void *engine, struct sched_seq *q);
+void reuse_commit(struct engine *e, const struct sched_plan *plan);
+
+/* domain.c */
+struct domain_open {
+	uint32_t number;
+	uint8_t secret[WSHM_SECRET_BYTES];
+	struct wshm_idx_writer *mirror; /* NULL: none */
+};
+void domain_root(const struct engine *e, struct wshm_root *ret); /* any thread */
+struct domain *domain_find(const struct engine *e, uint32_t number);
+/* Make it. Takes the mirror over in any case. 0, -EEXIST or -ENOMEM. */
+int domain_new(struct engine *e, const struct domain_open *open);
+/* The domain of a tenant; made with a random secret if weftd has sent none. NULL: no memory. */
+struct domain *domain_of(struct engine *e, uint32_t number);
+/* Give back what clients have stopped reading. True: something waits for them still. */
+bool domain_reclaim(struct engine *e, uint64_t now);
+
+/* pins.c */
+struct pin {
+	struct pin *next; /* engine.pins */
+	uint64_t id;
+	struct cache_pin *pin; /* owned */
+};
+
+struct pin_job {
+	struct pin_job *next;	   /* the control thread's queue */
+	struct wlink_pinned reply; /* as it will be sent */
+	uint32_t number;	   /* of the domain */
+	uint32_t n_tokens;
+	uint32_t *tokens;	 /* owned */
+	struct session *session; /* opened for it; NULL: could not be */
+	struct request *request; /* the core thread's */
+	bool dropped;		 /* unpinned while it waited: the control thread's */
+};
+struct pin_job *pin_job_new(const struct wlink_pin *msg, int fd); /* any thread; NULL: no memory */
+void pin_job_free(struct pin_job *job);
+void pin_start(struct engine *e, struct pin_job *job);
+/* The request of an internal session has ended. */
+void pin_ended(struct engine *e, struct session *s, enum wshm_status status, uint32_t detail);
+void pin_drop(struct engine *e, uint64_t id);
 
 /* sampling.c: 0 or -ENOMEM */
 int sampling_row(struct engine *e, struct sample *a, uint32_t logits_row, struct wk_sample *ret);
@@ -290,6 +396,8 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now);
 void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail);
 void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
 		     enum wshm_status status, uint32_t detail);
+/* A slot of an earlier engine whose request cannot go on. */
+void publish_lost(struct engine *e, struct session *s, uint32_t slot, enum wshm_status status);
 void publish_free(struct session *s, uint32_t slot);
 void publish_restarts(struct request *r, uint32_t restarts);
 

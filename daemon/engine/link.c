@@ -27,6 +27,10 @@ union any_message {
 	struct wlink_drain drain;
 	struct wlink_tenant tenant;
 	struct wlink_domain domain;
+	struct wlink_adapter adapter;
+	struct wlink_unload unload;
+	struct wlink_pin pin;
+	struct wlink_drop drop;
 };
 
 /* weftd reads the link whenever it can; one that does not for seconds is as good as gone. */
@@ -143,7 +147,7 @@ static int session_open(struct engine *e, const struct wlink_attach *msg, int *f
 	s->wake_fd = -1;
 	s->bell = BELL_NONE;
 	s->id = msg->session_id;
-	s->tenant = msg->tenant;
+	s->tenant = msg->tenant + 1; /* 0 is the public domain's; see engine.h */
 	rc = wshm_layout_init(&layout, &msg->params);
 	if (!rc)
 		rc = wshm_engine_open(&s->shm, &layout, fds[0], fds[1], msg->resume != 0);
@@ -156,10 +160,11 @@ static int session_open(struct engine *e, const struct wlink_attach *msg, int *f
 	s->used = calloc(msg->params.slots, sizeof(*s->used));
 	if (!s->slots || !s->used)
 		goto fail;
-	rc = bell_add(e->bell, fds[3]);
+	rc = fds[3] < 0 ? 0 : bell_add(e->bell, fds[3]);
 	if (rc < 0)
 		goto fail;
-	s->bell = (uint32_t)rc;
+	if (fds[3] >= 0)
+		s->bell = (uint32_t)rc;
 	fds[3] = -1;
 	s->wake_fd = fds[2];
 	fds[2] = -1;
@@ -210,6 +215,182 @@ static void on_tenant(struct engine *e, const struct wlink_tenant *msg)
 	post(e, MAIL_TENANT, 0, 0, copy);
 }
 
+/* The number of a domain of weftd's in the engine. */
+static uint32_t domain_number(uint32_t domain)
+{
+	return domain == WLINK_PUBLIC ? DOMAIN_PUBLIC : domain + 1;
+}
+
+static void on_domain(struct engine *e, const struct wlink_domain *msg, const int *fds,
+		      uint32_t n_fds)
+{
+	struct domain_open *open = calloc(1, sizeof(*open));
+	struct wshm_root root;
+	int rc = -EPROTO;
+
+	if (!open)
+		_exit(1);
+	open->number = domain_number(msg->domain);
+	memcpy(open->secret, msg->secret, sizeof(open->secret));
+	domain_root(e, &root);
+	if (n_fds == 1)
+		rc = wshm_idx_writer_open(&open->mirror, fds[0], open->secret, &root);
+	if (rc) /* the cache works as well without a mirror; only probes miss it */
+		log_line(LOG_LEVEL_ERROR, "event=index-failed domain=%u errno=%d", msg->domain,
+			 -rc);
+	post(e, MAIL_DOMAIN, 0, 0, open);
+}
+
+/* --- adapters -------------------------------------------------------------------------------------*/
+
+static struct adapter_mail *adapter_mail_new(enum wctl_type answer, uint64_t load_id)
+{
+	struct adapter_mail *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		_exit(1);
+	wctl_head_init(&m->reply.head, answer, sizeof(m->reply), 0);
+	m->reply.load_id = load_id;
+	return m;
+}
+
+/* Also what has failed goes through the core thread: answers come in order. */
+static void on_load(struct engine *e, const struct wlink_adapter *msg, const int *fds,
+		    uint32_t n_fds)
+{
+	struct adapter_mail *m = adapter_mail_new(WLINK_ADAPTER_LOADED, msg->load_id);
+	struct weft_err err = {.message = "the adapter's two files must come with it"};
+	int rc = n_fds == 2 ? adapters_load(e, msg, fds[0], fds[1], &m->handle, &err) : -EPROTO;
+
+	m->reply.head.code = rc;
+	if (rc) {
+		snprintf(m->reply.text, sizeof(m->reply.text), "%s", err.message);
+		log_line(LOG_LEVEL_WARN, "event=adapter-refused why=\"%s\"", err.message);
+	} else {
+		m->reply.instance = m->handle->instance;
+		m->reply.weight_bytes = m->handle->weights->node.n_blocks * e->block_bytes;
+	}
+	post(e, MAIL_ADAPTER, 0, 0, m);
+}
+
+static void on_unload(struct engine *e, const struct wlink_unload *msg)
+{
+	struct adapter_mail *m = adapter_mail_new(WLINK_ADAPTER_UNLOADED, msg->load_id);
+	struct adapter_handle *h = adapters_by_id(e, msg->load_id);
+
+	m->unload = true;
+	m->force = msg->force;
+	if (!h || h->unloading) {
+		m->reply.head.code = h ? -EALREADY : -ENOENT;
+		snprintf(m->reply.text, sizeof(m->reply.text), "%s",
+			 h ? "it is being unloaded" : "the engine has no such adapter");
+	} else {
+		h->unloading = true;
+		m->last = adapters_last(e, h);
+		m->reply.instance = h->instance;
+		m->handle = h;
+	}
+	post(e, MAIL_ADAPTER, 0, 0, m);
+}
+
+static void adapter_done(struct engine *e, struct adapter_mail *m)
+{
+	if (m->handle && m->unload && m->reply.head.code)
+		m->handle->unloading = false;
+	else if (m->handle && m->unload)
+		adapters_forget(e, m->handle);
+	tell(&m->reply, sizeof(m->reply));
+	free(m);
+}
+
+/* --- pins ----------------------------------------------------------------------------------------*/
+
+/* A session without a client: its regions are in nobody's hands but the engine's. */
+static int internal_session(struct engine *e, uint32_t number, struct session **ret)
+{
+	struct wlink_attach msg = {
+		.session_id = UINT64_MAX - e->n_internal++,
+		.params = {.slots = 1, .tx_arena_bytes = WSHM_PAGE, .rx_arena_bytes = WSHM_PAGE},
+	};
+	int fds[4] = {-1, -1, -1, -1};
+	struct wshm_layout layout;
+	int rc = wshm_layout_init(&layout, &msg.params);
+
+	if (!rc)
+		rc = wshm_regions_new(&layout, msg.session_id, &fds[0], &fds[1]);
+	if (rc)
+		return rc;
+	rc = session_open(e, &msg, fds, ret);
+	if (!rc) {
+		(*ret)->tenant = number;
+		(*ret)->internal = true;
+	}
+	close(fds[0]);
+	close(fds[1]);
+	return rc;
+}
+
+/* The first of the queue. */
+static void pin_next(struct engine *e)
+{
+	struct pin_job *job = e->pin_queue;
+	int rc;
+
+	if (!job)
+		return;
+	rc = job->dropped ? -ECANCELED : internal_session(e, job->number, &job->session);
+	if (rc && !job->reply.head.code) {
+		job->reply.head.code = rc;
+		snprintf(job->reply.text, sizeof(job->reply.text), "%s", strerror(-rc));
+	}
+	post(e, MAIL_PIN, 0, 0, job);
+}
+
+static void on_pin(struct engine *e, const struct wlink_pin *msg, const int *fds, uint32_t n_fds)
+{
+	struct pin_job *job = pin_job_new(msg, n_fds == 1 ? fds[0] : -1), **end = &e->pin_queue;
+
+	if (!job)
+		_exit(1);
+	while (*end)
+		end = &(*end)->next;
+	*end = job;
+	if (e->pin_queue == job)
+		pin_next(e);
+}
+
+static void on_unpin(struct engine *e, uint64_t id)
+{
+	struct pin_job *job = e->pin_queue ? e->pin_queue->next : NULL;
+
+	for (; job; job = job->next)
+		job->dropped = job->dropped || job->reply.pin_id == id;
+	post(e, MAIL_UNPIN, 0, id, NULL);
+}
+
+static void pin_done(struct engine *e, struct pin_job *job)
+{
+	e->pin_queue = job->next;
+	if (job->session)
+		post(e, MAIL_DETACH, job->session->id, 0, NULL);
+	tell(&job->reply, sizeof(job->reply));
+	pin_job_free(job);
+	pin_next(e);
+}
+
+static void on_drop(struct engine *e, const struct wlink_drop *msg)
+{
+	struct wlink_drop *copy = malloc(sizeof(*copy));
+
+	if (!copy)
+		_exit(1);
+	*copy = *msg;
+	wctl_head_init(&copy->head, WLINK_DROPPED, sizeof(*copy), 0);
+	post(e, MAIL_DROP, 0, 0, copy);
+}
+
+/* --- all of them ---------------------------------------------------------------------------------*/
+
 /* The exact size of a message from weftd, 0: there is no such message. */
 static uint32_t size_of(uint16_t type)
 {
@@ -222,6 +403,17 @@ static uint32_t size_of(uint16_t type)
 		return sizeof(struct wlink_drain);
 	case WLINK_TENANT:
 		return sizeof(struct wlink_tenant);
+	case WLINK_DOMAIN:
+		return sizeof(struct wlink_domain);
+	case WLINK_ADAPTER_LOAD:
+		return sizeof(struct wlink_adapter);
+	case WLINK_ADAPTER_UNLOAD:
+		return sizeof(struct wlink_unload);
+	case WLINK_PIN:
+	case WLINK_UNPIN:
+		return sizeof(struct wlink_pin);
+	case WLINK_DROP:
+		return sizeof(struct wlink_drop);
 	case WLINK_NUDGE:
 	case WLINK_STATUS:
 		return sizeof(struct wctl_head);
@@ -241,6 +433,24 @@ static void dispatch(struct engine *e, const union any_message *m, int *fds, uin
 		break;
 	case WLINK_TENANT:
 		on_tenant(e, &m->tenant);
+		break;
+	case WLINK_DOMAIN:
+		on_domain(e, &m->domain, fds, n_fds);
+		break;
+	case WLINK_ADAPTER_LOAD:
+		on_load(e, &m->adapter, fds, n_fds);
+		break;
+	case WLINK_ADAPTER_UNLOAD:
+		on_unload(e, &m->unload);
+		break;
+	case WLINK_PIN:
+		on_pin(e, &m->pin, fds, n_fds);
+		break;
+	case WLINK_UNPIN:
+		on_unpin(e, m->pin.pin_id);
+		break;
+	case WLINK_DROP:
+		on_drop(e, &m->drop);
 		break;
 	case WLINK_DRAIN:
 		post(e, MAIL_DRAIN, 0, m->drain.deadline_ns, NULL);
@@ -295,6 +505,15 @@ static void tell_status(struct engine *e, struct status_report *report)
 	free(msg);
 }
 
+static void detached(struct engine *e, struct session *s, uint64_t id)
+{
+	bool internal = s && s->internal;
+
+	session_free(e, s);
+	if (!internal)
+		tell_session(WLINK_DETACHED, id);
+}
+
 /* False: the core thread has ended. */
 static bool forward_mail(struct engine *e, struct mail *mail)
 {
@@ -302,8 +521,17 @@ static bool forward_mail(struct engine *e, struct mail *mail)
 
 	switch (mail->type) {
 	case MAIL_DETACHED:
-		session_free(e, mail->object);
-		tell_session(WLINK_DETACHED, mail->session_id);
+		detached(e, mail->object, mail->session_id);
+		break;
+	case MAIL_ADAPTER:
+		adapter_done(e, mail->object);
+		break;
+	case MAIL_PIN_DONE:
+		pin_done(e, mail->object);
+		break;
+	case MAIL_DROP:
+		tell(mail->object, sizeof(struct wlink_drop));
+		free(mail->object);
 		break;
 	case MAIL_OFFENCE:
 		tell_offence(mail->session_id, (uint32_t)mail->value, mail->text);

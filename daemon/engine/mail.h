@@ -19,10 +19,16 @@ enum mail_type {
 	MAIL_ATTACH, /* object: struct session, opened; value: enum wlink_resume */
 	MAIL_DETACH, /* session_id */
 	MAIL_TENANT, /* object: struct wlink_tenant, heap */
+	MAIL_DOMAIN, /* object: struct domain_open, heap */
+	MAIL_PIN,    /* object: struct pin_job */
+	MAIL_UNPIN,  /* value: its number */
 	MAIL_NUDGE,
 	MAIL_STATUS,
 	MAIL_DRAIN, /* value: deadline_ns */
 	MAIL_STOP,
+	/* either way: done by the core thread, then the answer */
+	MAIL_ADAPTER, /* object: struct adapter_mail, heap; see adapters.h */
+	MAIL_DROP,    /* object: struct wlink_drop, heap */
 	/* core -> control */
 	MAIL_DETACHED, /* object: struct session, for closing; NULL: unknown id */
 	MAIL_OFFENCE,  /* session_id, value: status, text */
@@ -31,7 +37,8 @@ enum mail_type {
 	MAIL_NUDGED,
 	MAIL_REPORT, /* object: struct status_report */
 	MAIL_DRAINED,
-	MAIL_STOPPED, /* the core thread has ended; value: errno */
+	MAIL_PIN_DONE, /* object: struct pin_job */
+	MAIL_STOPPED,  /* the core thread has ended; value: errno */
 };
 
 struct mail {

@@ -202,6 +202,16 @@ static int load(struct engine *e, struct weft_err *err)
 	return 0;
 }
 
+static int cache_start(struct engine *e, struct weft_err *err)
+{
+	struct cache_options opt = {.policy = &cache_policy_lru};
+	int rc;
+
+	domain_root(e, &opt.root);
+	rc = cache_new(&e->cache, &e->blocks, &opt);
+	return rc ? err_set(err, rc, "making the prefix cache: out of memory") : 0;
+}
+
 static int inherited(struct engine *e, struct weft_err *err)
 {
 	struct stat st;
@@ -227,8 +237,9 @@ static int start(struct engine *e, pthread_t *core, struct weft_err *err)
 		.max_seqs = e->opt.max_seqs,
 		.chunk = e->opt.prefill_chunk,
 		.max_mixed = MIXED_ROWS,
-		.probe = request_probe,
-		.adopt = request_adopt,
+		.probe = reuse_probe,
+		.adopt = reuse_adopt,
+		.leave = reuse_leave,
 		.arg = e,
 	};
 	int rc = mail_init(&e->to_core);
@@ -272,7 +283,7 @@ int main(int argc, char **argv)
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (device_open(e, &err) || load(e, &err) || start(e, &core, &err))
+	if (device_open(e, &err) || load(e, &err) || cache_start(e, &err) || start(e, &core, &err))
 		return link_fail(err.message);
 	log_line(LOG_LEVEL_INFO,
 		 "event=ready type=%s backend=%s path=%s threads=%u weight_bytes=%llu blocks=%u "

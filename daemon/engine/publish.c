@@ -39,6 +39,7 @@ static void slot_clear(struct wshm_slot *s)
 	s->seed = s->digest[0] = s->digest[1] = s->deadline_ns = 0;
 	s->activation = UINT64_MAX;
 	s->adapter_instance = 0;
+	s->invocation = WSHM_INVOCATION_NONE;
 	s->desc_bytes = s->restarts = s->resumed_tokens = 0;
 }
 
@@ -56,7 +57,10 @@ void publish_admitted(struct request *r)
 	s->logprob_bytes = r->lay.logprob_bytes;
 	s->prompt_logprob_bytes = r->lay.prompt_logprob_bytes;
 	s->max_tokens = r->desc.max_tokens;
-	s->prompt_tokens = r->n_prompt;
+	s->prompt_tokens = r->n_client;
+	s->invocation = r->invocation;
+	s->activation = r->activation == WSHM_NO_ACTIVATION ? UINT64_MAX : r->activation;
+	s->adapter_instance = r->adapter ? r->adapter->instance.digest[0] : 0;
 	s->t_arrival_ns = r->arrival_ns;
 	s->seed = r->seed;
 	s->digest[0] = r->digest[0];
@@ -75,9 +79,12 @@ void publish_started(struct request *r, uint64_t now)
 {
 	struct wshm_slot *s = slot_of(r);
 
-	/* A request that is resumed keeps the time of its first start. */
-	if (!ord_load(&s->t_start_ns))
+	/* A request that is resumed keeps the time of its first start, and what it found then. */
+	if (!ord_load(&s->t_start_ns)) {
+		/* Of the client's own prompt; what was appended may have been found too. */
+		ord_store(&s->cached_tokens, r->cached < r->n_client ? r->cached : r->n_client);
 		ord_store(&s->t_start_ns, now);
+	}
 	wshm_slot_set_state(s, WSHM_SLOT_RUNNING);
 }
 
@@ -164,6 +171,18 @@ void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_
 	ord_store(&w->t_end_ns, w->t_arrival_ns);
 	wshm_slot_admit(w, generation, WSHM_SLOT_ENDED);
 	wshm_engine_accept(&s->shm);
+	if (wshm_engine_publish(&s->shm, slot))
+		session_ring_bell(e, s);
+}
+
+void publish_lost(struct engine *e, struct session *s, uint32_t slot, enum wshm_status status)
+{
+	struct wshm_slot *w = wshm_engine_slot(&s->shm, slot);
+
+	ord_store(&w->status, (uint32_t)status);
+	ord_store(&w->detail, 0);
+	ord_store(&w->t_end_ns, now_ns());
+	wshm_slot_set_state(w, WSHM_SLOT_ENDED);
 	if (wshm_engine_publish(&s->shm, slot))
 		session_ring_bell(e, s);
 }

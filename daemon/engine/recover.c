@@ -28,7 +28,7 @@ static bool sound_slot(const struct wshm_slot *w, const struct request *r)
 	return w->n_samples == r->desc.n && w->slab_bytes == r->lay.bytes &&
 	       w->sample_bytes == r->lay.sample_bytes && w->logprob_off == r->lay.logprob_off &&
 	       w->prompt_logprob_off == r->lay.prompt_logprob_off &&
-	       w->max_tokens == r->desc.max_tokens && w->prompt_tokens == r->n_prompt &&
+	       w->max_tokens == r->desc.max_tokens && w->prompt_tokens == r->n_client &&
 	       w->desc_bytes == r->desc_bytes && w->digest[0] == r->digest[0] &&
 	       w->digest[1] == r->digest[1];
 }
@@ -71,7 +71,7 @@ static bool recover_request(struct engine *e, struct session *s, uint32_t slot, 
 {
 	uint32_t generation = ord_load(&w->generation), detail, restarts = w->restarts;
 	struct request *r = NULL;
-	int rc = admit_fetch(e, s, slot, generation, &r, &detail);
+	int rc = admit_fetch(e, s, slot, generation, w, &r, &detail);
 
 	if (rc == -ENOMEM) {
 		log_line(LOG_LEVEL_ERROR, "event=recover-failed reason=memory");
@@ -79,6 +79,10 @@ static bool recover_request(struct engine *e, struct session *s, uint32_t slot, 
 	}
 	if (rc == WSHM_CANCELLED) { /* given back this very moment */
 		session_slot_release(e, s, slot);
+		return true;
+	}
+	if (rc == WSHM_NO_ADAPTER) { /* gone since, and nothing else would answer the same */
+		publish_lost(e, s, slot, WSHM_NO_ADAPTER);
 		return true;
 	}
 	if (rc || !sound_slot(w, r)) {

@@ -4,22 +4,20 @@
  *
  * A request with n answers is n sequences. The first to run computes the prompt; when it is done,
  * the first token of every answer is drawn from the same row of logits, and only then do the
- * others enter the scheduler: each shares the prompt's full blocks and copies the partial one.
- * A sequence that was preempted, or whose request is resumed, shares again with any sibling that
- * has the prompt at that moment, and waits while one is just computing it.
+ * others enter the scheduler, where each finds the prompt (reuse.c). So does a sequence that was
+ * preempted, or whose request is resumed.
  *
  * However a request ends - tokens, cancel, deadline, death of the client, an offence - it goes
  * through request_leave(). Owned by the core thread.
  */
 #include "daemon/engine/engine.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct request *request_new(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
-			    const struct wshm_desc *desc)
+			    const struct wshm_desc *desc, uint32_t n_append)
 {
 	struct request *r = calloc(1, sizeof(*r));
 
@@ -30,12 +28,13 @@ struct request *request_new(struct engine *e, struct session *s, uint32_t slot, 
 	r->slot = slot;
 	r->generation = generation;
 	r->desc = *desc;
-	r->n_prompt = desc->prompt.tokens;
+	r->n_prompt = r->n_client = desc->prompt.tokens;
+	r->activation = WSHM_NO_ACTIVATION;
 	r->n_live = desc->n;
 	r->deadline_ns = NO_DEADLINE;
-	wshm_slab_layout(&r->lay, desc->n, desc->max_tokens, r->n_prompt, desc->logprobs,
+	wshm_slab_layout(&r->lay, desc->n, desc->max_tokens, r->n_client, desc->logprobs,
 			 desc->prompt_logprobs);
-	r->prompt = malloc(r->n_prompt * sizeof(*r->prompt));
+	r->prompt = malloc((r->n_prompt + n_append) * sizeof(*r->prompt));
 	r->samples = calloc(desc->n, sizeof(*r->samples));
 	if (!r->prompt || !r->samples)
 		goto fail;
@@ -44,7 +43,8 @@ struct request *request_new(struct engine *e, struct session *s, uint32_t slot, 
 
 		a->req = r;
 		a->index = i;
-		if (block_table_init(&a->seq.table, blocks_for(r->n_prompt + desc->max_tokens)))
+		if (block_table_init(&a->seq.table,
+				     blocks_for(r->n_prompt + n_append + desc->max_tokens)))
 			goto fail;
 	}
 	return r;
@@ -95,6 +95,8 @@ void request_link(struct engine *e, struct request *r)
 {
 	r->order = e->next_order;
 	e->next_order += WSHM_MAX_SAMPLES;
+	if (r->adapter)
+		r->adapter->requests++;
 	r->tenant->in_flight++;
 	r->tenant->queued_tokens += r->n_prompt;
 	r->queued_charged = true;
@@ -133,6 +135,7 @@ static void sample_enter(struct engine *e, struct sample *a)
 	a->seq.order = r->order + a->index;
 	a->seq.group = r->order + 1; /* never 0 */
 	a->seq.target = r->n_prompt + a->n_out;
+	reuse_chain(e, a);
 	sched_add(&e->sched, &a->seq);
 }
 
@@ -169,6 +172,8 @@ static void request_leave(struct engine *e, struct request *r)
 	if (r->suspect)
 		recover_cleared(e, r);
 	r->tenant->in_flight--;
+	if (r->adapter)
+		r->adapter->requests--;
 	if (r->queued_charged)
 		r->tenant->queued_tokens -= r->n_prompt;
 	if (r->prev)
@@ -186,76 +191,17 @@ static void request_leave(struct engine *e, struct request *r)
 
 void request_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail)
 {
+	struct session *s = r->session;
+
 	request_leave(e, r);
 	publish_end(e, r, status, detail);
 	request_free(r);
+	if (s->pin)
+		pin_ended(e, s, status, detail);
 }
 
 void request_drop(struct engine *e, struct request *r)
 {
 	request_leave(e, r);
 	request_free(r);
-}
-
-/* --- sharing the prompt --------------------------------------------------------------------------*/
-
-/* Positions of the prompt that a sample can take over: its last known one is always computed. */
-static uint32_t shareable(const struct sample *a)
-{
-	uint32_t most = a->seq.target - 1;
-
-	return most < a->req->n_prompt ? most : a->req->n_prompt;
-}
-
-static struct sample *donor(const struct sample *a, bool *ret_soon)
-{
-	struct request *r = a->req;
-
-	*ret_soon = false;
-	for (uint32_t i = 0; i < r->desc.n; i++) {
-		struct sample *b = &r->samples[i];
-
-		if (b == a || b->seq.state != SCHED_RUNNING)
-			continue;
-		if (b->seq.computed >= shareable(a))
-			return b;
-		*ret_soon = true;
-	}
-	return NULL;
-}
-
-uint32_t request_probe(void *engine, struct sched_seq *q)
-{
-	struct sample *a = sample_of(q);
-	bool soon;
-
-	(void)engine;
-	if (donor(a, &soon))
-		return shareable(a) / WK_BLOCK_TOKENS;
-	return soon ? SCHED_HOLD : 0;
-}
-
-void request_adopt(void *engine, struct sched_seq *q)
-{
-	struct engine *e = engine;
-	struct sample *a = sample_of(q), *b;
-	uint32_t positions = shareable(a), full = positions / WK_BLOCK_TOKENS;
-	uint32_t rows = positions % WK_BLOCK_TOKENS;
-	bool soon;
-
-	b = donor(a, &soon);
-	if (!b || !positions)
-		return;
-	block_table_share(&q->table, &e->blocks, &b->seq.table, full);
-	if (rows) {
-		bool room = block_table_grow(&q->table, &e->blocks, full + 1);
-
-		assert(room); /* the scheduler has counted it */
-		(void)room;
-		e->ops->kv_copy_rows(e->be, e->pool_buf, b->seq.table.blocks[full],
-				     q->table.blocks[full], rows);
-	}
-	q->computed = positions;
-	if (q->charged < positions)
-		q->charged = positions; /* the sibling has paid */
 }

@@ -108,6 +108,15 @@ static uint32_t run_index(const struct sched *s, const struct sched_seq *q)
 	return i;
 }
 
+/* The table goes back, and with it what the sequence meant to others. */
+static void let_go(struct sched *s, struct sched_seq *q)
+{
+	if (s->opt.leave)
+		s->opt.leave(s->opt.arg, q);
+	block_table_clear(&q->table, s->pool);
+	q->computed = 0;
+}
+
 /* Leave the running ones and give back all blocks. */
 static void run_remove(struct sched *s, struct sched_seq *q)
 {
@@ -118,9 +127,9 @@ static void run_remove(struct sched *s, struct sched_seq *q)
 	s->n_running--;
 	s->tenants[q->tenant].n_blocks -= q->table.n;
 	s->tenants[q->tenant].n_running--;
-	block_table_clear(&q->table, s->pool);
-	q->computed = 0;
+	let_go(s, q);
 	q->n_new = 0;
+	q->priority = q->own_priority;
 	q->state = SCHED_OUT;
 }
 
@@ -148,7 +157,15 @@ void sched_add(struct sched *s, struct sched_seq *q)
 	t->n_seqs++;
 	q->computed = 0;
 	q->n_new = 0;
+	q->own_priority = q->priority;
 	wait_insert(s, q);
+}
+
+void sched_lend(struct sched_seq *q, int32_t priority)
+{
+	/* A waiting one stands in a list by its priority, and nobody waits for it. */
+	if (q->state == SCHED_RUNNING && q->priority < priority)
+		q->priority = priority;
 }
 
 void sched_remove(struct sched *s, struct sched_seq *q)
@@ -200,7 +217,8 @@ static bool grow(struct sched *s, struct sched_seq *q, uint32_t positions)
 	while (!block_table_grow(&q->table, s->pool, n)) {
 		struct sched_seq *v = victim(s);
 
-		assert(v);
+		if (!v) /* alone, and the rest of the pool is pinned */
+			v = q;
 		run_remove(s, v);
 		wait_insert(s, v);
 		s->preemptions++;
@@ -325,7 +343,7 @@ static bool poorer(const struct sched *s, const struct sched_seq *q, uint32_t ne
  */
 static bool make_room(struct sched *s, const struct sched_seq *q, uint32_t need)
 {
-	while (s->n_running >= s->opt.max_seqs || need > s->pool->n_free) {
+	while (s->n_running >= s->opt.max_seqs || need > blocks_available(s->pool)) {
 		struct sched_seq *best = NULL;
 
 		for (uint32_t i = 1; i < s->n_running; i++) {
@@ -352,29 +370,34 @@ static bool make_room(struct sched *s, const struct sched_seq *q, uint32_t need)
  */
 static int start(struct sched *s, struct sched_seq *q)
 {
-	uint32_t shared = s->opt.probe ? s->opt.probe(s->opt.arg, q) : 0;
-	uint32_t spare, need;
+	uint32_t more, spare, need;
 
-	if (shared == SCHED_HOLD) {
+	if (s->only)
+		evict_others(s);
+	more = s->opt.probe ? s->opt.probe(s->opt.arg, q) : 0;
+	if (more == SCHED_HOLD) {
+		let_go(s, q);
 		q->passed = s->plan_no;
 		return -1;
 	}
-	if (s->only)
-		evict_others(s);
 	spare = s->n_running;
-	need = blocks_for(q->target) - shared;
+	need = blocks_for(q->target) - q->table.n + more;
 	if (spare > s->pool->n / 16)
 		spare = s->pool->n / 16;
-	if ((s->n_running >= s->opt.max_seqs || need + spare > s->pool->n_free) &&
+	if ((s->n_running >= s->opt.max_seqs || need + spare > blocks_available(s->pool)) &&
 	    !make_room(s, q, need))
-		return 0;
+		goto no_room;
+	if (s->opt.adopt ? !s->opt.adopt(s->opt.arg, q)
+			 : !block_table_grow(&q->table, s->pool, blocks_for(q->target)))
+		goto no_room;
 	wait_remove(s, q);
-	if (s->opt.adopt)
-		s->opt.adopt(s->opt.arg, q);
-	if (!block_table_grow(&q->table, s->pool, blocks_for(q->target)))
-		assert(!"adopt took more than it said");
 	run_insert(s, q);
 	return 1;
+no_room:
+	let_go(s, q);
+	if (!s->n_running)
+		s->stuck = q;
+	return 0;
 }
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
@@ -409,6 +432,7 @@ void sched_make_plan(struct sched *s, struct sched_plan *ret)
 	uint32_t left = s->opt.max_rows;
 
 	s->plan_no++;
+	s->stuck = NULL;
 	ret->n = ret->n_rows = 0;
 	for (uint32_t i = 0; i < s->n_running; i++)
 		s->running[i]->n_new = 0;

@@ -20,8 +20,10 @@
  * is taken as it grows. When there is none, a victim loses its blocks and waits again (it is
  * computed anew later): of the tenant that holds most blocks for its weight the sequence of lowest
  * priority, the latest of them. A waiting sequence takes nothing from its own tenant's, but may
- * take from a tenant that then still has no less for its weight. The oldest running sequence is never a victim and can take the
- * blocks of all others, so the engine always gets on.
+ * take from a tenant that then still has no less for its weight. The oldest running sequence is
+ * never a victim and can take the blocks of all others, so the engine always gets on. One that is
+ * alone and still lacks room (what the pool has left is pinned) is named as stuck, for the owner to
+ * end it.
  *
  * Plain data and no clock: everything is testable without a model. Owned by the core thread.
  */
@@ -38,7 +40,7 @@ enum sched_state { SCHED_OUT = 0, SCHED_WAITING, SCHED_RUNNING };
 struct sched_seq {
 	/* set by the owner before sched_add() */
 	uint32_t tenant;
-	int32_t priority; /* higher first, within the tenant */
+	int32_t priority; /* higher first, within the tenant; raised while lent more */
 	uint64_t order;	  /* age; unique */
 	uint64_t group;	  /* the request; see sched.only */
 	uint32_t target;  /* known positions; the owner raises it */
@@ -50,6 +52,7 @@ struct sched_seq {
 	uint32_t charged; /* positions that the tenant has paid for */
 	uint32_t n_new;	  /* rows in the current plan */
 	uint32_t passed;  /* plan number in which it was held back */
+	int32_t own_priority;
 	struct sched_seq *prev, *next;
 };
 
@@ -68,12 +71,15 @@ struct sched_options {
 	uint32_t chunk;	    /* rows of one sequence in a pass, 0: no limit */
 	uint32_t max_mixed; /* rows of chunks in a pass that decodes too, 0: no limit */
 	/*
-	 * Sharing among sequences of a request, both NULL allowed. probe: how many blocks the waiting
-	 * sequence could share if it started now, or SCHED_HOLD to wait for a better moment. adopt:
-	 * take them into its table and set computed (it may take free blocks for copies too).
+	 * What a sequence finds of itself when it starts; all NULL allowed. probe: take what can be
+	 * shared into the empty table, and say how many blocks it needs beside those of its positions,
+	 * or SCHED_HOLD to wait for a better moment. adopt: there is room; fill the table for all known
+	 * positions and set computed; false: there was not enough after all. leave: the sequence gives
+	 * its table up, or has only probed; it is cleared afterwards.
 	 */
 	uint32_t (*probe)(void *arg, struct sched_seq *q);
-	void (*adopt)(void *arg, struct sched_seq *q);
+	bool (*adopt)(void *arg, struct sched_seq *q);
+	void (*leave)(void *arg, struct sched_seq *q);
 	void *arg;
 };
 
@@ -88,6 +94,8 @@ struct sched {
 	uint64_t last_left; /* counter of the tenant that fell idle last */
 	uint32_t plan_no;
 	uint64_t preemptions;
+	struct sched_seq
+		*stuck; /* of the last plan: waiting, and the pool cannot hold it; or NULL */
 };
 
 struct sched_plan {
@@ -104,6 +112,8 @@ int sched_tenant_set(struct sched *s, uint32_t tenant, uint32_t weight);
 void sched_add(struct sched *s, struct sched_seq *q);
 /* Take a sequence out, wherever it is, and give back its blocks. */
 void sched_remove(struct sched *s, struct sched_seq *q);
+/* Another waits for what q is computing: until q gives up its table it counts for as much. */
+void sched_lend(struct sched_seq *q, int32_t priority);
 /* Nothing to do when the plan has no rows. */
 void sched_make_plan(struct sched *s, struct sched_plan *ret);
 /* The pass has been computed. */

@@ -20,37 +20,49 @@
 
 /* --- tenants -------------------------------------------------------------------------------------*/
 
-#define MAX_TENANTS 65536
+#define MAX_TENANTS 65536 /* the public domain's included */
 
 struct tenant *tenant_get(struct engine *e, uint32_t index)
 {
 	return index < e->n_tenants ? e->tenants[index] : NULL;
 }
 
-int tenant_set(struct engine *e, const struct wlink_tenant *msg)
+static int tenants_grow(struct engine *e, uint32_t n)
 {
-	struct tenant *t = tenant_get(e, msg->tenant);
+	struct tenant **all;
 
-	if (msg->tenant >= MAX_TENANTS)
+	if (n <= e->n_tenants)
+		return 0;
+	if (n > MAX_TENANTS)
 		return -EINVAL;
-	if (msg->tenant >= e->n_tenants) {
-		struct tenant **all = reallocarray(e->tenants, msg->tenant + 1, sizeof(t));
+	all = reallocarray(e->tenants, n, sizeof(*all));
+	if (!all)
+		return -ENOMEM;
+	memset(all + e->n_tenants, 0, (n - e->n_tenants) * sizeof(*all));
+	e->tenants = all;
+	e->n_tenants = n;
+	return 0;
+}
 
-		if (!all)
-			return -ENOMEM;
-		memset(all + e->n_tenants, 0, (msg->tenant + 1 - e->n_tenants) * sizeof(t));
-		e->tenants = all;
-		e->n_tenants = msg->tenant + 1;
-	}
+int tenant_set(struct engine *e, uint32_t number, const char *name, const struct wlink_quota *quota)
+{
+	int rc = number == UINT32_MAX ? -EINVAL : tenants_grow(e, number + 1);
+	struct tenant *t = tenant_get(e, number);
+	struct domain *d = domain_find(e, number);
+
+	if (rc)
+		return rc;
 	if (!t) {
 		t = calloc(1, sizeof(*t));
 		if (!t)
 			return -ENOMEM;
-		e->tenants[msg->tenant] = t;
+		e->tenants[number] = t;
 	}
-	memcpy(t->name, msg->name, sizeof(t->name) - 1);
-	t->quota = msg->quota;
-	return sched_tenant_set(&e->sched, msg->tenant, msg->quota.weight);
+	snprintf(t->name, sizeof(t->name), "%s", name);
+	t->quota = *quota;
+	if (d)
+		cache_domain_weight(d->cache, quota->weight ? quota->weight : 1);
+	return sched_tenant_set(&e->sched, number, quota->weight);
 }
 
 /* --- slots ---------------------------------------------------------------------------------------*/
@@ -166,12 +178,24 @@ void session_offence(struct engine *e, struct session *s, const char *what)
 		epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, s->wake_fd, NULL);
 	log_limited(&e->log_session, LOG_LEVEL_WARN, "event=offence session=%llu what=\"%s\"",
 		    (unsigned long long)s->id, what);
-	if (!mail)
+	if (!mail || s->internal) { /* weftd does not know of it */
+		free(mail);
 		return;
+	}
 	mail->session_id = s->id;
 	mail->value = WSHM_PROTOCOL;
 	snprintf(mail->text, sizeof(mail->text), "%s", what);
 	mail_send(&e->to_control, mail);
+}
+
+/* Its tenant is known, and has a domain. */
+static bool tenant_ready(struct engine *e, uint32_t number)
+{
+	struct tenant *t = tenant_get(e, number);
+
+	if (t && !t->domain)
+		t->domain = domain_of(e, number);
+	return t && t->domain;
 }
 
 void session_attach(struct engine *e, struct session *s, enum wlink_resume resume)
@@ -189,7 +213,7 @@ void session_attach(struct engine *e, struct session *s, enum wlink_resume resum
 		session_offence(e, s, "wake descriptor cannot be watched");
 		return;
 	}
-	if (!tenant_get(e, s->tenant)) {
+	if (!tenant_ready(e, s->tenant)) {
 		session_offence(e, s, "tenant unknown to the engine");
 		return;
 	}

@@ -10,22 +10,57 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <urcu-qsbr.h>
 
 struct tenant_report {
 	struct tenant t; /* a copy */
 	uint64_t counter;
 	uint32_t blocks;
+	struct cache_stats cache; /* of its domain */
+};
+
+struct adapter_report {
+	struct wshm_instance instance; /* a copy */
+	uint32_t n_blocks, users;
+	bool resident;
 };
 
 struct status_report {
 	struct engine_counters count;
 	uint64_t now_ns, preemptions;
-	uint32_t running, waiting, requests, suspects, sessions, blocks, blocks_free;
+	uint32_t running, waiting, requests, suspects, sessions, blocks, blocks_free, blocks_idle;
+	uint32_t n_pins;
 	uint64_t slab_bytes;
+	struct cache_stats cache;
+	struct own_times own;
 	bool draining;
+	uint32_t n_adapters;
+	struct adapter_report *adapters; /* owned */
 	uint32_t n_tenants;
 	struct tenant_report tenants[];
 };
+
+static void collect_adapters(struct engine *e, struct status_report *r)
+{
+	struct adapter_table *t;
+
+	rcu_read_lock();
+	t = rcu_dereference(e->adapters);
+	r->adapters = t ? calloc(t->n + 1, sizeof(*r->adapters)) : NULL;
+	for (uint32_t i = 0; r->adapters && i < t->n; i++) {
+		const struct adapter_handle *h = t->handles[i];
+
+		if (h->gone)
+			continue;
+		r->adapters[r->n_adapters++] = (struct adapter_report){
+			.instance = h->instance,
+			.n_blocks = h->weights->node.n_blocks,
+			.users = h->requests,
+			.resident = h->weights->node.resident,
+		};
+	}
+	rcu_read_unlock();
+}
 
 struct status_report *status_collect(struct engine *e)
 {
@@ -42,9 +77,17 @@ struct status_report *status_collect(struct engine *e)
 	r->requests = e->n_requests;
 	r->suspects = e->n_suspects;
 	r->blocks = e->blocks.n;
-	r->blocks_free = e->blocks.n_free;
+	r->blocks_free = blocks_available(&e->blocks);
+	r->blocks_idle = e->blocks.n_idle;
+	for (const struct pin *p = e->pins; p; p = p->next)
+		r->n_pins++;
+	r->own = e->own;
+	cache_stats(e->cache, NULL, &r->cache);
+	collect_adapters(e, r);
 	r->draining = e->draining;
 	for (const struct session *s = e->sessions; s; s = s->next) {
+		if (s->internal)
+			continue;
 		r->sessions++;
 		r->slab_bytes += slab_used_bytes(&s->slabs);
 	}
@@ -56,6 +99,9 @@ struct status_report *status_collect(struct engine *e)
 			.counter = e->sched.tenants[i].counter,
 			.blocks = e->sched.tenants[i].n_blocks,
 		};
+		if (e->tenants[i]->domain)
+			cache_stats(e->cache, e->tenants[i]->domain->cache,
+				    &r->tenants[r->n_tenants - 1].cache);
 	}
 	return r;
 }
@@ -78,6 +124,79 @@ static void put(json_t *o, const char *key, uint64_t value)
 	json_object_set_new(o, key, json_integer((json_int_t)value));
 }
 
+/* An identifier of 64 bits: as a JSON number it would lose its last digits in many readers. */
+static void put_id(json_t *o, const char *key, uint64_t value)
+{
+	char id[17];
+
+	snprintf(id, sizeof(id), "%016llx", (unsigned long long)value);
+	json_object_set_new(o, key, json_string(id));
+}
+
+static json_t *cache_json(const struct cache_stats *c)
+{
+	json_t *o = json_object();
+	uint64_t asked = c->hits_full + c->misses;
+
+	put(o, "nodes", c->nodes);
+	put(o, "tails", c->tails);
+	put(o, "blocks", c->blocks);
+	put(o, "pinned", c->pinned);
+	put(o, "hits", c->hits_full);
+	put(o, "hit_rows", c->hits_rows);
+	put(o, "misses", c->misses);
+	json_object_set_new(o, "hit_rate",
+			    json_real(asked ? (double)c->hits_full / (double)asked : 0));
+	put(o, "waits", c->waits);
+	put(o, "inserted", c->inserted);
+	put(o, "duplicates", c->duplicates);
+	put(o, "collisions", c->collisions);
+	put(o, "evicted", c->evicted);
+	return o;
+}
+
+static int compare_ns(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* The engine's own time per step, over the last thousand. */
+static json_t *own_json(struct own_times *t)
+{
+	uint32_t n = t->n < OWN_TIMES ? (uint32_t)t->n : OWN_TIMES;
+	json_t *o = json_object();
+
+	qsort(t->ns, n, sizeof(t->ns[0]), compare_ns);
+	put(o, "steps", n);
+	put(o, "p50_ns", n ? t->ns[n / 2] : 0);
+	put(o, "p99_ns", n ? t->ns[n * 99 / 100] : 0);
+	return o;
+}
+
+static json_t *adapters_json(const struct engine *e, const struct status_report *r)
+{
+	json_t *all = json_array();
+
+	for (uint32_t i = 0; i < r->n_adapters; i++) {
+		const struct adapter_report *a = &r->adapters[i];
+		json_t *o = json_object();
+
+		json_object_set_new(o, "name", json_string(a->instance.name));
+		put_id(o, "instance", a->instance.digest[0]);
+		json_object_set_new(o, "kind",
+				    json_string(a->instance.activated ? "alora" : "lora"));
+		put(o, "rank", a->instance.rank);
+		put(o, "blocks", a->n_blocks);
+		put(o, "bytes", a->n_blocks * e->block_bytes);
+		json_object_set_new(o, "resident", json_boolean(a->resident));
+		put(o, "in_use", a->users);
+		json_array_append_new(all, o);
+	}
+	return all;
+}
+
 static json_t *tenant_json(const struct tenant_report *r)
 {
 	json_t *o = json_object();
@@ -92,19 +211,18 @@ static json_t *tenant_json(const struct tenant_report *r)
 	put(o, "refused", r->t.refused);
 	put(o, "tokens_in", r->t.tokens_in);
 	put(o, "tokens_out", r->t.tokens_out);
+	put(o, "tokens_cached", r->t.tokens_cached);
+	json_object_set_new(o, "cache", cache_json(&r->cache));
 	return o;
 }
 
 static json_t *engine_json(const struct engine *e, const struct status_report *r)
 {
 	json_t *o = json_object(), *backend = json_object();
-	char id[17];
 
-	/* An identifier of 64 bits: as a JSON number it would lose its last digits in many readers. */
-	snprintf(id, sizeof(id), "%016llx", (unsigned long long)e->instance_id);
 	json_object_set_new(o, "name", json_string(e->opt.name));
 	json_object_set_new(o, "model_type", json_string(e->config->model_type));
-	json_object_set_new(o, "instance_id", json_string(id));
+	put_id(o, "instance_id", e->instance_id);
 	put(o, "pid", (uint64_t)getpid());
 	put(o, "uptime_ms", (r->now_ns - r->count.start_ns) / 1000000);
 	json_object_set_new(o, "draining", json_boolean(r->draining));
@@ -117,6 +235,7 @@ static json_t *engine_json(const struct engine *e, const struct status_report *r
 	put(o, "step_ms", r->count.step_ns / 1000000);
 	put(o, "tokens_in", r->count.tokens_in);
 	put(o, "tokens_out", r->count.tokens_out);
+	put(o, "tokens_cached", r->count.tokens_cached);
 	put(o, "requests", r->count.requests);
 	put(o, "refused", r->count.refused);
 	put(o, "recovered", r->count.recovered);
@@ -131,9 +250,14 @@ static json_t *engine_json(const struct engine *e, const struct status_report *r
 	put(o, "slab_bytes", r->slab_bytes);
 	put(o, "blocks", r->blocks);
 	put(o, "blocks_free", r->blocks_free);
+	put(o, "blocks_idle", r->blocks_idle);
 	put(o, "block_bytes", e->block_bytes);
 	put(o, "weight_bytes", e->weight_bytes);
 	put(o, "rss_bytes", rss_bytes());
+	put(o, "pins", r->n_pins);
+	put(o, "adapters_placed", r->count.adapters_placed);
+	put(o, "adapters_evicted", r->cache.adapters_evicted);
+	json_object_set_new(o, "cache", cache_json(&r->cache));
 	return o;
 }
 
@@ -145,18 +269,26 @@ char *status_text(struct engine *e, struct status_report *r)
 	if (!r)
 		return NULL;
 	o = engine_json(e, r);
+	json_object_set_new(o, "own_time", own_json(&r->own));
+	json_object_set_new(o, "adapters", adapters_json(e, r));
 	tenants = json_array();
 	for (uint32_t i = 0; i < r->n_tenants; i++)
 		json_array_append_new(tenants, tenant_json(&r->tenants[i]));
 	json_object_set_new(o, "tenants", tenants);
 	text = json_dumps(o, JSON_COMPACT);
-	/* More tenants than one message holds: the totals still go. */
+	/* More tenants, or adapters, than one message holds: the totals still go. */
 	if (text && strlen(text) >= WCTL_STATUS_BYTES) {
 		free(text);
 		json_object_del(o, "tenants");
 		text = json_dumps(o, JSON_COMPACT);
 	}
+	if (text && strlen(text) >= WCTL_STATUS_BYTES) {
+		free(text);
+		json_object_del(o, "adapters");
+		text = json_dumps(o, JSON_COMPACT);
+	}
 	json_decref(o);
+	free(r->adapters);
 	free(r);
 	return text;
 }

@@ -2,8 +2,9 @@
 /*
  * step.c - one pass: the scheduler's plan becomes a batch, the batch logits, the logits tokens.
  *
- *   plan -> rows, block tables -> zero fresh blocks -> forward -> sample -> log-probabilities of
- *   prompt tokens (64 rows at a time) -> commit -> publish
+ *   plan -> rows, block tables, segments of adapters -> zero fresh blocks -> forward -> sample ->
+ *   log-probabilities of prompt tokens (64 rows at a time) -> commit, here and in the cache ->
+ *   publish
  *
  * A sequence whose rows reach its last known position yields a row of logits and a new token; the
  * first to finish a prompt does so for all answers of its request. Rows further up are of interest
@@ -66,7 +67,7 @@ static void given_add(struct step *st, struct request *r, uint32_t row, uint32_t
 {
 	uint32_t next = position + 1;
 
-	if (!r->lay.prompt_logprob_bytes || next >= r->n_prompt || next < r->prompt_ready)
+	if (!r->lay.prompt_logprob_bytes || next >= r->n_client || next < r->prompt_ready)
 		return;
 	st->given[st->n_given++] = (struct given_row){.req = r, .row = row, .index = next};
 }
@@ -96,6 +97,40 @@ static void out_add(struct engine *e, struct sample *a, uint32_t row)
 	st->out_rows[st->n_out++] = row;
 }
 
+/* Rows of the adapter of the segment before just make that one longer. */
+static void segment_add(struct step *st, const struct wk_lora *lora, uint32_t row, uint32_t n_rows)
+{
+	struct wk_segment *last = st->n_segments ? &st->segments[st->n_segments - 1] : NULL;
+
+	if (!st->n_loras || st->loras[st->n_loras - 1] != lora) {
+		st->loras[st->n_loras++] = lora;
+		last = NULL;
+	}
+	if (last && last->row + last->n_rows == row)
+		last->n_rows += n_rows;
+	else
+		st->segments[st->n_segments++] = (struct wk_segment){
+			.row = row,
+			.n_rows = n_rows,
+			.lora = st->n_loras - 1,
+		};
+}
+
+/* From the activation on, rows are the adapter's. */
+static void seq_segment(struct step *st, const struct sample *a, uint32_t row)
+{
+	const struct request *r = a->req;
+	uint32_t first = a->seq.computed, end = first + a->seq.n_new;
+
+	if (!r->adapter || r->activation >= end)
+		return;
+	if (r->activation > first) {
+		row += r->activation - first;
+		first = r->activation;
+	}
+	segment_add(st, adapter_lora(r->adapter->weights->image), row, end - first);
+}
+
 static void seq_add(struct engine *e, struct sample *a, uint32_t index, uint32_t *row)
 {
 	struct step *st = &e->step;
@@ -122,6 +157,7 @@ static void seq_add(struct engine *e, struct sample *a, uint32_t index, uint32_t
 		.table = st->n_table,
 	};
 	st->n_table += n_table;
+	seq_segment(st, a, first);
 }
 
 static void touch(struct engine *e, struct request *r)
@@ -143,12 +179,38 @@ static void request_first_step(struct engine *e, struct request *r, uint64_t now
 	r->tenant->queued_tokens -= r->n_prompt;
 	r->queued_charged = false;
 	r->tenant->tokens_in += r->n_prompt;
+	r->tenant->tokens_cached += r->cached;
 	e->count.tokens_in += r->n_prompt;
+	e->count.tokens_cached += r->cached;
 	publish_started(r, now);
 	/* The first position of a prompt has no probability; its entry just says the token. */
 	if (r->lay.prompt_logprob_bytes && !r->prompt_ready)
 		publish_prompt_logprobs(r, 0,
 					&(struct wk_sampled){.token = r->prompt[0], .logprob = 0});
+}
+
+/* By the content of the adapter: nothing that depends on who else is in the batch. */
+static bool adapter_before(const struct sample *a, const struct sample *b)
+{
+	const uint64_t none[2] = {0, 0};
+	const uint64_t *x = a->req->adapter ? a->req->adapter->instance.digest : none;
+	const uint64_t *y = b->req->adapter ? b->req->adapter->instance.digest : none;
+
+	return x[0] != y[0] ? x[0] < y[0] : x[1] < y[1];
+}
+
+/* Equal adapters side by side, the base model first; otherwise the plan's order, by age. Values do
+ * not depend on it: rows of one adapter in a row cost its weights once. */
+static void batch_order(struct step *st)
+{
+	for (uint32_t i = 0; i < st->plan.n; i++) {
+		struct sample *a = sample_of(st->plan.seqs[i]);
+		uint32_t at = i;
+
+		for (; at > 0 && adapter_before(a, st->order[at - 1]); at--)
+			st->order[at] = st->order[at - 1];
+		st->order[at] = a;
+	}
 }
 
 static void batch_build(struct engine *e, struct wk_batch *ret, uint64_t now)
@@ -157,15 +219,17 @@ static void batch_build(struct engine *e, struct wk_batch *ret, uint64_t now)
 	uint32_t row = 0;
 
 	st->n_out = st->n_table = st->n_fresh = st->n_draws = st->n_given = st->n_touched = 0;
+	st->n_segments = st->n_loras = 0;
 	for (uint32_t i = 0; i < st->plan.n; i++) {
 		struct sample *a = sample_of(st->plan.seqs[i]);
 
 		if (!a->req->started)
 			request_first_step(e, a->req, now);
-		seq_add(e, a, i, &row);
+		touch(e, a->req);
 	}
+	batch_order(st);
 	for (uint32_t i = 0; i < st->plan.n; i++)
-		touch(e, sample_of(st->plan.seqs[i])->req);
+		seq_add(e, st->order[i], i, &row);
 	*ret = (struct wk_batch){
 		.n_rows = row,
 		.n_seqs = st->plan.n,
@@ -175,6 +239,10 @@ static void batch_build(struct engine *e, struct wk_batch *ret, uint64_t now)
 		.seqs = st->seqs,
 		.block_table = st->table,
 		.out_rows = st->out_rows,
+		.n_segments = st->n_segments,
+		.segments = st->segments,
+		.n_loras = st->n_loras,
+		.loras = st->loras,
 	};
 }
 
@@ -329,22 +397,38 @@ static void apply(struct engine *e, uint64_t ns)
 		if (!st->touched[i]->first_done)
 			st->touched[i]->forward_ns += ns;
 	sched_commit(&e->sched, &st->plan);
+	reuse_commit(e, &st->plan);
 	for (uint32_t i = 0; i < st->n_draws; i++)
 		draw_apply(e, st->drawn_for[i], &st->drawn[i]);
+}
+
+/* The pool cannot hold it beside what is pinned, though it could have when it came. */
+static void end_stuck(struct engine *e)
+{
+	struct request *r = sample_of(e->sched.stuck)->req;
+
+	request_end(e, r, WSHM_TOO_BIG, blocks_for(e->sched.stuck->target));
+}
+
+static void own_time(struct own_times *t, uint64_t ns)
+{
+	t->ns[t->n++ % OWN_TIMES] = ns < UINT32_MAX ? (uint32_t)ns : UINT32_MAX;
 }
 
 bool step_run(struct engine *e)
 {
 	struct step *st = &e->step;
 	struct wk_batch batch;
-	uint64_t start, end;
+	uint64_t begin = now_ns(), start, end;
 
 	recover_quarantine(e);
 	sched_make_plan(&e->sched, &st->plan);
+	if (e->sched.stuck)
+		end_stuck(e);
 	if (!st->plan.n)
 		return false;
+	batch_build(e, &batch, now_ns());
 	start = now_ns();
-	batch_build(e, &batch, start);
 	heartbeat_start(e, start);
 	forward(e, &batch);
 	forward_given(e);
@@ -353,8 +437,10 @@ bool step_run(struct engine *e)
 	apply(e, end - start);
 	for (uint32_t i = 0; i < st->n_touched; i++)
 		request_settle(e, st->touched[i], end);
+	domain_reclaim(e, end);
 	e->count.steps++;
 	e->count.rows += batch.n_rows;
 	e->count.step_ns += end - start;
+	own_time(&e->own, now_ns() - begin - (end - start));
 	return true;
 }

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -70,8 +72,10 @@ void eh_init(struct eh *h, const char *model_dir)
 	snprintf(dir, sizeof(dir), "%s", model_dir);
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
 		h->argv[i] = fixed[i];
-	for (int i = 0; i < 4; i++)
+	for (uint32_t i = 0; i < EH_TENANTS; i++)
 		h->quota[i].weight = 100;
+	for (uint32_t i = 0; i <= EH_TENANTS; i++)
+		h->idx_fd[i] = -1;
 	h->heartbeat_fd = memfd_create("heartbeat", MFD_CLOEXEC);
 	must(h->heartbeat_fd, "memfd");
 	must(ftruncate(h->heartbeat_fd, 4096), "ftruncate");
@@ -113,13 +117,25 @@ static void __attribute__((noreturn)) become_engine(struct eh *h, int sock)
 
 static void send_tenants(struct eh *h)
 {
-	for (uint32_t i = 0; i < 4; i++) {
+	for (uint32_t i = 0; i < EH_TENANTS; i++) {
 		struct wlink_tenant msg = {.tenant = i, .quota = h->quota[i]};
 
 		wctl_head_init(&msg.head, WLINK_TENANT, sizeof(msg), 0);
 		snprintf(msg.name, sizeof(msg.name), "tenant%u", i);
 		must(wctl_send(h->link, &msg, sizeof(msg), NULL, 0), "send tenant");
 	}
+}
+
+static void send_domain(struct eh *h, uint32_t domain)
+{
+	must(wctl_send(h->link, &h->domain[domain], sizeof(h->domain[domain]), &h->idx_fd[domain],
+		       1),
+	     "send domain");
+}
+
+static void send_adapter(struct eh *h, const struct eh_adapter *a)
+{
+	must(wctl_send(h->link, &a->msg, sizeof(a->msg), a->fds, 2), "send adapter");
 }
 
 static void spawn(struct eh *h)
@@ -138,6 +154,11 @@ static void spawn(struct eh *h)
 	eh_expect(h, WLINK_READY, &ready, sizeof(ready));
 	h->model = ready.model;
 	send_tenants(h);
+	for (uint32_t i = 0; i <= EH_TENANTS; i++)
+		if (h->idx_fd[i] >= 0)
+			send_domain(h, i);
+	for (uint32_t i = 0; i < h->n_adapters; i++)
+		send_adapter(h, &h->adapters[i]);
 }
 
 void eh_start(struct eh *h)
@@ -213,6 +234,14 @@ void eh_stop(struct eh *h)
 	reap(h);
 	while (h->n_sessions)
 		session_free(h->sessions[--h->n_sessions]);
+	for (uint32_t i = 0; i <= EH_TENANTS; i++)
+		if (h->idx_fd[i] >= 0)
+			close(h->idx_fd[i]);
+	while (h->n_adapters) {
+		h->n_adapters--;
+		close(h->adapters[h->n_adapters].fds[0]);
+		close(h->adapters[h->n_adapters].fds[1]);
+	}
 	munmap(h->heartbeat, 4096);
 	close(h->heartbeat_fd);
 }
@@ -226,6 +255,9 @@ union link_message {
 	struct wlink_offence offence;
 	struct wctl_text text;
 	struct wlink_progress progress;
+	struct wlink_adapter_reply adapter;
+	struct wlink_pinned pinned;
+	struct wlink_drop drop;
 };
 
 /* One message if there is one within timeout_ms: its bytes, 0: none, -1: hung up. */
@@ -281,6 +313,193 @@ void eh_tell(struct eh *h, enum wctl_type type)
 
 	wctl_head_init(&head, type, sizeof(head), 0);
 	must(wctl_send(h->link, &head, sizeof(head), NULL, 0), "send");
+}
+
+/* --- domains, adapters, pins ----------------------------------------------------------------------*/
+
+void eh_domain(struct eh *h, uint32_t domain)
+{
+	struct wlink_domain *m = &h->domain[domain];
+
+	wctl_head_init(&m->head, WLINK_DOMAIN, sizeof(*m), 0);
+	m->domain = domain == EH_PUBLIC ? WLINK_PUBLIC : domain;
+	must((int)getrandom(m->secret, sizeof(m->secret), 0), "getrandom");
+	h->idx_fd[domain] = wshm_idx_new(m->domain);
+	must(h->idx_fd[domain], "index region");
+	if (h->link >= 0)
+		send_domain(h, domain);
+}
+
+int eh_idx_reader_fd(const struct eh *h, uint32_t domain)
+{
+	int fd = wshm_open_read_only(h->idx_fd[domain]);
+
+	must(fd, "read-only index");
+	return fd;
+}
+
+const char *eh_adapter_dir(const char *name)
+{
+	static char path[512];
+	const char *src = getenv("WEFT_SRC");
+
+	snprintf(path, sizeof(path), "%s/tests/data/adapters/%s", src ? src : ".", name);
+	return path;
+}
+
+/* The file's bytes in a sealed memfd, as weftd sends them. */
+static int copy_file(const char *dir, const char *name)
+{
+	char path[1024], buf[65536];
+	int from, to = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	from = open(path, O_RDONLY | O_CLOEXEC);
+	must(from, path);
+	must(to, "memfd");
+	while ((n = read(from, buf, sizeof(buf))) > 0)
+		if (write(to, buf, (size_t)n) != n)
+			bail("write", -1);
+	close(from);
+	must(fcntl(to, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL),
+	     "seal");
+	return to;
+}
+
+int eh_adapter_load(struct eh *h, const char *dir, const char *name, int32_t offset,
+		    enum wshm_missing on_missing, struct wlink_adapter_reply *ret)
+{
+	struct eh_adapter *a = &h->adapters[h->n_adapters];
+	struct wlink_adapter_reply reply;
+
+	if (h->n_adapters == EH_MAX_ADAPTERS)
+		bail("too many adapters", 0);
+	a->msg = (struct wlink_adapter){
+		.load_id = ++h->next_load,
+		.offset = offset,
+		.on_missing = on_missing,
+	};
+	wctl_head_init(&a->msg.head, WLINK_ADAPTER_LOAD, sizeof(a->msg), 0);
+	snprintf(a->msg.name, sizeof(a->msg.name), "%s", name);
+	a->fds[0] = copy_file(dir, "adapter_config.json");
+	a->fds[1] = copy_file(dir, "adapter_model.safetensors");
+	send_adapter(h, a);
+	eh_expect(h, WLINK_ADAPTER_LOADED, &reply, sizeof(reply));
+	if (reply.load_id != a->msg.load_id)
+		bail("another adapter was loaded", 0);
+	if (reply.head.code) {
+		close(a->fds[0]);
+		close(a->fds[1]);
+	} else {
+		h->n_adapters++;
+	}
+	if (ret)
+		*ret = reply;
+	return reply.head.code;
+}
+
+int eh_adapter_unload(struct eh *h, const char *name, bool force, struct wlink_adapter_reply *ret)
+{
+	struct wlink_unload msg = {.force = force};
+	struct wlink_adapter_reply reply;
+	uint32_t i = h->n_adapters;
+
+	while (i > 0 && strcmp(h->adapters[i - 1].msg.name, name) != 0)
+		i--;
+	if (!i--)
+		return -ENOENT;
+	msg.load_id = h->adapters[i].msg.load_id;
+	wctl_head_init(&msg.head, WLINK_ADAPTER_UNLOAD, sizeof(msg), 0);
+	must(wctl_send(h->link, &msg, sizeof(msg), NULL, 0), "send unload");
+	eh_expect(h, WLINK_ADAPTER_UNLOADED, &reply, sizeof(reply));
+	if (reply.load_id != msg.load_id)
+		bail("another adapter was unloaded", 0);
+	if (!reply.head.code) {
+		close(h->adapters[i].fds[0]);
+		close(h->adapters[i].fds[1]);
+		memmove(&h->adapters[i], &h->adapters[i + 1],
+			(--h->n_adapters - i) * sizeof(h->adapters[0]));
+	}
+	if (ret)
+		*ret = reply;
+	return reply.head.code;
+}
+
+int64_t eh_pin(struct eh *h, uint32_t domain, const uint32_t *tokens, uint32_t n,
+	       uint32_t *ret_tokens)
+{
+	struct wlink_pin msg = {
+		.pin_id = ++h->next_pin,
+		.domain = domain == EH_PUBLIC ? WLINK_PUBLIC : domain,
+		.n_tokens = n,
+	};
+	struct wlink_pinned reply;
+	int fd = memfd_create("pin", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	must(fd, "memfd");
+	if (write(fd, tokens, n * sizeof(*tokens)) != (ssize_t)(n * sizeof(*tokens)))
+		bail("write", -1);
+	wctl_head_init(&msg.head, WLINK_PIN, sizeof(msg), 0);
+	must(wctl_send(h->link, &msg, sizeof(msg), &fd, 1), "send pin");
+	close(fd);
+	eh_expect(h, WLINK_PINNED, &reply, sizeof(reply));
+	if (reply.pin_id != msg.pin_id)
+		bail("another pin was answered", 0);
+	if (ret_tokens)
+		*ret_tokens = reply.tokens;
+	return reply.head.code ? reply.head.code : (int64_t)msg.pin_id;
+}
+
+void eh_unpin(struct eh *h, int64_t pin)
+{
+	struct wlink_pin msg = {.pin_id = (uint64_t)pin};
+
+	wctl_head_init(&msg.head, WLINK_UNPIN, sizeof(msg), 0);
+	must(wctl_send(h->link, &msg, sizeof(msg), NULL, 0), "send unpin");
+}
+
+uint64_t eh_drop(struct eh *h, uint32_t domain)
+{
+	struct wlink_drop msg = {
+		.domain = domain == EH_PUBLIC ? WLINK_PUBLIC : domain,
+		.all = domain == UINT32_MAX,
+	};
+
+	wctl_head_init(&msg.head, WLINK_DROP, sizeof(msg), 0);
+	must(wctl_send(h->link, &msg, sizeof(msg), NULL, 0), "send drop");
+	eh_expect(h, WLINK_DROPPED, &msg, sizeof(msg));
+	must(msg.head.code, "drop");
+	return msg.blocks;
+}
+
+const char *eh_report(struct eh *h)
+{
+	static struct wlink_status m;
+
+	eh_tell(h, WLINK_STATUS);
+	eh_expect(h, WLINK_STATUS_TEXT, &m, sizeof(m));
+	if (m.text_bytes >= sizeof(m.text))
+		bail("status too long", (int)m.text_bytes);
+	m.text[m.text_bytes] = '\0';
+	return m.text;
+}
+
+double eh_number(struct eh *h, const char *path)
+{
+	json_t *top = json_loads(eh_report(h), 0, NULL), *o = top;
+	char copy[128], *rest = copy, *key;
+	double value;
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	while (o && (key = strsep(&rest, ".")))
+		o = json_is_array(o) ? json_array_get(o, (size_t)atoi(key))
+				     : json_object_get(o, key);
+	if (!json_is_number(o) && !json_is_boolean(o))
+		bail(path, 0);
+	value = json_is_boolean(o) ? json_is_true(o) : json_number_value(o);
+	json_decref(top);
+	return value;
 }
 
 /* Take what has come; start a dead engine again if that is wanted. */

@@ -16,10 +16,19 @@
 #include <sys/types.h>
 
 #define EH_MAX_SESSIONS 16
+#define EH_TENANTS	4u
+#define EH_PUBLIC	EH_TENANTS /* as a domain */
+#define EH_MAX_ADAPTERS 64
 #define EH_MAX_ARGS	32
 #define EH_WAIT_MS	60000
 
 struct eh_session;
+
+/* What weftd keeps of an adapter: its bytes, whatever becomes of the folder. */
+struct eh_adapter {
+	struct wlink_adapter msg;
+	int fds[2];
+};
 
 struct eh {
 	pid_t pid;
@@ -30,8 +39,13 @@ struct eh {
 	const char *crash_token; /* WEFT_TEST_CRASH_TOKEN, or NULL */
 	bool supervise;
 	uint32_t restarts, busy, idle, drained, offences;
-	uint32_t exit_status;	     /* of the last engine that ended */
-	struct wlink_quota quota[4]; /* of the tenants 0 to 3 */
+	uint32_t exit_status; /* of the last engine that ended */
+	struct wlink_quota quota[EH_TENANTS];
+	struct wlink_domain domain[EH_TENANTS + 1]; /* sent if idx_fd is not -1 */
+	int idx_fd[EH_TENANTS + 1];
+	struct eh_adapter adapters[EH_MAX_ADAPTERS]; /* loaded */
+	uint32_t n_adapters;
+	uint64_t next_load, next_pin;
 	struct eh_session *sessions[EH_MAX_SESSIONS];
 	uint32_t n_sessions;
 	uint64_t next_id;
@@ -70,6 +84,33 @@ void eh_close(struct eh_session *s); /* as if the client had died: detach, unmap
 void eh_expect(struct eh *h, enum wctl_type type, void *buf, uint32_t bytes);
 /* Send a message of a head alone. */
 void eh_tell(struct eh *h, enum wctl_type type);
+
+/* --- domains, adapters, pins: all of it is sent again to an engine that is restarted, pins excepted */
+
+/* Before the first session of the tenant (or EH_PUBLIC): a random secret, and a region for the
+ * mirror, of which clients get h->idx_fd, opened read-only. Without it the engine makes do with a
+ * secret of its own. */
+void eh_domain(struct eh *h, uint32_t domain);
+int eh_idx_reader_fd(const struct eh *h, uint32_t domain);
+
+/* A fixture of tests/data/adapters, by name. */
+const char *eh_adapter_dir(const char *name);
+/* Load a PEFT folder under a name: 0 with *ret filled, or what the engine answered. offset and
+ * on_missing as in wshm_instance. ret may be NULL. */
+int eh_adapter_load(struct eh *h, const char *dir, const char *name, int32_t offset,
+		    enum wshm_missing on_missing, struct wlink_adapter_reply *ret);
+/* By the name that it was loaded under. 0, or what the engine answered (-EBUSY: ret->in_use). */
+int eh_adapter_unload(struct eh *h, const char *name, bool force, struct wlink_adapter_reply *ret);
+/* Ends with the pin's number (> 0), or what the engine answered; *ret_tokens: how many stay. */
+int64_t eh_pin(struct eh *h, uint32_t domain, const uint32_t *tokens, uint32_t n,
+	       uint32_t *ret_tokens);
+void eh_unpin(struct eh *h, int64_t pin);
+/* Evict what may be evicted of a domain, UINT32_MAX: of all. Blocks freed. */
+uint64_t eh_drop(struct eh *h, uint32_t domain);
+/* The engine's status: JSON, owned by the harness until the next call. */
+const char *eh_report(struct eh *h);
+/* A number in it, by a path as "cache.hits" or "adapters.0.in_use"; bails out if there is none. */
+double eh_number(struct eh *h, const char *path);
 
 /* Defaults for tests: greedy, 16 tokens. */
 void eh_desc(struct wshm_desc *d);
