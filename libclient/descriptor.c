@@ -48,6 +48,7 @@ static int check_ranges(const struct weft_submit_options *o, struct weft_error *
 		{o->prompt_logprobs <= WSHM_MAX_LOGPROBS || o->prompt_logprobs == WEFT_NO_LOGPROBS,
 		 "prompt_logprobs must be 0 to 20, or WEFT_NO_LOGPROBS"},
 		{o->priority >= -100 && o->priority <= 100, "priority must be -100 to 100"},
+		{!(o->flags & ~(WEFT_NO_RESUBMIT | WEFT_NO_CACHE)), "a flag is not known"},
 		{!o->adapter || strlen(o->adapter) < WSHM_MAX_NAME,
 		 "the adapter's name must be shorter than 128 bytes"},
 	};
@@ -114,6 +115,7 @@ int wc_desc_from_options(struct wshm_desc *d, const struct weft_submit_options *
 	d->prompt_logprobs = o->prompt_logprobs;
 	d->priority = o->priority;
 	d->timeout_ms = o->timeout_ms;
+	d->no_cache = (o->flags & WEFT_NO_CACHE) != 0;
 	return copy_lists(d, o, error);
 }
 

@@ -187,6 +187,19 @@ static int regions_open(struct link *l, const struct wshm_layout *layout, int tx
 	return 0;
 }
 
+static int indexes_open(struct link *l, const int fds[2], struct weft_error *error)
+{
+	int r = wshm_idx_reader_open(&l->idx, fds[0]);
+
+	if (!r)
+		r = wshm_idx_reader_open(&l->public_idx, fds[1]);
+	if (r < 0)
+		return wc_fail(error, r,
+			       "the daemon's index is not of the known size, not sealed, or of "
+			       "another version; not mapped");
+	return 0;
+}
+
 /* Generations start anywhere: a mistake that relies on small ones shows at once. */
 static int slots_init(struct link *l, struct weft_error *error)
 {
@@ -222,10 +235,11 @@ int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *h
 	l->bell_fd = fds[3];
 	r = regions_open(l, &layout, fds[0], fds[1], error);
 	close_fds(fds, 2);
+	if (!r)
+		r = indexes_open(l, &fds[4], error);
 	close_fds(&fds[4], 2);
-	if (r < 0)
-		goto fail;
-	r = slots_init(l, error);
+	if (!r)
+		r = slots_init(l, error);
 	if (r < 0)
 		goto fail;
 	*ret = l;
@@ -252,6 +266,8 @@ void wc_link_put(struct link *l)
 		return;
 	wc_link_hang_up(l);
 	wshm_client_close(&l->c);
+	wshm_idx_reader_close(&l->idx);
+	wshm_idx_reader_close(&l->public_idx);
 	wc_arena_fini(&l->arena);
 	free(l->slots);
 	free(l);

@@ -14,7 +14,8 @@
  *
  * Locks: w->lock guards everything below that does not say otherwise, and every wshm_client_*
  * call that changes a ring. w->connect_lock is held by the one thread that reconnects; it is taken
- * before w->lock, never inside it. Neither is held while waiting for tokens.
+ * before w->lock, never inside it. Neither is held while waiting for tokens. weft_probe() takes
+ * none: see probe.c.
  */
 #ifndef WEFT_LIBCLIENT_PRIVATE_H
 #define WEFT_LIBCLIENT_PRIVATE_H
@@ -47,6 +48,9 @@ struct link {
 	struct arena arena;
 	struct link_slot *slots;
 	uint32_t next_slot; /* where the search for a free one starts: oldest first */
+	struct wshm_idx_reader idx, public_idx; /* the domain's and the public one */
+	_Atomic uint32_t readers; /* epoch words of tx that some thread uses now, a bit each */
+	struct link *next_retired;
 };
 
 struct attempt {
@@ -84,6 +88,8 @@ struct weft {
 	_Atomic int state;	     /* enum session_state; written under lock */
 	_Atomic int end_status;	     /* enum weft_status, once DEAD */
 	_Atomic(struct link *) link; /* a reference; written under lock */
+	_Atomic uint32_t probing;    /* threads that read w->link without the lock */
+	struct link *retired;	     /* references to those that such a thread may still read */
 	struct weft_request *requests;
 	uint32_t n_news;	 /* requests with .news */
 	char *socket, *model;	 /* owner */
@@ -120,6 +126,10 @@ bool wc_session_forked(const struct weft *w);
 int wc_session_check(struct weft *w, bool no_progress);
 int64_t wc_session_retry_in_ns(struct weft *w);
 void wc_session_end(struct weft *w, enum weft_status status);
+void wc_session_put_retired(struct weft *w);
+
+/* probe.c */
+void wc_probe_end(struct weft *w);
 
 /* request.c */
 void wc_request_resume_all(struct weft *w, struct link *to);

@@ -123,8 +123,9 @@ static const struct attempt *first_attempt(const struct attempt *a)
 	return a;
 }
 
-/* Stage times: of the attempt in which the stage was first reached. */
-static void result_times(const struct attempt *a, struct weft_result *res)
+/* Stage times: of the attempt in which the stage was first reached. What was fixed at admission: of
+ * the first attempt that was admitted; later ones have been told to do the same. */
+static void result_admission(const struct attempt *a, struct weft_result *res)
 {
 	for (; a; a = a->prev) {
 		const struct wshm_slot *s = a->s;
@@ -134,6 +135,8 @@ static void result_times(const struct attempt *a, struct weft_result *res)
 			continue;
 		res->arrival_ns = s->t_arrival_ns;
 		res->seed = s->seed;
+		res->invocation = (enum weft_invocation)s->invocation;
+		res->activation = s->activation < UINT32_MAX ? (uint32_t)s->activation : UINT32_MAX;
 		t = atomic_load_explicit(&s->t_start_ns, memory_order_relaxed);
 		res->start_ns = t ? t : res->start_ns;
 		t = atomic_load_explicit(&s->t_first_ns, memory_order_relaxed);
@@ -154,6 +157,7 @@ static void result_fill(struct weft_request *r, struct weft_result *res)
 	res->status = WEFT_RUNNING;
 	res->n = r->n;
 	res->prompt_tokens = r->n_prompt;
+	res->activation = UINT32_MAX;
 	res->resubmitted = atomic_load_explicit(&r->resubmitted, memory_order_relaxed);
 	if (state != WSHM_SLOT_FREE) {
 		res->cached_tokens = atomic_load_explicit(&first_attempt(a)->s->cached_tokens,
@@ -169,7 +173,7 @@ static void result_fill(struct weft_request *r, struct weft_result *res)
 	} else if (local != WEFT_RUNNING) {
 		res->status = (enum weft_status)local;
 	}
-	result_times(a, res);
+	result_admission(a, res);
 }
 
 int weft_result(struct weft_request *r, struct weft_result *ret)
@@ -593,6 +597,11 @@ static int resume_desc(struct weft_request *r, const struct attempt *old, struct
 	if (attempt_state(old) != WSHM_SLOT_FREE) {
 		d->has_seed = true;
 		d->seed = old->s->seed;
+		/* Never under other weights, whatever bears the adapter's name by now. */
+		if (old->s->adapter_instance)
+			d->instance = old->s->adapter_instance;
+		else if (old->s->invocation == WSHM_INVOCATION_BASE)
+			d->adapter[0] = '\0';
 	}
 	if (r->deadline_ns) {
 		int64_t left_ms = (r->deadline_ns - wc_now_ns()) / NS_PER_MS;

@@ -187,8 +187,25 @@ static int check_up(struct weft *w, bool no_progress)
 		wctl_send(w->link->sock, &complaint, sizeof(complaint), NULL, 0);
 	}
 	w->last_check_ns = now;
+	wc_session_put_retired(w);
 	pthread_mutex_unlock(&w->lock);
 	return w->state == SESSION_DEAD ? -ECONNRESET : 0;
+}
+
+/* Under the lock: links that were replaced go, unless some thread may still probe them; then the
+ * next one who looks after the session tries again. */
+void wc_session_put_retired(struct weft *w)
+{
+	/* D4: pairs with D1 in probe_begin() and D5 in wc_probe_end(): whoever probes and is not
+	 * counted here sees the link that replaced these. */
+	if (!w->retired || atomic_load_explicit(&w->probing, memory_order_seq_cst))
+		return;
+	while (w->retired) {
+		struct link *l = w->retired;
+
+		w->retired = l->next_retired;
+		wc_link_put(l);
+	}
 }
 
 /* Under connect_lock and the session's lock: go on with the new daemon. */
@@ -199,13 +216,16 @@ static void session_adopt(struct weft *w, struct link *to)
 	/* A daemon whose engine is still loading knows nothing of the model but its name. */
 	if (!to->welcome.model.vocab)
 		to->welcome.model = from->welcome.model;
-	atomic_store_explicit(&w->link, to, memory_order_relaxed);
+	/* D3: pairs with D2 in probe_begin() */
+	atomic_store_explicit(&w->link, to, memory_order_seq_cst);
 	atomic_store(&w->state, SESSION_UP);
 	event_watch(w, to->bell_fd);
 	event_watch(w, to->sock);
 	event_timer(w, 1); /* a program asleep on the descriptor arms the new bell */
 	wc_request_resume_all(w, to);
-	wc_link_put(from);
+	from->next_retired = w->retired;
+	w->retired = from;
+	wc_session_put_retired(w);
 }
 
 /* Will another attempt be refused in the same way? */
@@ -557,6 +577,10 @@ static void close_in_child(struct weft *w)
 		}
 		free(r);
 	}
+	for (struct link *l = w->retired, *later; l; l = later) {
+		later = l->next_retired;
+		link_put_in_child(l);
+	}
 	link_put_in_child(w->link);
 	session_free(w);
 }
@@ -571,6 +595,7 @@ void weft_close(struct weft *w)
 	}
 	while (w->requests)
 		weft_free(w->requests);
+	wc_session_put_retired(w);
 	wc_link_put(w->link);
 	session_free(w);
 }

@@ -202,8 +202,9 @@ enum weft_status {
 enum weft_invocation {
 	WEFT_INVOCATION_NONE = 0, /* base model, or a plain LoRA */
 	WEFT_INVOCATION_FOUND = 1,
-	WEFT_INVOCATION_BASE = 2,    /* not in the prompt: the base model answered */
-	WEFT_INVOCATION_APPENDED = 3 /* not in the prompt: the engine appended it */
+	WEFT_INVOCATION_BASE = 2,     /* not in the prompt: the base model answered */
+	WEFT_INVOCATION_APPENDED = 3, /* not in the prompt: the engine appended it */
+	WEFT_INVOCATION_MISSING = 4   /* weft_probe() only: a request would be refused */
 };
 
 enum weft_finish {
@@ -279,7 +280,10 @@ struct weft_probe {
 /*
  * How much of a prompt is cached for a model (adapter NULL) or an adapter. Answered from shared
  * memory, without the daemon and without a system call; a hint: it may be outdated when a request
- * arrives. 0; -ENOENT: no such adapter; -EAGAIN: no engine has published an index yet.
+ * arrives. 0; -ENOENT: no such adapter; -EAGAIN: no engine has published an index yet;
+ * -ECONNRESET, -EOWNERDEAD. If the invocation is missing, the answer is for what the engine would
+ * do: the base model's, or the prompt's with the invocation appended; or
+ * WEFT_INVOCATION_MISSING and nothing.
  */
 WEFT_API int weft_probe(struct weft *w, const char *adapter, const uint32_t *prompt,
 			uint32_t n_prompt, struct weft_probe *ret);

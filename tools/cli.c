@@ -123,6 +123,42 @@ int cli_set_tokens(void *value, const char *text)
 	return err;
 }
 
+/* Ids separated by blanks, newlines or commas. */
+static int read_stream(struct cli_tokens *t, FILE *f, const char *name)
+{
+	char word[32];
+
+	while (fscanf(f, " %31[^ \t\n\r,]%*[,]", word) == 1 ||
+	       fscanf(f, " %31[^ \t\n\r,]", word) == 1)
+		if (cli_set_tokens(t, word))
+			return cli_fail("\"%s\" in %s is not a token id", word, name);
+	return 0;
+}
+
+int cli_read_prompt(struct cli_tokens *t, int n, char **argv, const char *file)
+{
+	int err = 0;
+
+	if (file && n)
+		return cli_fail("a prompt is given both as arguments and as a file");
+	if (file) {
+		FILE *f = fopen(file, "r");
+
+		if (!f)
+			return cli_fail("open %s: %s", file, strerror(errno));
+		err = read_stream(t, f, file);
+		fclose(f);
+	} else if (!n || (n == 1 && !strcmp(argv[1], "-"))) {
+		err = read_stream(t, stdin, "standard input");
+	}
+	for (int i = 1; i <= n && !err; i++)
+		if (strcmp(argv[i], "-") && cli_set_tokens(t, argv[i]))
+			err = cli_fail("\"%s\" is not a token id", argv[i]);
+	if (!err && !t->n)
+		err = cli_fail("no prompt: give token ids as arguments or on standard input");
+	return err;
+}
+
 /* --- output --------------------------------------------------------------------------------------*/
 
 int cli_fail(const char *fmt, ...)
@@ -150,6 +186,21 @@ void cli_json_string(const char *s)
 			putchar(*s);
 	}
 	putchar('"');
+}
+
+const char *cli_invocation_name(unsigned invocation)
+{
+	static const char *const names[] = {"none", "found", "base", "appended", "missing"};
+
+	return invocation < 5 ? names[invocation] : "unknown";
+}
+
+void cli_json_activation(uint32_t activation)
+{
+	if (activation == UINT32_MAX)
+		fputs("null", stdout);
+	else
+		printf("%u", activation);
 }
 
 static void help(const struct cli_command *c)

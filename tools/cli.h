@@ -47,6 +47,12 @@ struct cli_tokens {
 int cli_set_tokens(void *value, const char *text); /* struct cli_tokens * */
 int cli_tokens_add(struct cli_tokens *t, uint32_t token);
 
+/*
+ * A prompt of token ids: argv[1..n]; or `file` if not NULL; or standard input without either, or for
+ * the only word "-". 0, or 1 after cli_fail().
+ */
+int cli_read_prompt(struct cli_tokens *t, int n, char **argv, const char *file);
+
 /* Parse argv[1..]; returns the number of positional arguments, moved to argv[1..]. */
 int cli_parse(const struct cli_command *c, int argc, char **argv);
 
@@ -64,9 +70,13 @@ int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t 
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A string as JSON, quotes included, to stdout. */
 void cli_json_string(const char *s);
+/* enum weft_invocation in a word; the position of activation as JSON, null for none. */
+const char *cli_invocation_name(unsigned invocation);
+void cli_json_activation(uint32_t activation);
 
 /* The commands; each returns the exit status. argv[0] is the command's name. */
 int cmd_run(int argc, char **argv);
+int cmd_probe(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_adapter(int argc, char **argv);

@@ -26,7 +26,7 @@ static struct {
 	struct cli_tokens prompt, stop_tokens;
 	struct weft_sequence sequences[MAX_SEQUENCES];
 	struct weft_bias bias[MAX_BIAS];
-	int json, stats, poll_always, no_resubmit;
+	int json, stats, poll_always, no_resubmit, no_cache;
 } run;
 
 static volatile sig_atomic_t interrupted;
@@ -96,6 +96,7 @@ static const struct cli_option options[] = {
 	{"priority", 0, "N", cli_set_i32, &run.submit.priority, "-100 to 100, higher first"},
 	{"timeout-ms", 0, "N", cli_set_u32, &run.submit.timeout_ms, "the engine ends it after so long"},
 	{"no-resubmit", 0, NULL, NULL, &run.no_resubmit, "fail if the daemon restarts"},
+	{"no-cache", 0, NULL, NULL, &run.no_cache, "neither use the prefix cache nor add to it"},
 	{"poll-always", 0, NULL, NULL, &run.poll_always, "spin instead of sleeping"},
 	{"stats", 0, NULL, NULL, &run.stats, "times and counts, on stderr"},
 	{"json", 'j', NULL, NULL, &run.json, "one JSON object at the end"},
@@ -116,23 +117,6 @@ static void on_interrupt(int sig)
 {
 	(void)sig;
 	interrupted = 1;
-}
-
-static int read_prompt(int n, char **argv)
-{
-	char word[32];
-
-	for (int i = 1; i <= n; i++)
-		if (strcmp(argv[i], "-") && cli_set_tokens(&run.prompt, argv[i]))
-			return cli_fail("\"%s\" is not a token id", argv[i]);
-	if (n && !(n == 1 && !strcmp(argv[1], "-")))
-		return 0;
-	while (scanf(" %31[^ \t\n\r,]%*[,]", word) == 1 || scanf(" %31[^ \t\n\r,]", word) == 1)
-		if (cli_set_tokens(&run.prompt, word))
-			return cli_fail("\"%s\" on standard input is not a token id", word);
-	return run.prompt.n ? 0
-			    : cli_fail("no prompt: give token ids as arguments or on standard "
-				       "input");
 }
 
 /* --- printing ------------------------------------------------------------------------------------*/
@@ -215,6 +199,10 @@ static void print_stats(struct weft_request *r, const struct weft_result *res)
 		res->forward_ns / 1e6, ms(res->arrival_ns, res->end_ns));
 	if (n > res->n && decode_ms > 0)
 		fprintf(stderr, ", %.1f tokens/s after the first", (n - res->n) / decode_ms * 1e3);
+	if (res->activation != UINT32_MAX)
+		fprintf(stderr, ", adapter from position %u", res->activation);
+	if (res->invocation > WEFT_INVOCATION_FOUND)
+		fprintf(stderr, ", invocation missing: %s", cli_invocation_name(res->invocation));
 	if (res->resubmitted)
 		fprintf(stderr, ", %u daemon restarts bridged", res->resubmitted);
 	fputc('\n', stderr);
@@ -279,6 +267,8 @@ static void print_json(struct weft_request *r, const struct weft_result *res)
 		}
 		printf("]");
 	}
+	printf(",\"invocation\":\"%s\",\"activation\":", cli_invocation_name(res->invocation));
+	cli_json_activation(res->activation);
 	printf(",\"prompt_tokens\":%u,\"cached_tokens\":%u,\"seed\":%" PRIu64
 	       ",\"queued_ms\":%.6f,\"first_token_ms\":%.6f,\"forward_ms\":%.6f,\"total_ms\":%.6f"
 	       ",\"restarts_bridged\":%u}\n",
@@ -357,13 +347,14 @@ int cmd_run(int argc, char **argv)
 	run.open = (struct weft_open_options)WEFT_OPEN_OPTIONS_INIT;
 	weft_submit_options_init(&run.submit);
 	n = cli_parse(&command, argc, argv);
-	if (read_prompt(n, argv))
+	if (cli_read_prompt(&run.prompt, n, argv, NULL))
 		return 1;
 	run.open.slots = 1;
 	run.open.prompt_bytes = run.prompt.n * UINT64_C(4) +
 				run.submit.n * UINT64_C(4) * run.submit.max_tokens + 65536;
 	run.open.flags = run.poll_always ? WEFT_POLL_ALWAYS : 0;
-	run.submit.flags = run.no_resubmit ? WEFT_NO_RESUBMIT : 0;
+	run.submit.flags =
+		(run.no_resubmit ? WEFT_NO_RESUBMIT : 0) | (run.no_cache ? WEFT_NO_CACHE : 0);
 	run.submit.prompt = run.prompt.tokens;
 	run.submit.n_prompt = run.prompt.n;
 	run.submit.stop_tokens = run.stop_tokens.tokens;

@@ -47,6 +47,8 @@ struct fake {
 	_Atomic bool stop;
 	struct fake_session sessions[MAX_SESSIONS];
 	uint32_t n_sessions;
+	int idx_fd[2];
+	struct wshm_idx_writer *idx[2];
 	pthread_mutex_t lock; /* of the three below */
 	struct wshm_desc last;
 	uint32_t *last_resume;
@@ -200,6 +202,10 @@ static void admit(struct fake_session *s, uint32_t i, uint32_t generation)
 	slot->n_samples = q->desc.n;
 	slot->seed = q->desc.has_seed ? q->desc.seed : FAKE_SEED;
 	slot->t_arrival_ns = now_ns();
+	atomic_store(&slot->cached_tokens, atomic_load(&s->f->c.cached_tokens));
+	slot->invocation = atomic_load(&s->f->c.invocation);
+	slot->activation = atomic_load(&s->f->c.activation);
+	slot->adapter_instance = atomic_load(&s->f->c.adapter_instance);
 	for (uint32_t k = 0; k < WSHM_MAX_SAMPLES; k++) {
 		atomic_store(&slot->count[k], 0);
 		atomic_store(&slot->finish[k], 0);
@@ -379,19 +385,17 @@ static bool greet(struct fake_session *s)
 	must(!socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sv), "socketpair");
 	s->bell = sv[0];
 	s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int rx_client = wshm_open_read_only(rx);
-	int own = wshm_idx_new(1), public = wshm_idx_new(2);
-	int own_client = wshm_open_read_only(own), public_client = wshm_open_read_only(public);
-	int fds[WCTL_WELCOME_FDS] = {tx, rx_client, s->wake, sv[1], own_client, public_client};
+	int fds[WCTL_WELCOME_FDS] = {tx, wshm_open_read_only(rx), s->wake, sv[1]};
 
+	for (int i = 0; i < 2; i++)
+		fds[4 + i] = f->o.fault == FAKE_BAD_INDEX ? memfd_create("idx", MFD_CLOEXEC)
+							  : wshm_open_read_only(f->idx_fd[i]);
 	r = wctl_send(s->sock, &w, sizeof(w), fds,
 		      f->o.fault == FAKE_FEW_FDS ? WCTL_WELCOME_FDS - 1 : WCTL_WELCOME_FDS);
-	close(own);
-	close(public);
-	close(own_client);
-	close(public_client);
 	close(sv[1]);
-	close(rx_client);
+	close(fds[1]);
+	close(fds[4]);
+	close(fds[5]);
 	if (f->o.fault == FAKE_OK || f->o.fault == FAKE_NEVER_READY)
 		must(!wshm_engine_open(&s->e, &l, tx, rx, false), "open the engine's end");
 	close(tx);
@@ -447,6 +451,24 @@ static void *accept_main(void *arg)
 	return NULL;
 }
 
+const uint8_t fake_secret[2][WSHM_SECRET_BYTES] = {{1, 2, 3, [100] = 4}, {5, 6, 7, [191] = 8}};
+const struct wshm_root fake_root = {.model = {11, 22}, .exactness = 33};
+
+static void indexes_open(struct fake *f)
+{
+	for (int i = 0; i < 2; i++) {
+		f->idx_fd[i] = wshm_idx_new((uint64_t)i);
+		must(f->idx_fd[i] >= 0, "make an index");
+		must(!wshm_idx_writer_open(&f->idx[i], f->idx_fd[i], fake_secret[i], &fake_root),
+		     "open an index");
+	}
+}
+
+struct wshm_idx_writer *fake_index(struct fake *f, int is_public)
+{
+	return f->idx[is_public];
+}
+
 struct fake *fake_start(const struct fake_options *o)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -457,6 +479,8 @@ struct fake *fake_start(const struct fake_options *o)
 	atomic_init(&f->c.admit, 1);
 	atomic_init(&f->c.reclaim, 1);
 	atomic_init(&f->c.gap_us, 100);
+	atomic_init(&f->c.activation, UINT64_MAX);
+	indexes_open(f);
 	pthread_mutex_init(&f->lock, NULL);
 	strcpy(addr.sun_path, o->path);
 	unlink(o->path);
@@ -478,6 +502,10 @@ void fake_kill(struct fake *f)
 	pthread_join(f->thread, NULL);
 	for (uint32_t i = 0; i < f->n_sessions; i++)
 		pthread_join(f->sessions[i].thread, NULL);
+	for (int i = 0; i < 2; i++) {
+		wshm_idx_writer_close(f->idx[i]);
+		close(f->idx_fd[i]);
+	}
 	close(f->listener);
 	unlink(f->o.path);
 	pthread_mutex_destroy(&f->lock);

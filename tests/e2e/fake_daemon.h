@@ -4,12 +4,14 @@
  * made to do on demand: stall at a token, refuse, send bad regions, vanish between two tokens.
  *
  * It uses the real regions and the real engine end of the rings. Its "model" is a function of
- * prompt, sample and position, fake_token(), so the right answer to every request is known.
+ * prompt, sample and position, fake_token(), so the right answer to every request is known. Its
+ * indexes hold what the test puts there.
  */
 #ifndef WEFT_TESTS_FAKE_DAEMON_H
 #define WEFT_TESTS_FAKE_DAEMON_H
 
 #include "shm/wshm.h"
+#include "shm/wshm_idx.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -29,6 +31,7 @@ enum fake_fault {
 	FAKE_GARBAGE,	  /* a message of an unknown type */
 	FAKE_SILENT,	  /* never answers the hello */
 	FAKE_NEVER_READY, /* welcome, but the engine stays STARTING */
+	FAKE_BAD_INDEX,	  /* an index that is not sealed */
 };
 
 struct fake_options {
@@ -47,6 +50,9 @@ struct fake_controls {
 	_Atomic uint32_t admitted, complaints, wakes;
 	_Atomic uint32_t busy; /* 1: the engine never says that it sleeps */
 	_Atomic uint32_t bye;  /* set to 1: sends BYE (protocol) to the session */
+	/* what the slots of requests admitted from now on say */
+	_Atomic uint32_t cached_tokens, invocation;
+	_Atomic uint64_t activation, adapter_instance; /* activation UINT64_MAX from the start */
 };
 
 struct fake *fake_start(const struct fake_options *o);
@@ -57,6 +63,12 @@ void fake_kill(struct fake *f);
 struct wshm_desc fake_last_desc(struct fake *f);
 /* The n tokens of resumed sample 0 of that descriptor, as fetched. */
 uint32_t fake_last_resume(struct fake *f, uint32_t *tokens, uint32_t max);
+
+/* The secrets and roots of its two indexes. */
+extern const uint8_t fake_secret[2][WSHM_SECRET_BYTES];
+extern const struct wshm_root fake_root;
+/* The writer of its domain's index (0) or of the public one (1); for one thread of the test. */
+struct wshm_idx_writer *fake_index(struct fake *f, int is_public);
 
 uint32_t fake_token(const uint32_t *prompt, uint32_t n_prompt, uint32_t sample, uint32_t position);
 /* A path for a socket, in a temporary directory that is removed at exit. */

@@ -54,6 +54,7 @@ int main(void)
 	refused(FAKE_NO_SEALS, -EPROTO, "not sealed", "regions without seals are not mapped");
 	refused(FAKE_SHORT_RX, -EPROTO, "agreed size", "nor a region of another size");
 	refused(FAKE_FEW_FDS, -EPROTO, "5 descriptors", "a descriptor is missing");
+	refused(FAKE_BAD_INDEX, -EPROTO, "index", "an index that could change its size");
 	refused(FAKE_WRONG_MAJOR, -EPROTO, "same version", "another protocol");
 	refused(FAKE_GARBAGE, -EPROTO, "not known", "an unknown message");
 	refused(FAKE_SILENT, -ETIMEDOUT, "answer to the hello", "silence");
