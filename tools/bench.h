@@ -60,4 +60,11 @@ struct bench_serve_options {
 /* 0 or -1 with a message on stderr. */
 int bench_serve(const struct bench_serve_options *o, struct bench_table *t);
 
+/* Commands with their own options: `weft bench pipeline`, `adapters`, `probe`. */
+int cmd_bench_pipeline(int argc, char **argv);
+int cmd_bench_adapters(int argc, char **argv);
+int cmd_bench_probe(int argc, char **argv);
+/* Print as --json or as a table, and free; returns 0. */
+int bench_output(struct bench_table *t, int json);
+
 #endif

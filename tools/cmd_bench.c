@@ -12,14 +12,19 @@
 
 static int json;
 
-static int print(struct bench_table *t)
+int bench_output(struct bench_table *t, int as_json)
 {
-	if (json)
+	if (as_json)
 		bench_print_json(t);
 	else
 		bench_print(t);
 	bench_free(t);
 	return 0;
+}
+
+static int print(struct bench_table *t)
+{
+	return bench_output(t, json);
 }
 
 /* --- serve ---------------------------------------------------------------------------------------*/
@@ -185,6 +190,9 @@ static const struct cli_entry commands[] = {
 	{"model", model, "whole passes of a model against those limits"},
 	{"ring", ring, "the round trip through shared memory"},
 	{"serve", serve, "clients against a running daemon"},
+	{"pipeline", cmd_bench_pipeline, "base model and adapters on one another's KV"},
+	{"adapters", cmd_bench_adapters, "what adapters cost, in a batch and unused"},
+	{"probe", cmd_bench_probe, "asking what is cached"},
 };
 
 int cmd_bench(int argc, char **argv)
