@@ -37,9 +37,12 @@ void engine_oracle_read(struct engine_oracle *ret, const char *dir, uint32_t voc
 		bail(path);
 	ret->vocab = vocab;
 	ret->n = (uint32_t)json_array_size(json_object_get(root, "prompts"));
-	if (!ret->n || ret->n > 4)
+	if (!ret->n || ret->n > EO_MAX_PROMPTS)
 		bail("number of prompts");
 	for (uint32_t i = 0; i < ret->n; i++) {
+		json_t *a = json_array_get(json_object_get(root, "activation"), i);
+
+		ret->activation[i] = json_is_integer(a) ? json_integer_value(a) : -1;
 		ret->n_prompt[i] =
 			list(json_array_get(json_object_get(root, "prompts"), i), ret->prompt[i]);
 		ret->n_greedy[i] =
