@@ -235,6 +235,7 @@ static void test_eviction(void)
 {
 	struct world w;
 	struct seq *q, *probe;
+	struct block_table t4;
 	uint32_t t[160];
 
 	world_init(&w, 10, 2, NULL);
@@ -247,6 +248,10 @@ static void test_eviction(void)
 	seq_match(q, 159);
 	ok(seq_compute(q, 112), "seven more blocks than the four that are kept");
 	is_int(w.pool.n_idle, 3, "take one of them");
+	block_table_init(&t4, 4);
+	ok(!block_table_grow(&t4, &w.pool, 4) && w.pool.n_idle == 3,
+	   "who wants too many costs nothing");
+	block_table_fini(&t4);
 	ok(block_table_grow(&q->table, &w.pool, 10), "all ten can be had");
 	is_int(w.pool.n_idle + w.pool.n_free, 0, "then there is none");
 	ok(block_get(&w.pool) == BLOCK_NONE, "and none comes");

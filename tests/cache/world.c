@@ -193,6 +193,7 @@ void world_domain_new(struct world *w, int i, uint8_t secret_seed)
 	struct world_domain *wd = calloc(1, sizeof(*wd));
 
 	wd->w = w;
+	wd->id = ++w->n_ids;
 	wd->entries = calloc(w->pool.n + 1, sizeof(*wd->entries));
 	wd->rows = calloc(1, sizeof(*wd->rows));
 	wd->mirror.full = full_changed;
@@ -494,11 +495,11 @@ static void check_rows(struct seq *q, uint32_t first, uint32_t n, const uint64_t
 		       uint32_t block)
 {
 	for (uint32_t p = first; p < first + n; p++) {
-		int by = q->w->author[block][p % B];
+		uint32_t by = q->w->author[block][p % B];
 
 		if (q->w->content[block][p % B] != want[p])
 			world_wrong(q->w, "a row that is not what was asked for");
-		if (by != q->domain && by != q->w->public)
+		if (by && by != q->w->domains[q->domain]->id)
 			world_wrong(q->w, "a row of another domain");
 	}
 }
@@ -517,7 +518,7 @@ static uint32_t copy_rows(struct seq *q, const struct cache_found *f)
 	to = q->table.blocks[f->n_full];
 	memset(w->content[to], 0, sizeof(w->content[to]));
 	memcpy(w->content[to], w->content[f->tail_block], f->tail_rows * sizeof(uint64_t));
-	memcpy(w->author[to], w->author[f->tail_block], f->tail_rows);
+	memcpy(w->author[to], w->author[f->tail_block], f->tail_rows * sizeof(uint32_t));
 	cache_copied(&q->chain);
 	return f->tail_rows;
 }
@@ -579,7 +580,7 @@ static void write_row(struct seq *q, uint32_t position, uint64_t digest)
 			if (w->seqs[i]->table.blocks[k] == b)
 				world_wrong(w, "a shared block is written");
 	w->content[b][position % B] = digest;
-	w->author[b][position % B] = (uint8_t)q->domain;
+	w->author[b][position % B] = q->domain == w->public ? 0 : w->domains[q->domain]->id;
 }
 
 static void check_resident(struct seq *q, const uint64_t *rows)

@@ -50,6 +50,7 @@ struct world_domain {
 	struct entry *entries;
 	uint32_t n_entries;
 	struct rows_set *rows; /* what can be reused: row digests, counted */
+	uint32_t id;	       /* never used again */
 	uint32_t lost;	       /* rows that went since the last look */
 	uint8_t secret[WSHM_SECRET_BYTES];
 };
@@ -64,10 +65,11 @@ struct world {
 	struct seq *seqs[MAX_SEQS]; /* all that there are, for counting; NULL: none */
 	struct seq *at;		    /* whose call is running */
 	uint64_t (*content)[B];	    /* of each block */
-	uint8_t (*author)[B];	    /* domain */
-	uint32_t left;		    /* adapters whose weights were taken */
-	uint64_t errors;	    /* anything that was not as it must be */
-	const char *first;	    /* the first of them */
+	uint32_t (*author)[B];	    /* domain's id; 0: written for all */
+	uint32_t n_ids;
+	uint32_t left;	   /* adapters whose weights were taken */
+	uint64_t errors;   /* anything that was not as it must be */
+	const char *first; /* the first of them */
 };
 
 #define POISON UINT64_C(0xdeaddeaddeaddead)
