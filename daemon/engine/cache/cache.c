@@ -64,7 +64,8 @@ int cache_domain_new(struct cache *c, const uint8_t secret[WSHM_SECRET_BYTES], u
 	if (!d)
 		return -ENOMEM;
 	d->heap = malloc(((size_t)c->pool->n + 1) * sizeof(struct cache_node *));
-	if (!d->heap) {
+	if (!d->heap || index_init(&d->index, c->seed, c->pool->n)) {
+		free(d->heap);
 		free(d);
 		return -ENOMEM;
 	}
@@ -74,7 +75,6 @@ int cache_domain_new(struct cache *c, const uint8_t secret[WSHM_SECRET_BYTES], u
 	d->weight = weight ? weight : 1;
 	d->root.domain = d;
 	wshm_key_root(&d->root.key, secret, &c->root);
-	index_init(&d->index, c->seed, c->pool->n);
 	d->next = c->domains;
 	if (d->next)
 		d->next->prev = d;

@@ -63,12 +63,10 @@ struct index_slot {
 	struct cache_node *node;
 };
 
-/* Open addressing; while it grows, what is not yet moved is found in `old`. */
 struct node_index {
-	struct index_slot *slots, *old; /* owned */
-	uint64_t mask, old_mask;
-	uint64_t n;	/* nodes in both */
-	uint64_t moved; /* slots of `old` that are done */
+	struct index_slot *slots; /* owned; [mask + 1] */
+	uint64_t mask;
+	uint64_t n;
 	uint64_t seed;
 };
 
@@ -112,11 +110,11 @@ struct block_label {
 
 /* --- index.c ----------------------------------------------------------------------------------------*/
 
-/* With room for n nodes from the start, if there is memory for it. */
-void index_init(struct node_index *x, uint64_t seed, uint32_t n);
+/* For n nodes. 0 or -ENOMEM. */
+int index_init(struct node_index *x, uint64_t seed, uint32_t n);
 void index_fini(struct node_index *x);
 struct cache_node *index_find(const struct node_index *x, const struct wshm_key *key);
-/* Its key must not be there. False when out of memory. */
+/* Its key must not be there. False when there is no room. */
 bool index_insert(struct node_index *x, struct cache_node *n);
 void index_remove(struct node_index *x, struct cache_node *n);
 

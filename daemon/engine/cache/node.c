@@ -39,7 +39,6 @@ static bool more_nodes(struct cache *c)
 		return true;
 	}
 	k = malloc(sizeof(*k));
-
 	if (!k)
 		return false;
 	k->next = c->chunks;
