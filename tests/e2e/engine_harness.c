@@ -385,9 +385,9 @@ int eh_adapter_load(struct eh *h, const char *dir, const char *name, int32_t off
 	a->fds[0] = copy_file(dir, "adapter_config.json");
 	a->fds[1] = copy_file(dir, "adapter_model.safetensors");
 	send_adapter(h, a);
-	eh_expect(h, WLINK_ADAPTER_LOADED, &reply, sizeof(reply));
-	if (reply.load_id != a->msg.load_id)
-		bail("another adapter was loaded", 0);
+	do /* answers to what a restarted engine was sent again may come before */
+		eh_expect(h, WLINK_ADAPTER_LOADED, &reply, sizeof(reply));
+	while (reply.load_id != a->msg.load_id);
 	if (reply.head.code) {
 		close(a->fds[0]);
 		close(a->fds[1]);
