@@ -28,12 +28,26 @@ tests: $(tests_bin) $(cache_check)
 check-run: all $(tests_bin) $(cache_check)
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
 
+# make check-collisions: an engine with keys of 8 bits, so that nearly all collide. Whatever says what is reused and by
+# whom must still be right; how much is reused becomes an upper bound. A build folder of its own.
+collision_tests := e2e/test_property e2e/test_complete e2e/test_reuse e2e/test_mistakes hostile/test_leak
+.PHONY: check-collisions check-collisions-run
+check-collisions: deps
+	$(Q)$(MAKE) --no-print-directory DEPS=0 O=$(O)-key8 CFLAGS='$(CFLAGS) -DWSHM_KEY_BITS=8' check-collisions-run
+check-collisions-run: all $(filter $(addprefix $(O)/tests/,$(collision_tests)),$(tests_bin))
+	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) \
+		prove --exec '' --timer -j1 $(filter $(addprefix $(O)/tests/,$(collision_tests)),$(tests_bin))
+
 # make stress: what make check does twenty times, two hundred times, and every torture once more.
 STRESS_KILLS ?= 200
-stress_tests := $(patsubst %.c,$(O)/%,$(wildcard tests/fault/test_kill_*.c tests/hostile/test_re*.c tests/shm/test_*_torture.c))
+STRESS_REQUESTS ?= 1000000
+STRESS_TRIALS ?= 10000
+stress_tests := $(patsubst %.c,$(O)/%,$(wildcard tests/fault/test_kill_*.c tests/hostile/test_re*.c tests/shm/test_*_torture.c \
+	tests/e2e/test_property.c tests/hostile/test_leak.c))
 .PHONY: stress
 stress: all $(stress_tests)
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) WEFT_KILLS=$(STRESS_KILLS) \
+		WEFT_REQUESTS=$(STRESS_REQUESTS) WEFT_TRIALS=$(STRESS_TRIALS) \
 		prove --exec '' --timer -j1 $(stress_tests)
 
 # make fuzz FUZZ_SECONDS=60: each target with its seed corpus; what is found stays in $(O)/fuzz.
