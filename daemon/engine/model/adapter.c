@@ -3,7 +3,7 @@
  * adapter.c - an adapter from its two files, into an image, into blocks of the pool.
  *
  * The configuration says which linears there must be and of which rank; for each its pair of
- * tensors is taken once, checked, digested and packed, and what is left over is refused by its
+ * tensors is taken, checked, digested and packed, and a tensor of anything else is refused by its
  * name. The image has the form that the adapter takes in the pool:
  *
  *	block 0                     block 1
@@ -125,15 +125,43 @@ fail_tensor(struct loader *l, const char *tensor, const char *fmt, ...)
 		       l->name, tensor, why);
 }
 
-/* One of the two tensors of a linear, of shape [n, k]. */
-static int take(struct loader *l, const char *linear, char which, uint32_t n, uint32_t k,
-		bool wanted, const struct st_tensor **ret)
+static void tensor_name(char ret[ADAPTER_MAX_NAME], uint32_t layer, const char *linear, char which)
 {
+	snprintf(ret, ADAPTER_MAX_NAME, "base_model.model.model.layers.%u.%s.lora_%c.weight", layer,
+		 linear, which);
+}
+
+/* Every tensor must be of a linear that this model has. Asked before what is missing, since a name
+ * that is a little off is both, and this names it as the file does. */
+static int check_names(struct loader *l)
+{
+	struct adapter_linear_shape s;
 	char name[ADAPTER_MAX_NAME];
 	struct st_tensor *t;
 
-	snprintf(name, sizeof(name), "base_model.model.%s.lora_%c.weight", linear, which);
-	t = safetensors_find(&l->set, name);
+	for (uint32_t i = 0; i < l->m->config.n_layers; i++)
+		for (int w = 0; w < 2 * ADAPTER_N_LINEARS; w++) {
+			adapter_linear_shape(&l->m->config, (enum adapter_linear)(w / 2), &s);
+			tensor_name(name, i, s.name, w % 2 ? 'B' : 'A');
+			t = safetensors_find(&l->set, name);
+			if (t)
+				t->used = true;
+		}
+	for (uint32_t i = 0; i < l->set.n_tensors; i++)
+		if (!l->set.tensors[i].used)
+			return fail_tensor(l, l->set.tensors[i].name,
+					   "unknown; no linear of a %s of this configuration is "
+					   "called so",
+					   l->m->config.model_type);
+	return 0;
+}
+
+/* One of the two tensors of a linear, of shape [n, k]. */
+static int take(struct loader *l, const char *name, uint32_t n, uint32_t k, bool wanted,
+		const struct st_tensor **ret)
+{
+	const struct st_tensor *t = safetensors_find(&l->set, name);
+
 	*ret = t;
 	if (!t)
 		return wanted ? fail_tensor(l, name,
@@ -145,7 +173,6 @@ static int take(struct loader *l, const char *linear, char which, uint32_t n, ui
 		return fail_tensor(l, name, "shape [%llu, %llu] in %u dimensions, must be [%u, %u]",
 				   (unsigned long long)t->shape[0], (unsigned long long)t->shape[1],
 				   t->n_dims, n, k);
-	t->used = true;
 	return 0;
 }
 
@@ -153,16 +180,19 @@ static int take_linear(struct loader *l, uint32_t layer, enum adapter_linear whi
 {
 	struct adapter *a = l->a;
 	struct part *p = &a->parts[a->n_parts];
-	char linear[ADAPTER_MAX_NAME / 2];
+	char name[ADAPTER_MAX_NAME];
 	struct adapter_linear_shape s;
 	struct adapter_module mod;
 	int r;
 
 	adapter_linear_shape(&l->m->config, which, &s);
 	r = adapter_config_module(&l->config, layer, s.name, &mod, l->err);
-	snprintf(linear, sizeof(linear), "model.layers.%u.%s", layer, s.name);
-	r = r ? r : take(l, linear, 'A', mod.rank, s.k, mod.targeted, &p->a);
-	r = r ? r : take(l, linear, 'B', s.n, mod.rank, mod.targeted, &p->b);
+	if (r)
+		return r;
+	tensor_name(name, layer, s.name, 'A');
+	r = take(l, name, mod.rank, s.k, mod.targeted, &p->a);
+	tensor_name(name, layer, s.name, 'B');
+	r = r ? r : take(l, name, s.n, mod.rank, mod.targeted, &p->b);
 	if (r || !mod.targeted)
 		return r;
 	p->lora = (struct wk_lora_part){
@@ -190,15 +220,10 @@ static int take_all(struct loader *l)
 	l->a->parts = calloc((size_t)n_layers * ADAPTER_N_LINEARS, sizeof(*l->a->parts));
 	if (!l->a->parts)
 		return err_set(l->err, -ENOMEM, "%s: out of memory", l->name);
+	r = check_names(l);
 	for (uint32_t i = 0; !r && i < n_layers; i++)
 		for (int w = 0; !r && w < ADAPTER_N_LINEARS; w++)
 			r = take_linear(l, i, (enum adapter_linear)w);
-	for (uint32_t i = 0; !r && i < l->set.n_tensors; i++)
-		if (!l->set.tensors[i].used)
-			r = fail_tensor(l, l->set.tensors[i].name,
-					"unknown; no linear of a %s of this configuration is "
-					"called so",
-					l->m->config.model_type);
 	if (!r && !l->a->n_parts)
 		r = err_set(l->err, -EINVAL,
 			    "%s/" ADAPTER_CONFIG_NAME ": target_modules: no linear of this model",
@@ -300,19 +325,19 @@ static int lay_out(struct loader *l)
 	return 0;
 }
 
-/* A value that the backend could not take: say which, or repeat what it said. */
+/* Say which value the backend could not take; `where` begins with the matrix, "A" or "B". */
 static int fail_pack(struct loader *l, const struct part *p, int code, const char *where)
 {
-	if (code == -EDOM) {
-		int r = safetensors_check_finite(l->name, p->a, l->err);
+	const struct st_tensor *t = *where == 'B' ? p->b : p->a;
 
-		r = r ? r : safetensors_check_finite(l->name, p->b, l->err);
-		if (r)
-			return r;
+	if (code == -EDOM) {
+		int r = safetensors_check_finite(l->name, t, l->err);
+
+		return r ? r
+			 : fail_tensor(l, t->name, "too large a value for this machine: %s", where);
 	}
-	return err_set(l->err, code,
-		       "%s/" ADAPTER_WEIGHTS_NAME ": tensor \"%s\": cannot pack: %s %s", l->name,
-		       p->a->name, strerror(-code), where);
+	return err_set(l->err, code, "%s/" ADAPTER_WEIGHTS_NAME ": tensor \"%s\": cannot pack: %s",
+		       l->name, t->name, strerror(-code));
 }
 
 static int pack_part(struct loader *l, const struct part *p)
