@@ -82,7 +82,9 @@ struct sample {
 	struct wk_count *counts; /* owned; NULL until penalties need them; ascending by token */
 	uint32_t n_counts, cap_counts;
 	struct cache_chain chain;
-	bool uses_adapter;		/* outside of its chain */
+	bool uses_adapter;   /* outside of its chain */
+	uint64_t wait_order; /* of the sequence that it waits for */
+	uint32_t wait_until; /* until that one has computed so many positions; 0: for none */
 	uint32_t tail_block, tail_rows; /* held between probe and adopt; rows 0: none */
 };
 

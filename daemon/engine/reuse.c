@@ -119,8 +119,6 @@ static uint32_t sibling_probe(struct engine *e, struct sample *a)
 	return 0;
 }
 
-/* --- the scheduler's questions -------------------------------------------------------------------*/
-
 /* The rows have been copied, or there is no room for a copy. */
 static void tail_drop(struct engine *e, struct sample *a)
 {
@@ -131,14 +129,58 @@ static void tail_drop(struct engine *e, struct sample *a)
 	a->tail_rows = 0;
 }
 
-/* Someone of the same domain computes the next block: wait for it, and make it worth waiting. */
-static bool wait_for(const struct sample *a, const struct cache_chain *other)
+/* --- waiting --------------------------------------------------------------------------------------*/
+
+/* Leading positions, of at most n, whose rows are the same in both. */
+static uint32_t common(const struct sample *a, const struct sample *b, uint32_t n)
 {
-	if (!other || other->domain != a->chain.domain)
+	uint32_t first =
+		a->req->activation < b->req->activation ? a->req->activation : b->req->activation;
+	uint32_t same = 0;
+
+	if ((a->req->adapter != b->req->adapter || a->req->activation != b->req->activation) &&
+	    n > first)
+		n = first;
+	if (n > b->seq.target)
+		n = b->seq.target;
+	while (same < n && request_token(a, same) == request_token(b, same))
+		same++;
+	return same;
+}
+
+/* Is it still computing what this one waits for? */
+static bool still_waits(const struct engine *e, struct sample *a)
+{
+	for (uint32_t i = 0; a->wait_until && i < e->sched.n_running; i++) {
+		struct sched_seq *q = e->sched.running[i];
+
+		if (q->order != a->wait_order)
+			continue;
+		sched_lend(q, a->seq.priority);
+		return q->computed < a->wait_until;
+	}
+	return false;
+}
+
+/*
+ * Someone of the same domain computes the next block: wait until all that is common is done, to the
+ * last row, and make it worth waiting. It cannot be for ever: a running sequence gets on, or stops
+ * running.
+ */
+static bool wait_for(struct sample *a, const struct cache_chain *other)
+{
+	struct sched_seq *q = other ? other->owner : NULL;
+
+	a->wait_until = 0;
+	if (!q || other->domain != a->chain.domain)
 		return false;
-	sched_lend(other->owner, a->seq.priority);
+	a->wait_order = q->order;
+	a->wait_until = common(a, sample_of(q), shareable(a));
+	sched_lend(q, a->seq.priority);
 	return true;
 }
+
+/* --- the scheduler's questions --------------------------------------------------------------------*/
 
 uint32_t reuse_probe(void *engine, struct sched_seq *q)
 {
@@ -153,6 +195,8 @@ uint32_t reuse_probe(void *engine, struct sched_seq *q)
 			return SCHED_HOLD;
 		adapter_use(e, a, true);
 	} else {
+		if (still_waits(e, a))
+			return SCHED_HOLD;
 		cache_match(&a->chain, &q->table, shareable(a), &found);
 		if (wait_for(a, found.wait_for))
 			return SCHED_HOLD;

@@ -26,6 +26,8 @@
 #define SLOWEST_FLOP_PER_NS 1.0
 #define BUDGET_FLOOR_NS	    UINT64_C(5000000000)
 #define BUDGET_TIMES	    50
+/* Pages go back by a system call each time, and only after a mirror has grown. */
+#define RECLAIM_STEPS 64
 
 int step_init(struct engine *e)
 {
@@ -437,7 +439,8 @@ bool step_run(struct engine *e)
 	apply(e, end - start);
 	for (uint32_t i = 0; i < st->n_touched; i++)
 		request_settle(e, st->touched[i], end);
-	domain_reclaim(e, end);
+	if (e->count.steps % RECLAIM_STEPS == 0)
+		domain_reclaim(e, end);
 	e->count.steps++;
 	e->count.rows += batch.n_rows;
 	e->count.step_ns += end - start;
