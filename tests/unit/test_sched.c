@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * test_sched.c - the scheduler on plain data: budget, decodes first, priorities, fairness, and what
- * happens when blocks run out. A "model" here just adds a token when a plan reaches the target.
+ * happens when blocks run out, and what is shared or waited for. A "model" here just adds a token when a plan reaches the target.
  */
 #include "daemon/engine/sched.h"
 #include "kernels/backend.h"
@@ -404,8 +404,152 @@ static void test_random(void)
 	ok(finished > 3000, "%u jobs came to their end", finished);
 }
 
+/* --- what a sequence finds of itself --------------------------------------------------------------*/
+
+/* A pretended cache of one prefix: a job's `found` blocks by reference, `more` blocks beside. */
+static struct {
+	uint32_t found, more, block[8];
+	uint32_t probes, adopts, leaves;
+	const struct sched_seq *hold; /* held back while this one runs */
+	bool refuse;
+} fake;
+
+static uint32_t fake_probe(void *arg, struct sched_seq *q)
+{
+	fake.probes++;
+	if (fake.hold && fake.hold != q && fake.hold->state == SCHED_RUNNING) {
+		sched_lend((struct sched_seq *)fake.hold, q->priority);
+		return SCHED_HOLD;
+	}
+	for (uint32_t i = 0; i < fake.found; i++) {
+		block_ref(&pool, fake.block[i]);
+		q->table.blocks[q->table.n++] = fake.block[i];
+	}
+	return fake.more;
+}
+
+static bool fake_adopt(void *arg, struct sched_seq *q)
+{
+	fake.adopts++;
+	if (fake.refuse)
+		return false;
+	q->computed = fake.found * WK_BLOCK_TOKENS;
+	return block_table_grow(&q->table, &pool, blocks_for(q->target));
+}
+
+static void fake_leave(void *arg, struct sched_seq *q)
+{
+	fake.leaves++;
+}
+
+static void begin_fake(uint32_t blocks, uint32_t found)
+{
+	begin(blocks, 64, 8, 16);
+	memset(&fake, 0, sizeof(fake));
+	s.opt.probe = fake_probe;
+	s.opt.adopt = fake_adopt;
+	s.opt.leave = fake_leave;
+	for (uint32_t i = 0; i < found; i++)
+		fake.block[i] = block_get(&pool);
+	fake.found = found;
+}
+
+static void end_fake(uint32_t found)
+{
+	for (uint32_t i = 0; i < found; i++)
+		block_put(&pool, fake.block[i]);
+	end();
+}
+
+static void test_found(void)
+{
+	struct sched_plan plan;
+	struct job *j;
+
+	begin_fake(8, 3);
+	j = add(0, 0, 50, 2);
+	ok(pass(&plan), "a sequence of which three blocks are there");
+	is_int(rows[0], 2, "computes the rest alone");
+	is_int(pool.n_free, 8 - 4, "and takes one block");
+	ok(run_all(10) && j->done_at, "it ends");
+	is_int(fake.leaves, 1, "and says that it leaves");
+	end_fake(3);
+}
+
+static void test_hold(void)
+{
+	struct sched_plan plan;
+	struct job *first, *second, *third;
+
+	begin_fake(32, 0);
+	first = add(0, 0, 80, 1);
+	ok(pass(&plan) && first->q.state == SCHED_RUNNING, "the first runs");
+	fake.hold = &first->q;
+	second = add(0, 9, 40, 1);
+	third = add(0, 5, 40, 1);
+	pass(&plan);
+	ok(second->q.state == SCHED_WAITING && third->q.state == SCHED_WAITING,
+	   "those that wait for it do not start");
+	is_int(first->q.priority, 9, "it has the highest of their priorities");
+	is_int(second->q.table.n, 0, "they hold no block meanwhile");
+	while (first->q.state == SCHED_RUNNING)
+		pass(&plan);
+	is_int(first->q.priority, 0, "which it gives back");
+	ok(run_all(100) && second->done_at && third->done_at, "then they run");
+	end_fake(0);
+}
+
+static void test_no_room(void)
+{
+	struct sched_plan plan;
+	struct job *j;
+
+	begin_fake(8, 0);
+	fake.more = 5;
+	j = add(0, 0, 64, 1);
+	sched_make_plan(&s, &plan);
+	ok(!plan.n && s.stuck == &j->q, "what can never fit beside an adapter is named as stuck");
+	is_int(pool.n_free, 8, "and holds nothing");
+	fake.more = 4;
+	ok(pass(&plan) && !s.stuck, "with one block less to ask for it starts");
+	sched_remove(&s, &j->q);
+	fake.more = 0;
+	fake.refuse = true;
+	j = add(0, 0, 16, 1);
+	sched_make_plan(&s, &plan);
+	ok(!plan.n && j->q.state == SCHED_WAITING,
+	   "nor does one start that finds no room after all");
+	is_int(fake.leaves, 3, "each time it leaves");
+	end_fake(0);
+}
+
+/* The one that runs alone wants a block more than the pool has beside what is pinned. */
+static void test_alone_and_pinned(void)
+{
+	uint32_t block[4];
+	struct sched_plan plan;
+	struct job *j;
+
+	begin(8, 64, 8, 0);
+	j = add(0, 0, 64, 40);
+	ok(pass(&plan), "it runs");
+	for (int i = 0; i < 4; i++)
+		block[i] = block_get(&pool);
+	sched_make_plan(&s, &plan);
+	sched_make_plan(&s, &plan);
+	ok(!plan.n && s.stuck == &j->q, "without a block to grow into it ends up stuck");
+	for (int i = 0; i < 4; i++)
+		block_put(&pool, block[i]);
+	ok(run_all(100) && j->done_at, "and goes on when there is one");
+	end();
+}
+
 int main(void)
 {
+	test_found();
+	test_hold();
+	test_no_room();
+	test_alone_and_pinned();
 	test_budget();
 	test_decodes_first();
 	test_priority();
