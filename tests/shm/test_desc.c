@@ -90,7 +90,7 @@ static void test_form(void)
 	BAD("\xdf\x00\x00\x00\x01" PROMPT, -EBADMSG, 0, "map32");
 	BAD("\xdf\xff\xff\xff\xff", -EBADMSG, 0, "map32 of 2^32 - 1 pairs");
 	BAD("\x82" PROMPT PROMPT, -EBADMSG, 3, "a key twice");
-	BAD("\x82" PROMPT "\x18\x00", -EBADMSG, 24, "unknown key 24");
+	BAD("\x82" PROMPT "\x1a\x00", -EBADMSG, 26, "unknown key 26");
 	BAD("\x82" PROMPT "\x00\x00", -EBADMSG, 0, "unknown key 0");
 	BAD("\x82" PROMPT "\xcc\xff\x00", -EBADMSG, 255, "unknown key 255");
 	BAD("\x82" PROMPT "\xa1n\x01", -EBADMSG, 0, "a key that is a string");

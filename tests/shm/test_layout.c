@@ -19,8 +19,8 @@ static void test_offsets(void)
 	is_int(init(&l, 1, 4096, 8192), 0, "one slot");
 	is_int(l.ring_entries, 2, "twice the slots");
 	is_int(l.tx_ctl, 256, "tx: control after the header");
-	is_int(l.tx_ring, 640, "tx: ring after three lines of control");
-	is_int(l.tx_table, 768, "tx: 16 bytes of ring take a line");
+	is_int(l.tx_ring, 768, "tx: ring after four lines of control");
+	is_int(l.tx_table, 896, "tx: 16 bytes of ring take a line");
 	is_int(l.tx_arena, 4096, "tx: arena on a page");
 	is_int(l.tx_bytes, 8192, "tx: size");
 	is_int(l.rx_ctl, 256, "rx: control after the header");
@@ -30,8 +30,8 @@ static void test_offsets(void)
 	is_int(l.rx_bytes, 12288, "rx: size");
 
 	is_int(init(&l, 1024, UINT64_C(1) << 32, UINT64_C(1) << 32), 0, "the largest");
-	is_int(l.tx_table, 640 + 2048 * 8, "tx: table");
-	is_int(l.tx_arena, 151552, "tx: 17024 + 131072 up to a page");
+	is_int(l.tx_table, 768 + 2048 * 8, "tx: table");
+	is_int(l.tx_arena, 151552, "tx: 17152 + 131072 up to a page");
 	is_int(l.tx_bytes, 151552 + (INT64_C(1) << 32), "tx: size");
 	is_int(l.rx_table, 768 + 2048 * 8, "rx: table");
 	is_int(l.rx_arena, 413696, "rx: 17152 + 393216 up to a page");
