@@ -2,9 +2,9 @@
 /*
  * admin.c - connections of administrators: lines in, commands done, lines out.
  *
- * A connection holds one request at a time; what it sends meanwhile waits in its socket. Only
- * `status` takes longer than a call: it asks each engine that is ready and answers when all have,
- * or after STATUS_WAIT_NS with what there is. Owned by weftd's only thread.
+ * A connection holds one request at a time; what it sends meanwhile waits in its socket. `status`
+ * asks each engine that is ready and answers when all have, or after STATUS_WAIT_NS with what there
+ * is; what else takes longer than a call answers by a ticket. Owned by weftd's only thread.
  */
 #include "daemon/supervisor/admin_reply.h"
 #include "daemon/supervisor/weftd.h"
@@ -17,10 +17,13 @@
 #include <unistd.h>
 
 #define MAX_CONNS      16u
-#define LINE_BYTES     4096u
+#define LINE_FIRST     4096u
+#define LINE_MAX_BYTES (1u << 20) /* the tokens of a pin */
 #define STATUS_WAIT_NS NS_PER_SECOND
 /* A connection that neither speaks nor reads for so long is hung up. */
 #define SILENCE_NS (60 * NS_PER_SECOND)
+/* Beyond load_seconds, the time that an engine has for an answer. */
+#define TICKET_EXTRA_NS (60 * NS_PER_SECOND)
 
 struct admin_conn {
 	struct weftd *d; /* borrowed */
@@ -28,12 +31,13 @@ struct admin_conn {
 	int sock;
 	struct loop_source source;
 	struct loop_timer timer;
-	char line[LINE_BYTES];
-	size_t line_bytes;
+	char *line; /* owner */
+	size_t line_bytes, line_room;
 	char *out; /* owner; what is still to be sent */
 	size_t out_bytes, out_done;
 	bool waits_status;
-	bool peer_done; /* it has finished sending: answer and hang up */
+	uint64_t ticket; /* 0: none */
+	bool peer_done;	 /* it has finished sending: answer and hang up */
 };
 
 static void conn_free(struct admin_conn *c)
@@ -48,8 +52,14 @@ static void conn_free(struct admin_conn *c)
 	loop_timer_clear(&d->loop, &c->timer);
 	loop_unwatch(&d->loop, &c->source);
 	close(c->sock);
+	free(c->line);
 	free(c->out);
 	free(c);
+}
+
+static bool waits(const struct admin_conn *c)
+{
+	return c->waits_status || c->ticket;
 }
 
 static void on_silence(struct loop_timer *t)
@@ -82,7 +92,7 @@ static bool push(struct admin_conn *c)
 			c->out = NULL;
 		}
 	}
-	loop_rewatch(&c->d->loop, &c->source, c->waits_status ? 0 : EPOLLIN);
+	loop_rewatch(&c->d->loop, &c->source, waits(c) ? 0 : EPOLLIN);
 	return true;
 }
 
@@ -156,14 +166,12 @@ void admin_engine_answered(struct weftd *d)
 	answer_status(d);
 }
 
-static void status(struct admin_conn *c)
+static json_t *status(struct weftd *d, struct admin_conn *c, const json_t *request)
 {
-	struct weftd *d = c->d;
-
 	c->waits_status = true;
 	loop_rewatch(&d->loop, &c->source, 0);
 	if (d->admin.status_timer.armed)
-		return; /* asked already */
+		return NULL; /* asked already */
 	for (uint32_t i = 0; i < d->n_engines; i++) {
 		struct engine *e = &d->engines[i];
 
@@ -175,9 +183,46 @@ static void status(struct admin_conn *c)
 	loop_timer_set(&d->loop, &d->admin.status_timer, loop_now_ns() + STATUS_WAIT_NS,
 		       on_status_timer);
 	admin_engine_answered(d);
+	return NULL;
 }
 
-static json_t *reload(struct weftd *d)
+static void on_late(struct loop_timer *t)
+{
+	struct admin_conn *c = container_of(t, struct admin_conn, timer);
+
+	c->ticket = 0;
+	reply(c, admin_reply_error("this takes long: it goes on, look again for what has become "
+				   "of it"));
+}
+
+uint64_t admin_wait(struct admin_conn *c)
+{
+	struct weftd *d = c->d;
+
+	c->ticket = ++d->admin.last_ticket;
+	loop_rewatch(&d->loop, &c->source, 0);
+	loop_timer_set(&d->loop, &c->timer,
+		       loop_now_ns() + d->config.daemon.load_seconds * NS_PER_SECOND +
+			       TICKET_EXTRA_NS,
+		       on_late);
+	return c->ticket;
+}
+
+void admin_answer(struct weftd *d, uint64_t ticket, json_t *j)
+{
+	struct admin_conn *c = d->admin.conns;
+
+	while (c && c->ticket != ticket)
+		c = c->next;
+	if (!c) {
+		json_decref(j);
+		return;
+	}
+	c->ticket = 0;
+	reply(c, j);
+}
+
+static json_t *reload(struct weftd *d, struct admin_conn *c, const json_t *request)
 {
 	char text[8192];
 	int err = weftd_reload(d, text, sizeof(text));
@@ -185,7 +230,12 @@ static json_t *reload(struct weftd *d)
 	return err ? admin_reply_error(text) : json_pack("{s:b, s:s}", "ok", 1, "text", text);
 }
 
-static json_t *drain(struct weftd *d, const json_t *request)
+static json_t *sessions(struct weftd *d, struct admin_conn *c, const json_t *request)
+{
+	return admin_reply_sessions(d);
+}
+
+static json_t *drain(struct weftd *d, struct admin_conn *c, const json_t *request)
 {
 	json_t *seconds = json_object_get(request, "seconds");
 	json_int_t n = d->config.daemon.drain_seconds;
@@ -200,7 +250,7 @@ static json_t *drain(struct weftd *d, const json_t *request)
 	return json_pack("{s:b}", "ok", 1);
 }
 
-static json_t *engine_restart(struct weftd *d, const json_t *request)
+static json_t *engine_restart(struct weftd *d, struct admin_conn *c, const json_t *request)
 {
 	const char *name = json_string_value(json_object_get(request, "model"));
 	struct engine *e = name ? weftd_engine(d, name) : d->n_engines == 1 ? d->engines : NULL;
@@ -213,28 +263,47 @@ static json_t *engine_restart(struct weftd *d, const json_t *request)
 	return json_pack("{s:b}", "ok", 1);
 }
 
+static const struct {
+	const char *name;
+	admin_command_fn fn;
+} commands[] = {
+	{"status", status},
+	{"sessions", sessions},
+	{"reload", reload},
+	{"drain", drain},
+	{"engine-restart", engine_restart},
+	{"adapter-load", admin_adapter_load},
+	{"adapter-unload", admin_adapter_unload},
+	{"adapter-list", admin_adapter_list},
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(*commands))
+
+static json_t *unknown(void)
+{
+	char text[512] = "unknown command (known:";
+
+	for (size_t i = 0; i < N_COMMANDS; i++) {
+		strcat(text, i ? ", " : " ");
+		strcat(text, commands[i].name);
+	}
+	strcat(text, ")");
+	return admin_reply_error(text);
+}
+
 static void command(struct admin_conn *c, const char *cmd, const json_t *request)
 {
-	struct weftd *d = c->d;
 	json_t *j;
 
-	if (!cmd)
-		j = admin_reply_error("no \"cmd\" in the request");
-	else if (!strcmp(cmd, "status")) {
-		status(c);
+	for (size_t i = 0; cmd && i < N_COMMANDS; i++) {
+		if (strcmp(cmd, commands[i].name))
+			continue;
+		j = commands[i].fn(c->d, c, request);
+		if (j)
+			reply(c, j);
 		return;
-	} else if (!strcmp(cmd, "sessions"))
-		j = admin_reply_sessions(d);
-	else if (!strcmp(cmd, "reload"))
-		j = reload(d);
-	else if (!strcmp(cmd, "drain"))
-		j = drain(d, request);
-	else if (!strcmp(cmd, "engine-restart"))
-		j = engine_restart(d, request);
-	else
-		j = admin_reply_error("unknown command (known: status, sessions, reload, drain, "
-				      "engine-restart)");
-	reply(c, j);
+	}
+	reply(c, cmd ? unknown() : admin_reply_error("no \"cmd\" in the request"));
 }
 
 /* --- in -------------------------------------------------------------------------------------------*/
@@ -242,23 +311,37 @@ static void command(struct admin_conn *c, const char *cmd, const json_t *request
 /* Do the first whole line; true if there was one (c may be gone afterwards). */
 static bool take_line(struct admin_conn *c)
 {
-	char *end = memchr(c->line, '\n', c->line_bytes);
-	char request[LINE_BYTES];
+	char *end = c->line_bytes ? memchr(c->line, '\n', c->line_bytes) : NULL;
 	size_t n;
 	json_t *j;
 
 	if (!end)
 		return false;
 	n = (size_t)(end - c->line);
-	memcpy(request, c->line, n);
+	j = json_loadb(c->line, n, JSON_REJECT_DUPLICATES, NULL);
 	c->line_bytes -= n + 1;
 	memmove(c->line, end + 1, c->line_bytes);
-	j = json_loadb(request, n, JSON_REJECT_DUPLICATES, NULL);
 	if (json_is_object(j))
 		command(c, json_string_value(json_object_get(j, "cmd")), j);
 	else
 		reply(c, admin_reply_error("a request is one line with a JSON object"));
 	json_decref(j);
+	return true;
+}
+
+/* Room for more of the line. false: it is too long, or there is no memory. */
+static bool make_room(struct admin_conn *c)
+{
+	size_t room = c->line_room ? 2 * c->line_room : LINE_FIRST;
+	char *more;
+
+	if (c->line_bytes < c->line_room)
+		return true;
+	more = room <= LINE_MAX_BYTES ? realloc(c->line, room) : NULL;
+	if (!more)
+		return false;
+	c->line = more;
+	c->line_room = room;
 	return true;
 }
 
@@ -271,17 +354,17 @@ static void on_conn_event(struct loop_source *s, uint32_t events)
 		push(c);
 		return;
 	}
-	if (c->waits_status) { /* watched for nothing: only a hang-up comes */
+	if (waits(c)) { /* watched for nothing: only a hang-up comes */
 		conn_free(c);
 		return;
 	}
 	if (take_line(c)) /* left over from an earlier read */
 		return;
-	if (c->line_bytes == sizeof(c->line)) {
+	if (!make_room(c)) {
 		conn_free(c);
 		return;
 	}
-	n = recv(c->sock, c->line + c->line_bytes, sizeof(c->line) - c->line_bytes, MSG_DONTWAIT);
+	n = recv(c->sock, c->line + c->line_bytes, c->line_room - c->line_bytes, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {

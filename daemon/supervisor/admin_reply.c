@@ -53,19 +53,20 @@ static json_t *daemon_json(const struct weftd *d)
 	char id[24];
 
 	snprintf(id, sizeof(id), "%016" PRIx64, d->daemon_id);
-	return json_pack("{s:s, s:i, s:s, s:I, s:b, s:i, s:i, s:I, s:i, s:i, s:I, s:I, s:I, s:I, "
-			 "s:I, s:I, s:I, s:I}",
+	return json_pack("{s:s, s:i, s:s, s:I, s:b, s:i, s:i, s:I, s:i, s:i, s:I, s:I, s:i, s:I, "
+			 "s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "version", WEFT_VERSION, "pid", (int)getpid(), "daemon_id", id,
 			 "uptime_ms", ms_since(d->started_ns), "draining", (int)d->draining,
 			 "sessions", (int)d->n_sessions, "connections_without_hello",
 			 (int)d->n_pending, "region_bytes", (json_int_t)d->regions.bytes,
 			 "regions_in_use", (int)d->regions.n_live, "regions_dead",
 			 (int)d->regions.n_dead, "regions_reused", (json_int_t)d->regions.reused,
-			 "regions_freed", (json_int_t)d->regions.freed, "sessions_opened",
-			 (json_int_t)n->sessions, "refused", (json_int_t)n->refused, "dropped",
-			 (json_int_t)n->dropped, "offences", (json_int_t)n->offences, "complaints",
-			 (json_int_t)n->complaints, "engine_crashes",
-			 (json_int_t)n->engine_crashes);
+			 "regions_freed", (json_int_t)d->regions.freed, "adapters",
+			 (int)d->registry.n, "adapter_file_bytes", (json_int_t)d->registry.bytes,
+			 "sessions_opened", (json_int_t)n->sessions, "refused",
+			 (json_int_t)n->refused, "dropped", (json_int_t)n->dropped, "offences",
+			 (json_int_t)n->offences, "complaints", (json_int_t)n->complaints,
+			 "engine_crashes", (json_int_t)n->engine_crashes);
 }
 
 json_t *admin_reply_status(const struct weftd *d)
@@ -92,6 +93,33 @@ static json_t *session_json(const struct session *s)
 			 (int)s->region->layout.params.slots, "region_bytes",
 			 (json_int_t)s->region->bytes, "age_ms", ms_since(s->opened_ns), "gone",
 			 (int)(s->state == SESSION_GONE));
+}
+
+json_t *admin_reply_adapter(const struct registry_entry *it)
+{
+	const struct wshm_instance *in = &it->instance;
+	json_t *invocation = json_array();
+	char digest[36] = "";
+
+	for (uint32_t i = 0; i < in->n_invocation; i++)
+		json_array_append_new(invocation, json_integer(in->invocation[i]));
+	if (it->served)
+		snprintf(digest, sizeof(digest), "%016" PRIx64 "%016" PRIx64, in->digest[1],
+			 in->digest[0]);
+	return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:s, s:s, s:i, s:i, s:s, s:o, s:I, s:I, "
+			 "s:s}",
+			 "name", it->conf.name, "model", it->engine->conf.name, "state",
+			 registry_state_name(it), "path", it->conf.path, "configured",
+			 (int)it->configured, "being_replaced", (int)(it->successor != NULL),
+			 "digest", digest, "kind",
+			 !it->served	 ? ""
+			 : in->activated ? "alora"
+					 : "lora",
+			 "rank", (int)in->rank, "activation_offset",
+			 (int)it->conf.activation_offset, "on_missing_invocation",
+			 config_on_missing_name(it->conf.on_missing), "invocation", invocation,
+			 "file_bytes", (json_int_t)it->bytes, "pool_bytes",
+			 (json_int_t)it->weight_bytes, "why", it->why);
 }
 
 json_t *admin_reply_sessions(const struct weftd *d)

@@ -5,10 +5,12 @@
 
 #include <jansson.h>
 
+struct registry_entry;
 struct weftd;
 
 json_t *admin_reply_status(const struct weftd *d);
 json_t *admin_reply_sessions(const struct weftd *d);
+json_t *admin_reply_adapter(const struct registry_entry *it);
 json_t *admin_reply_error(const char *text);
 
 #endif

@@ -25,6 +25,8 @@ enum value_type {
 	VALUE_TEXT,
 	VALUE_PATH, /* absolute */
 	VALUE_OCTAL,
+	VALUE_OFFSET,
+	VALUE_MISSING,
 	VALUE_BOOL,
 	VALUE_CHOICE,
 	VALUE_UIDS,
@@ -52,6 +54,9 @@ static const struct key daemon_keys[] = {
 	{"step_seconds",     VALUE_U32,	  AT(config_daemon, step_seconds), 1, 3600, NULL},
 	{"max_sessions",     VALUE_U32,	  AT(config_daemon, max_sessions), 1, 65536, NULL},
 	{"max_region_bytes", VALUE_BYTES, AT(config_daemon, max_region_bytes), 1 << 20, 65536 * GIB, NULL},
+	{"max_adapters",     VALUE_U32,	  AT(config_daemon, max_adapters), 0, WSHM_MAX_INSTANCES, NULL},
+	{"max_adapter_bytes", VALUE_BYTES, AT(config_daemon, max_adapter_bytes), 1 << 16, 65536 * GIB, NULL},
+	{"max_adapters_bytes", VALUE_BYTES, AT(config_daemon, max_adapters_bytes), 1 << 16, 65536 * GIB, NULL},
 	{"engine",	     VALUE_PATH,  AT(config_daemon, engine), 0, 0, NULL},
 	{"engine_user",	     VALUE_TEXT,  AT(config_daemon, engine_user), 0, 0, NULL},
 	{"admin_group",	     VALUE_TEXT,  AT(config_daemon, admin_group), 0, 0, NULL},
@@ -71,6 +76,13 @@ static const struct key model_keys[] = {
 	{"poll",	     VALUE_CHOICE, AT(config_model, poll), 0, 0, "always|adaptive"},
 	{0},
 };
+static const struct key adapter_keys[] = {
+	{"model",		  VALUE_TEXT,	 AT(config_adapter, model), 0, 0, NULL},
+	{"path",		  VALUE_PATH,	 AT(config_adapter, path), 0, 0, NULL},
+	{"activation_offset",	  VALUE_OFFSET,	 AT(config_adapter, activation_offset), 0, 0, NULL},
+	{"on_missing_invocation", VALUE_MISSING, AT(config_adapter, on_missing), 0, 0, NULL},
+	{0},
+};
 static const struct key tenant_keys[] = {
 	{"uid",		      VALUE_UIDS,  AT(config_tenant, uids), 0, 0, NULL},
 	{"gid",		      VALUE_GIDS,  AT(config_tenant, gids), 0, 0, NULL},
@@ -85,7 +97,7 @@ static const struct key tenant_keys[] = {
 };
 /* clang-format on */
 
-#define MAX_KEYS 16u
+#define MAX_KEYS 24u
 
 /* One section of the file that is being read. */
 struct section {
@@ -105,6 +117,8 @@ struct parse {
 	struct section section;
 	struct config_origin daemon_seen[MAX_KEYS];
 	struct config_origin model_at[WCTL_MAX_MODELS], model_seen[WCTL_MAX_MODELS][MAX_KEYS];
+	struct config_origin adapter_at[CONFIG_MAX_ADAPTERS];
+	struct config_origin adapter_seen[CONFIG_MAX_ADAPTERS][MAX_KEYS];
 	struct config_origin tenant_at[CONFIG_MAX_TENANTS];
 	struct config_origin tenant_seen[CONFIG_MAX_TENANTS][MAX_KEYS];
 };
@@ -142,14 +156,6 @@ static void origin_set(struct config_origin *o, const struct parse *p)
 
 /* --- sections -------------------------------------------------------------------------------------*/
 
-static bool name_ok(const char *s)
-{
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "0123456789._-:/";
-
-	return *s && strlen(s) < WCTL_NAME_BYTES && s[strspn(s, allowed)] == 0;
-}
-
 static void tenant_defaults(struct config_tenant *t)
 {
 	t->max_sessions = 64;
@@ -181,6 +187,27 @@ static void open_model(struct parse *p, const char *name)
 	p->section =
 		(struct section){model_keys, &c->models[c->n_models], p->model_seen[c->n_models]};
 	c->n_models++;
+}
+
+static void open_adapter(struct parse *p, const char *name)
+{
+	struct config *c = p->out;
+
+	for (uint32_t i = 0; i < c->n_adapters; i++)
+		if (!strcmp(c->adapters[i].name, name)) {
+			report(p, p->file, p->line, "[adapter %s] stands already in %s:%d", name,
+			       p->adapter_at[i].file, p->adapter_at[i].line);
+			return;
+		}
+	if (c->n_adapters == CONFIG_MAX_ADAPTERS) {
+		report(p, p->file, p->line, "more than %u adapters", CONFIG_MAX_ADAPTERS);
+		return;
+	}
+	origin_set(&p->adapter_at[c->n_adapters], p);
+	strcpy(c->adapters[c->n_adapters].name, name);
+	p->section = (struct section){adapter_keys, &c->adapters[c->n_adapters],
+				      p->adapter_seen[c->n_adapters]};
+	c->n_adapters++;
 }
 
 static void open_tenant(struct parse *p, const char *name)
@@ -227,18 +254,21 @@ static void open_section(struct parse *p, char *line)
 		*--t = 0;
 	if (!strcmp(kind, "daemon") && !*name) {
 		p->section = (struct section){daemon_keys, &p->out->daemon, p->daemon_seen};
-	} else if (!strcmp(kind, "model") || !strcmp(kind, "tenant")) {
-		if (!name_ok(name))
+	} else if (!strcmp(kind, "model") || !strcmp(kind, "tenant") || !strcmp(kind, "adapter")) {
+		if (!config_name_ok(name))
 			report(p, p->file, p->line,
 			       "[%s NAME] needs a name of 1 to %u letters, digits and ._-:/", kind,
 			       WCTL_NAME_BYTES - 1);
 		else if (*kind == 'm')
 			open_model(p, name);
+		else if (*kind == 'a')
+			open_adapter(p, name);
 		else
 			open_tenant(p, name);
 	} else {
 		report(p, p->file, p->line,
-		       "unknown section [%.60s%s%.60s] (known: daemon, model NAME, tenant NAME)",
+		       "unknown section [%.60s%s%.60s] (known: daemon, model NAME, "
+		       "adapter NAME, tenant NAME)",
 		       kind, *name ? " " : "", name);
 	}
 }
@@ -322,6 +352,16 @@ static void set_value(struct parse *p, const struct key *k, void *at, const char
 			*(bool *)at = *value == 'y';
 		else
 			report(p, p->file, p->line, "%s: \"%s\" is not yes or no", k->name, value);
+		break;
+	case VALUE_OFFSET:
+		if (config_i32(value, CONFIG_MAX_OFFSET, at))
+			report(p, p->file, p->line, "%s: \"%s\" is no number from %d to %d",
+			       k->name, value, -CONFIG_MAX_OFFSET, CONFIG_MAX_OFFSET);
+		break;
+	case VALUE_MISSING:
+		if (config_on_missing(value, at))
+			report(p, p->file, p->line, "%s: \"%s\" is not one of error|base|append",
+			       k->name, value);
 		break;
 	case VALUE_TEXT:
 	case VALUE_PATH:
@@ -511,6 +551,36 @@ static void check_models(struct parse *p, const char *path)
 		report(p, path, 0, "no [model NAME] section: nothing to serve");
 }
 
+static void check_adapter(struct parse *p, uint32_t index)
+{
+	struct config_adapter *a = &p->out->adapters[index];
+	const struct config_origin *at = &p->adapter_at[index];
+	bool known = false;
+
+	if (!a->path[0])
+		report(p, at->file, at->line, "[adapter %s] has no path", a->name);
+	if (!a->model[0] && p->out->n_models == 1)
+		strcpy(a->model, p->out->models[0].name);
+	for (uint32_t i = 0; i < p->out->n_models; i++)
+		known |= !strcmp(p->out->models[i].name, a->model);
+	if (!a->model[0])
+		report(p, at->file, at->line,
+		       "[adapter %s] has no model, and there is not just one", a->name);
+	else if (!known)
+		report(p, at->file, at->line, "[adapter %s]: there is no [model %s]", a->name,
+		       a->model);
+}
+
+static void check_adapters(struct parse *p)
+{
+	for (uint32_t i = 0; i < p->out->n_adapters; i++)
+		check_adapter(p, i);
+	if (p->out->n_adapters > p->out->daemon.max_adapters)
+		report(p, p->adapter_at[p->out->daemon.max_adapters].file,
+		       p->adapter_at[p->out->daemon.max_adapters].line,
+		       "more adapters than max_adapters = %u", p->out->daemon.max_adapters);
+}
+
 static void daemon_defaults(struct config_daemon *d)
 {
 	strcpy(d->runtime_dir, RUNTIME_DIR_DEFAULT);
@@ -523,6 +593,9 @@ static void daemon_defaults(struct config_daemon *d)
 	d->step_seconds = 30;
 	d->max_sessions = 256;
 	d->max_region_bytes = 16 * GIB;
+	d->max_adapters = 64;
+	d->max_adapter_bytes = 4 * GIB;
+	d->max_adapters_bytes = 16 * GIB;
 }
 
 int config_load(struct config *ret, const char *path, struct config_report *report_out)
@@ -543,6 +616,7 @@ int config_load(struct config *ret, const char *path, struct config_report *repo
 	read_file(p, path);
 	read_drop_ins(p, path);
 	check_models(p, path);
+	check_adapters(p);
 	check_tenants(p);
 	if (report_out->errors)
 		err = -EINVAL;

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #define CONFIG_MAX_TENANTS  64u
+#define CONFIG_MAX_ADAPTERS 256u
 #define CONFIG_MAX_RANGES   32u	 /* of uids, and of gids, of one tenant */
 #define CONFIG_TEXT_BYTES   200u /* inih's line; a longer line is refused */
 #define CONFIG_DEFAULT	    "/etc/weft/weftd.conf"
@@ -36,6 +37,8 @@ struct config_daemon {
 	uint32_t step_seconds; /* for a step that states no budget of its own */
 	uint32_t max_sessions;
 	uint64_t max_region_bytes;
+	uint32_t max_adapters;				/* loaded at once, in all engines */
+	uint64_t max_adapter_bytes, max_adapters_bytes; /* of one's weights; of all files */
 	char engine[CONFIG_TEXT_BYTES]; /* "": found beside weftd or in libexecdir */
 	char engine_user[33];
 	char admin_group[33];
@@ -52,6 +55,14 @@ struct config_model {
 	uint32_t max_seqs;
 	uint32_t prefill_chunk;
 	uint64_t kv_bytes;
+};
+
+struct config_adapter {
+	char name[WCTL_NAME_BYTES];
+	char model[WCTL_NAME_BYTES]; /* once read, never "" */
+	char path[CONFIG_TEXT_BYTES];
+	int32_t activation_offset;
+	uint32_t on_missing; /* enum wshm_missing */
 };
 
 struct config_range {
@@ -76,6 +87,8 @@ struct config {
 	struct config_daemon daemon;
 	uint32_t n_models;
 	struct config_model models[WCTL_MAX_MODELS];
+	uint32_t n_adapters;
+	struct config_adapter adapters[CONFIG_MAX_ADAPTERS];
 	uint32_t n_tenants; /* at least one: without a section, `default` takes everybody */
 	struct config_tenant tenants[CONFIG_MAX_TENANTS];
 };
@@ -105,6 +118,14 @@ int config_tenant_of(const struct config *c, uid_t uid, const gid_t *gids, uint3
 int config_u64(const char *text, uint64_t min, uint64_t max, uint64_t *ret);
 /* The same, with an optional suffix K, M, G or T (powers of 1024). */
 int config_bytes(const char *text, uint64_t min, uint64_t max, uint64_t *ret);
+/* Whole decimal number with an optional sign, within -limit..limit. */
+int config_i32(const char *text, int32_t limit, int32_t *ret);
+/* Is it what the name of a model, tenant or adapter may be? */
+bool config_name_ok(const char *s);
+/* "error", "base", "append" to enum wshm_missing, and back. -EINVAL. */
+int config_on_missing(const char *text, uint32_t *ret);
+const char *config_on_missing_name(uint32_t on_missing);
+#define CONFIG_MAX_OFFSET 65536 /* of an activation, either way */
 /*
  * A list of ids, ranges (1000-1999) and names, separated by commas; `groups` chooses whose names.
  * 0, -EINVAL malformed, -ENOENT a name that is not known, -E2BIG too many.

@@ -55,6 +55,42 @@ int config_bytes(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
 	return 0;
 }
 
+int config_i32(const char *text, int32_t limit, int32_t *ret)
+{
+	bool negative = *text == '-';
+	uint64_t v;
+
+	if (config_u64(negative || *text == '+' ? text + 1 : text, 0, (uint64_t)limit, &v))
+		return -EINVAL;
+	*ret = negative ? -(int32_t)v : (int32_t)v;
+	return 0;
+}
+
+bool config_name_ok(const char *s)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789._-:/";
+
+	return *s && strlen(s) < WCTL_NAME_BYTES && s[strspn(s, allowed)] == 0;
+}
+
+static const char *const missing_names[] = {"error", "base", "append"};
+
+int config_on_missing(const char *text, uint32_t *ret)
+{
+	for (uint32_t i = WSHM_MISSING_ERROR; i <= WSHM_MISSING_APPEND; i++)
+		if (!strcmp(text, missing_names[i])) {
+			*ret = i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+const char *config_on_missing_name(uint32_t on_missing)
+{
+	return on_missing <= WSHM_MISSING_APPEND ? missing_names[on_missing] : "?";
+}
+
 static int name_to_id(const char *name, bool groups, uint32_t *ret)
 {
 	if (groups) {

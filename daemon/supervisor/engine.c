@@ -139,6 +139,7 @@ static void reset_link_state(struct engine *e)
 {
 	memset(e->told, 0, sizeof(e->told));
 	memset(e->told_domain, 0, sizeof(e->told_domain));
+	e->n_owed = 0;
 	e->busy = e->nudged = e->gave_up = e->killed = e->drained = false;
 	e->want_nudge = e->want_status = e->want_drain = false;
 	e->steps_seen = 0;
@@ -240,6 +241,7 @@ static void engine_gone(struct engine *e)
 	e->state = ENGINE_STOPPED;
 	e->restarts = stepped ? 1 : e->restarts + 1;
 	detach_all(e);
+	registry_engine_gone(e);
 	admin_engine_answered(e->d);
 	if (e->d->draining) {
 		weftd_drain_check(e->d);
@@ -250,6 +252,7 @@ static void engine_gone(struct engine *e)
 		snprintf(why, sizeof(why), "model %s cannot be served: %.160s", e->conf.name,
 			 e->failure);
 		end_sessions(e, why);
+		registry_engine_failed(e);
 	} else {
 		e->d->counters.engine_crashes++;
 		if (!e->killed)

@@ -59,6 +59,8 @@ struct engine {
 	bool busy, nudged;
 	uint64_t steps_seen, alive_ns, nudge_ns;
 	uint32_t n_detaching; /* sessions it has to answer for */
+	uint32_t n_owed;      /* answers about adapters and the cache */
+	uint64_t owed_ns;     /* the last one came, or the first of them was asked for */
 
 	/* index regions, owner; [ENGINE_PUBLIC] is the public domain's, -1: not made yet */
 	int index_fd[DOMAIN_MAX];
@@ -96,9 +98,14 @@ void engine_describe(const struct engine *e, struct wctl_model *ret);
 
 /* engine_spawn.c: fork and exec with fds 3 (link), 4 (heartbeat), 5 (lock). 0 or -errno. */
 int engine_spawn(struct engine *e);
+/* In a child: these descriptors (at most 3) from number 3 on, and none above them. 0 or -errno. */
+int engine_place_fds(const int *fds, int n);
 /* engine_link.c: take every message that is there. false: hung up or broken. */
 bool engine_link_read(struct engine *e);
 /* engine_health.c */
 void engine_health_arm(struct engine *e);
+/* It owes one more answer that it has to give itself, whatever requests do; it gave one. */
+void engine_owes(struct engine *e);
+void engine_answered(struct engine *e);
 
 #endif

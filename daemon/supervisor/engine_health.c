@@ -4,9 +4,11 @@
  *
  * While it loads, READY or progress must come within load_seconds. Afterwards the timer runs only
  * while the engine owes something: it says it is busy, a nudge is out, or a session waits to be
- * detached. Life is a completed step (the heartbeat page), or an answer. A step under way has its
+ * detached, or an answer about an adapter or the cache is due. Life is a completed step (the heartbeat page), or an answer. A step under way has its
  * own budget, stated by the engine before it starts. Silence leads to one nudge; no answer to that
- * leads to SIGKILL.
+ * leads to SIGKILL. An answer that is due has load_seconds from the last one on; meanwhile the
+ * engine's control thread may be reading an adapter, so a nudge has that long, too, unless a step
+ * has overrun its own budget.
  */
 #include "daemon/supervisor/weftd.h"
 
@@ -38,6 +40,26 @@ static uint64_t step_deadline(const struct engine *e, uint64_t now)
 	return start + (budget < BUDGET_MAX_NS ? budget : BUDGET_MAX_NS);
 }
 
+static uint64_t answer_deadline(const struct engine *e)
+{
+	return e->owed_ns + e->d->config.daemon.load_seconds * NS_PER_SECOND;
+}
+
+void engine_owes(struct engine *e)
+{
+	if (!e->n_owed++)
+		e->owed_ns = loop_now_ns();
+	engine_health_arm(e);
+}
+
+void engine_answered(struct engine *e)
+{
+	if (e->n_owed)
+		e->n_owed--;
+	e->owed_ns = loop_now_ns();
+	engine_health_arm(e);
+}
+
 static bool owes(const struct engine *e)
 {
 	return e->busy || e->nudged || e->n_detaching;
@@ -60,10 +82,19 @@ static uint64_t deadline(struct engine *e, uint64_t now)
 		return step;
 	else
 		at = e->alive_ns + default_budget_ns(e);
+	if (e->n_owed && !step && at < answer_deadline(e))
+		at = answer_deadline(e);
 	/* Nobody answers in the middle of a step that is within its time. */
 	if (step > now && step > at)
 		at = step;
 	return at;
+}
+
+static uint64_t next_look(struct engine *e, uint64_t now)
+{
+	uint64_t at = owes(e) ? deadline(e, now) : UINT64_MAX;
+
+	return e->n_owed && answer_deadline(e) < at ? answer_deadline(e) : at;
 }
 
 void engine_health_arm(struct engine *e)
@@ -75,8 +106,8 @@ void engine_health_arm(struct engine *e)
 		loop_timer_set(l, &e->timer,
 			       e->alive_ns + e->d->config.daemon.load_seconds * NS_PER_SECOND,
 			       on_health);
-	else if (e->state == ENGINE_READY && owes(e))
-		loop_timer_set(l, &e->timer, deadline(e, now), on_health);
+	else if (e->state == ENGINE_READY && (owes(e) || e->n_owed))
+		loop_timer_set(l, &e->timer, next_look(e, now), on_health);
 	else if (e->state == ENGINE_READY)
 		loop_timer_clear(l, &e->timer);
 }
@@ -90,8 +121,16 @@ static void on_health(struct loop_timer *t)
 		engine_kill(e, "no progress while loading");
 		return;
 	}
-	if (e->state != ENGINE_READY || !owes(e))
+	if (e->state == ENGINE_READY && e->n_owed && now >= answer_deadline(e)) {
+		engine_kill(e, "no answer about an adapter or the cache within load_seconds");
 		return;
+	}
+	if (e->state != ENGINE_READY || (!owes(e) && !e->n_owed))
+		return;
+	if (!owes(e)) {
+		engine_health_arm(e);
+		return;
+	}
 	if (deadline(e, now) > now) {
 		engine_health_arm(e);
 	} else if (!owes(e)) {

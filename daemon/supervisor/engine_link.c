@@ -164,6 +164,8 @@ void engine_flush(struct engine *e)
 	if (!err)
 		err = send_tenants(e);
 	if (!err)
+		err = registry_send(e);
+	if (!err && registry_settled(e))
 		err = send_sessions(e);
 	if (!err)
 		err = send_wants(e);
@@ -188,6 +190,7 @@ union message {
 	struct wlink_offence offence;
 	struct wlink_progress progress;
 	struct wlink_status status;
+	struct wlink_adapter_reply adapter;
 };
 
 static struct session *session_by_id(struct engine *e, uint64_t id)
@@ -304,6 +307,14 @@ static int on_head(struct engine *e, enum wctl_type type)
 	return 0;
 }
 
+static int on_adapter(struct engine *e, struct wlink_adapter_reply *m)
+{
+	m->text[sizeof(m->text) - 1] = 0;
+	m->instance.name[sizeof(m->instance.name) - 1] = 0;
+	return m->head.type == WLINK_ADAPTER_LOADED ? registry_on_loaded(e, m)
+						    : registry_on_unloaded(e, m);
+}
+
 static int on_message(struct engine *e, union message *m, size_t bytes)
 {
 	switch (m->head.type) {
@@ -318,6 +329,9 @@ static int on_message(struct engine *e, union message *m, size_t bytes)
 		return bytes == sizeof(m->offence) ? on_offence(e, &m->offence) : -EPROTO;
 	case WLINK_STATUS_TEXT:
 		return on_status(e, &m->status, bytes);
+	case WLINK_ADAPTER_LOADED:
+	case WLINK_ADAPTER_UNLOADED:
+		return bytes == sizeof(m->adapter) ? on_adapter(e, &m->adapter) : -EPROTO;
 	case WLINK_PROGRESS:
 		if (bytes != sizeof(m->progress))
 			return -EPROTO;

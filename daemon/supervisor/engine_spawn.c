@@ -21,7 +21,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FD_LOCK	 5
 #define MAX_ARGS 24
 
 struct args {
@@ -66,9 +65,9 @@ static void build_args(struct args *a, const struct engine *e)
 	add_number(a, "--prefill-chunk", m->prefill_chunk);
 }
 
-/* Put the descriptors where the engine expects them. All are moved out of the way first, so that
+/* fds[0] becomes WLINK_FD_SOCKET, and so on. All are moved out of the way first, so that
  * none is overwritten before its turn. */
-static int place_fds(const int *fds, int n)
+int engine_place_fds(const int *fds, int n)
 {
 	int high[3];
 
@@ -80,7 +79,7 @@ static int place_fds(const int *fds, int n)
 	for (int i = 0; i < n; i++)
 		if (dup2(high[i], WLINK_FD_SOCKET + i) < 0)
 			return -errno;
-	return syscall(SYS_close_range, FD_LOCK + 1, ~0u, 0) ? -errno : 0;
+	return syscall(SYS_close_range, WLINK_FD_SOCKET + n, ~0u, 0) ? -errno : 0;
 }
 
 static void reset_signals(void)
@@ -114,7 +113,7 @@ static void __attribute__((noreturn)) child(const struct engine *e, pid_t parent
 			dup2(null, STDIN_FILENO);
 			dup2(null, STDOUT_FILENO);
 		}
-		err = place_fds(fds, 3);
+		err = engine_place_fds(fds, 3);
 	}
 	if (!err) {
 		execv(e->d->engine_path, args.argv);

@@ -33,11 +33,15 @@
 #define FDS_PER_SESSION 7u
 #define FDS_OF_OWN	(64u + WEFTD_MAX_PENDING + 4u * WCTL_MAX_MODELS)
 
-/* Beside those: an index region of each domain for each engine. Tenants that a reload brings use
+/* The two files of an adapter, and of the one that replaces it. */
+#define FDS_PER_ADAPTER 4u
+
+/* Beside those: an index region of each domain for each engine, and adapters. Tenants that a reload brings use
  * descriptors that sessions might have had. */
 static rlim_t own_descriptors(const struct config *c)
 {
-	return FDS_OF_OWN + (rlim_t)c->n_models * (c->n_tenants + 1);
+	return FDS_OF_OWN + (rlim_t)c->n_models * (c->n_tenants + 1) +
+	       FDS_PER_ADAPTER * (rlim_t)c->daemon.max_adapters;
 }
 
 struct engine *weftd_engine(struct weftd *d, const char *name)
@@ -180,6 +184,18 @@ static void say(char **out, size_t *room, const char *fmt, ...)
 	}
 }
 
+struct reload_output {
+	char **out;
+	size_t *room;
+};
+
+static void say_adapter(void *arg, const char *name, const char *text)
+{
+	struct reload_output *o = arg;
+
+	say(o->out, o->room, "adapter %s %s\n", name, text);
+}
+
 /* Models: those that could not be served are tried again as the file now says; of the others
  * nothing changes. */
 static void reload_models(struct weftd *d, const struct config *c, char **out, size_t *room)
@@ -240,8 +256,11 @@ int weftd_reload(struct weftd *d, char *out, size_t out_bytes)
 		if (memcmp(&c->daemon, &d->config.daemon, sizeof(c->daemon)))
 			say(&out, &room, "[daemon] has changed: this takes a restart of weftd\n");
 		reload_models(d, c, &out, &room);
+		registry_reload(d, c, say_adapter, &(struct reload_output){&out, &room});
 		d->config.n_tenants = c->n_tenants;
 		memcpy(d->config.tenants, c->tenants, sizeof(c->tenants));
+		d->config.n_adapters = c->n_adapters;
+		memcpy(d->config.adapters, c->adapters, sizeof(c->adapters));
 		for (uint32_t i = 0; i < d->n_engines; i++)
 			engine_flush(&d->engines[i]);
 	}
@@ -397,6 +416,7 @@ int weftd_start(struct weftd *d, const struct weftd_options *options, struct wef
 		engine_init(&d->engines[d->n_engines], d, &d->config.models[d->n_engines]);
 	for (uint32_t i = 0; i < d->n_engines; i++)
 		engine_start(&d->engines[i]);
+	registry_start(d);
 	log_line(LOG_LEVEL_NOTICE, "event=serving socket=%s/weftd.sock models=%u version=%s",
 		 d->runtime_dir, d->n_engines, WEFT_VERSION);
 	notify("READY=1");
@@ -445,6 +465,7 @@ void weftd_fini(struct weftd *d)
 		else
 			session_end(s, -ESHUTDOWN, "weftd is shutting down");
 	}
+	registry_fini(d);
 	if (d->admin.fd >= 0)
 		admin_close(d);
 	loop_timer_clear(&d->loop, &d->sweep_timer);

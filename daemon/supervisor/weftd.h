@@ -13,6 +13,7 @@
 #include "daemon/supervisor/engine.h"
 #include "daemon/supervisor/loop.h"
 #include "daemon/supervisor/region.h"
+#include "daemon/supervisor/registry.h"
 #include "daemon/supervisor/session.h"
 #include "daemon/supervisor/tenant.h"
 
@@ -45,6 +46,7 @@ struct weftd {
 	struct tenants tenants;
 	struct domains domains;
 	struct regions regions;
+	struct registry registry;
 	uint32_t n_engines;
 	struct engine engines[WCTL_MAX_MODELS];
 	struct session *sessions;

@@ -5,6 +5,7 @@
  */
 #include "tests/e2e/daemon_harness.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 
 #define MAX_SESSIONS 64
 #define MAX_TENANTS  16
+#define MAX_ADAPTERS 300
 #define MAX_DOMAINS  17 /* the last is the public one */
 
 struct attached {
@@ -30,12 +32,23 @@ struct domain {
 	uint64_t inode, secret; /* of its region; a digest */
 };
 
+/* What it does follows from words in its adapter_config.json: see daemon_harness.h. */
+struct adapter {
+	uint64_t id, weights; /* id 0: free; a digest */
+	char name[WCTL_NAME_BYTES], words[64];
+	int32_t offset;
+	uint32_t on_missing, in_use;
+};
+
 static struct fake_engine {
 	const char *kind;
 	struct attached sessions[MAX_SESSIONS];
 	int attached, resumed, crashed, restarts;
 	struct wlink_tenant tenants[MAX_TENANTS];
 	struct domain domains[MAX_DOMAINS];
+	struct adapter adapters[MAX_ADAPTERS];
+	int loads, late_loads; /* late: after the first session */
+	bool had_session;
 	struct wlink_heartbeat *heartbeat;
 } fake;
 
@@ -71,14 +84,38 @@ static void tell_ready(void)
 	wctl_send(WLINK_FD_SOCKET, &m, sizeof(m), NULL, 0);
 }
 
+static int adapters_text(char *at, size_t room)
+{
+	int n = snprintf(at, room, "\"adapters\":[");
+
+	for (int i = 0, first = 1; i < MAX_ADAPTERS; i++) {
+		const struct adapter *a = &fake.adapters[i];
+
+		if (!a->id)
+			continue;
+		n += snprintf(
+			at + n, room - (size_t)n,
+			"%s{\"name\":\"%s\",\"id\":%llu,\"weights\":\"%016llx\",\"offset\":%d,"
+			"\"on_missing\":%u}",
+			first ? "" : ",", a->name, (unsigned long long)a->id,
+			(unsigned long long)a->weights, a->offset, a->on_missing);
+		first = 0;
+	}
+	return n + snprintf(at + n, room - (size_t)n, "],");
+}
+
 static void tell_status(void)
 {
 	struct wlink_status m = {0};
 	int n = snprintf(
 		m.text, sizeof(m.text),
 		"{\"attached\":%d,\"resumed\":%d,\"crashed\":%d,\"restarts\":%d,\"uid\":%d,"
-		"\"tenants\":[",
-		fake.attached, fake.resumed, fake.crashed, fake.restarts, (int)getuid());
+		"\"loads\":%d,\"late_loads\":%d,",
+		fake.attached, fake.resumed, fake.crashed, fake.restarts, (int)getuid(), fake.loads,
+		fake.late_loads);
+
+	n += adapters_text(m.text + n, sizeof(m.text) - (size_t)n);
+	n += snprintf(m.text + n, sizeof(m.text) - (size_t)n, "\"tenants\":[");
 
 	for (int i = 0, first = 1; i < MAX_TENANTS; i++) {
 		if (!fake.tenants[i].name[0])
@@ -164,6 +201,102 @@ static void take_domain(const struct wlink_domain *m, const int *fds, uint32_t n
 		.told = true, .inode = st.st_ino, .secret = digest(m->secret, sizeof(m->secret))};
 }
 
+/* --- adapters -------------------------------------------------------------------------------------*/
+
+static void answer_adapter(enum wctl_type type, uint64_t id, int code, uint32_t in_use,
+			   const char *text)
+{
+	struct wlink_adapter_reply m = {.load_id = id, .in_use = in_use};
+
+	wctl_head_init(&m.head, type, sizeof(m), code);
+	if (type == WLINK_ADAPTER_LOADED && !code) {
+		m.instance.digest[0] = id;
+		m.instance.activated = 1;
+		m.instance.rank = 8;
+		m.instance.n_invocation = 2;
+		m.instance.invocation[0] = 7;
+		m.instance.invocation[1] = 8;
+		m.weight_bytes = 4096;
+	}
+	snprintf(m.text, sizeof(m.text), "%s", text);
+	wctl_send(WLINK_FD_SOCKET, &m, sizeof(m), NULL, 0);
+}
+
+static struct adapter *adapter_of(uint64_t id, const char *name)
+{
+	for (int i = 0; i < MAX_ADAPTERS; i++)
+		if (fake.adapters[i].id &&
+		    (fake.adapters[i].id == id || !strcmp(fake.adapters[i].name, name)))
+			return &fake.adapters[i];
+	return NULL;
+}
+
+/* Whole, sealed against everything, and only to be read. */
+static size_t take_copy(int fd, void *ret, size_t room)
+{
+	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+	struct stat st;
+	ssize_t n;
+
+	if (fstat(fd, &st) || (fcntl(fd, F_GET_SEALS) & seals) != seals ||
+	    (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)
+		_exit(9);
+	n = pread(fd, ret, room, 0);
+	if (n < 0 || ((size_t)n < room && n != st.st_size))
+		_exit(9);
+	return (size_t)n;
+}
+
+static void load_adapter(const struct wlink_adapter *m, const int *fds, uint32_t n_fds)
+{
+	static uint8_t weights[1 << 16];
+	struct adapter a = {.id = m->load_id, .offset = m->offset, .on_missing = m->on_missing};
+	int i = 0;
+
+	if (n_fds != 2 || !m->load_id || adapter_of(m->load_id, m->name) ||
+	    !fake.domains[MAX_DOMAINS - 1].told)
+		_exit(9);
+	fake.loads++;
+	fake.late_loads += fake.had_session;
+	memcpy(a.name, m->name, sizeof(a.name));
+	take_copy(fds[0], a.words, sizeof(a.words) - 1);
+	a.weights = digest(weights, take_copy(fds[1], weights, sizeof(weights)));
+	if (strstr(a.words, "crash"))
+		_exit(5);
+	if (strstr(a.words, "never"))
+		return;
+	if (strstr(a.words, "slow"))
+		wd_sleep_ms(300);
+	if (strstr(a.words, "refuse")) {
+		answer_adapter(WLINK_ADAPTER_LOADED, a.id, -EINVAL, 0, "lora_X is not known");
+		return;
+	}
+	a.in_use = strstr(a.words, "used") ? 3 : 0;
+	while (fake.adapters[i].id)
+		i++;
+	fake.adapters[i] = a;
+	/* As if a step had been made: the restarts that tests go on with need no patience. */
+	atomic_fetch_add(&fake.heartbeat->steps, 1);
+	answer_adapter(WLINK_ADAPTER_LOADED, a.id, strstr(a.words, "liar") ? 5 : 0, 0, "");
+}
+
+/* Requests that use it end one with each attempt. */
+static void unload_adapter(const struct wlink_unload *m)
+{
+	struct adapter *a = adapter_of(m->load_id, "");
+
+	if (!a)
+		_exit(9);
+	if (a->in_use && !m->force) {
+		answer_adapter(WLINK_ADAPTER_UNLOADED, a->id, -EBUSY, a->in_use--, "");
+		return;
+	}
+	a->id = 0;
+	answer_adapter(WLINK_ADAPTER_UNLOADED, m->load_id, 0, 0, "");
+}
+
+/* --- sessions -------------------------------------------------------------------------------------*/
+
 static void attach(const struct wlink_attach *m, int *fds, uint32_t n_fds)
 {
 	struct wshm_layout layout;
@@ -179,6 +312,7 @@ static void attach(const struct wlink_attach *m, int *fds, uint32_t n_fds)
 	fake.sessions[i].used = true;
 	fake.sessions[i].id = m->session_id;
 	fake.attached++;
+	fake.had_session = true;
 	fake.resumed += m->resume != WLINK_RESUME_NONE;
 	fake.crashed += m->resume == WLINK_RESUME_CRASHED;
 	fake.restarts = (int)m->restarts;
@@ -208,6 +342,8 @@ static void serve(void)
 		struct wlink_session session;
 		struct wlink_tenant tenant;
 		struct wlink_domain domain;
+		struct wlink_adapter adapter;
+		struct wlink_unload unload;
 		struct wlink_drain drain;
 	} m;
 	int fds[4];
@@ -223,6 +359,10 @@ static void serve(void)
 			fake.tenants[m.tenant.tenant] = m.tenant;
 		else if (m.head.type == WLINK_DOMAIN)
 			take_domain(&m.domain, fds, n);
+		else if (m.head.type == WLINK_ADAPTER_LOAD)
+			load_adapter(&m.adapter, fds, n);
+		else if (m.head.type == WLINK_ADAPTER_UNLOAD)
+			unload_adapter(&m.unload);
 		else if (m.head.type == WLINK_NUDGE && !is("deaf"))
 			tell(WLINK_NUDGED);
 		else if (m.head.type == WLINK_STATUS)

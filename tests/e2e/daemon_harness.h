@@ -19,7 +19,14 @@
  *   stubborn   as ok, but never says DRAINED and ignores the hang-up for 60 s
  *   orphan     as ok, but outlives weftd, whatever happens to that, for a second
  *
+ * What an adapter does follows from words in its adapter_config.json: refuse (with a reason), crash
+ * (the engine ends), never (no answer), slow (300 ms), liar (an answer that makes no sense), used
+ * (three requests use it, one ends with each attempt to unload it). Both files must come whole,
+ * sealed, and read-only, and a name may be in use once.
+ *
  * Its status is {"attached":N,"resumed":N,"crashed":N,"restarts":N,"tenants":[{name,weight},...],
+ * "loads":N,"late_loads":N (after the first session),"adapters":[{name,id,weights (a digest),
+ * offset,on_missing},...],
  * "domains":[{domain (-1: public),inode (of its region),secret (a digest)},...]}.
  */
 #ifndef WEFT_TESTS_DAEMON_HARNESS_H

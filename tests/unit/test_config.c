@@ -247,6 +247,57 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	return remove(path);
 }
 
+static void test_adapters(void)
+{
+	char text[16384] = "[daemon]\nmax_adapters = 300\n" MODEL;
+
+	ok(!load("[daemon]\nmax_adapters = 2\nmax_adapter_bytes = 1M\nmax_adapters_bytes = 3M\n"
+		 "state_dir = /s\n"
+		 "[adapter guard]\npath = /a\n" MODEL
+		 "[adapter rag/v2]\nmodel = m\npath = /b\nactivation_offset = -3\n"
+		 "on_missing_invocation = append\n"),
+	   "two adapters, one before its model");
+	is_int(conf.n_adapters, 2, "are two");
+	is_str(conf.adapters[0].model, "m", "of the only model, unless it is named");
+	is_int(conf.adapters[0].on_missing, WSHM_MISSING_ERROR, "a missing invocation is an error");
+	is_int(conf.adapters[0].activation_offset, 0, "no offset");
+	is_str(conf.adapters[1].name, "rag/v2", "the second");
+	is_str(conf.adapters[1].path, "/b", "its path");
+	is_int(conf.adapters[1].activation_offset, -3, "its offset");
+	is_int(conf.adapters[1].on_missing, WSHM_MISSING_APPEND, "what it does without invocation");
+	is_int(conf.daemon.max_adapters, 2, "max_adapters");
+	is_int(conf.daemon.max_adapter_bytes, 1 << 20, "max_adapter_bytes");
+	is_int(conf.daemon.max_adapters_bytes, 3 << 20, "max_adapters_bytes");
+	is_str(conf.daemon.state_dir, "/s", "state_dir");
+	ok(!load(MODEL "[adapter a]\npath = /a\nactivation_offset = +65536\n"
+		       "on_missing_invocation = base\n"),
+	   "the largest offset");
+	is_int(conf.adapters[0].activation_offset, 65536, "with a sign");
+	is_int(conf.adapters[0].on_missing, WSHM_MISSING_BASE, "base");
+	is_int(conf.daemon.max_adapter_bytes, 4ll << 30, "weights of 4 GiB by default");
+
+	refused(MODEL "[adapter a]\n", ":3: [adapter a] has no path");
+	refused(MODEL "[adapter a]\npath = a\n", "no absolute path");
+	refused(MODEL "[adapter a]\npath = /a\nmodel = n\n", "there is no [model n]");
+	refused(MODEL "[model n]\npath = /n\n[adapter a]\npath = /a\n",
+		"and there is not just one");
+	refused(MODEL "[adapter a]\npath = /a\n[adapter a]\n", ":5: [adapter a] stands already");
+	refused(MODEL "[adapter]\npath = /a\n", "[adapter NAME] needs a name");
+	refused(MODEL "[adapter a b]\npath = /a\n", "[adapter NAME] needs a name");
+	refused(MODEL "[adapter a]\npath = /a\nactivation_offset = 65537\n", "-65536 to 65536");
+	refused(MODEL "[adapter a]\npath = /a\nactivation_offset = --1\n", "-65536 to 65536");
+	refused(MODEL "[adapter a]\npath = /a\nactivation_offset = -\n", "-65536 to 65536");
+	refused(MODEL "[adapter a]\npath = /a\non_missing_invocation = none\n",
+		"not one of error|base|append");
+	refused(MODEL "[adapter a]\npath = /a\nweight = 3\n", "unknown key \"weight\"");
+	refused("[daemon]\nmax_adapters = 1\n" MODEL
+		"[adapter a]\npath = /a\n[adapter b]\npath = /b\n",
+		":7: more adapters than max_adapters = 1");
+	for (int i = 0; i < 257; i++)
+		sprintf(text + strlen(text), "[adapter a%d]\npath = /a\n", i);
+	refused(text, "more than 256 adapters");
+}
+
 int main(void)
 {
 	if (!mkdtemp(dir))
@@ -259,6 +310,7 @@ int main(void)
 	test_refusals();
 	test_nul();
 	test_many();
+	test_adapters();
 	test_drop_ins();
 	is_int(config_load(&conf, "/nonexistent/weftd.conf", &report), -EINVAL, "no file");
 	ok(strstr(report.text, "No such file"), "is said");

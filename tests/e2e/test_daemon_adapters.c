@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Adapters as weftd keeps them: loaded, listed, unloaded, replaced, sent again to the next engine;
+ * of the configuration and of a reload; folders that are broken in every way; engines that refuse,
+ * crash, lie or say nothing. The engine is the fake one.
+ */
+#include "tests/e2e/daemon_harness.h"
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static struct wd d;
+static json_t *last; /* reply */
+
+/* --- folders --------------------------------------------------------------------------------------*/
+
+static const char *path_of(const char *adapter, const char *file)
+{
+	static char path[2][192];
+	static int turn;
+
+	turn = !turn;
+	snprintf(path[turn], sizeof(path[turn]), "%s/%s%s%s", d.dir, adapter, file ? "/" : "",
+		 file ? file : "");
+	return path[turn];
+}
+
+static void put(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	if (!f || fputs(text, f) < 0 || fclose(f))
+		bail_out(path);
+}
+
+#define CONFIG	"adapter_config.json"
+#define WEIGHTS "adapter_model.safetensors"
+
+static void folder(const char *name, const char *words, const char *weights)
+{
+	mkdir(path_of(name, NULL), 0755);
+	put(path_of(name, CONFIG), words);
+	put(path_of(name, WEIGHTS), weights);
+}
+
+/* --- asking ---------------------------------------------------------------------------------------*/
+
+/* One admin command; single quotes stand for double ones. Is the reply ok? */
+static int __attribute__((format(printf, 1, 2))) ask(const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	for (char *c = line; *c; c++)
+		if (*c == '\'')
+			*c = '"';
+	json_decref(last);
+	last = wd_admin(&d, line);
+	return json_is_true(json_object_get(last, "ok"));
+}
+
+static const char *error(void)
+{
+	const char *text = json_string_value(json_object_get(last, "error"));
+
+	return text ? text : "";
+}
+
+static int load(const char *name, const char *dir, const char *more)
+{
+	return ask("{'cmd':'adapter-load','name':'%s','path':'%s'%s}", name, path_of(dir, NULL),
+		   more);
+}
+
+static int unload(const char *name, const char *more)
+{
+	return ask("{'cmd':'adapter-unload','name':'%s'%s}", name, more);
+}
+
+/* A field of the adapter as weftd lists it; "" when it is not there. */
+static const char *listed(const char *name, const char *field)
+{
+	static char text[300];
+	json_t *it, *v;
+	size_t i;
+
+	strcpy(text, "");
+	ask("{'cmd':'adapter-list'}");
+	json_array_foreach(json_object_get(last, "adapters"), i, it)
+	{
+		if (strcmp(json_string_value(json_object_get(it, "name")), name))
+			continue;
+		v = json_object_get(it, field);
+		if (json_is_string(v))
+			snprintf(text, sizeof(text), "%s", json_string_value(v));
+		else
+			snprintf(text, sizeof(text), "%lld",
+				 json_is_true(v) ? 1 : (long long)json_integer_value(v));
+	}
+	return text;
+}
+
+static int wait_for(const char *name, const char *field, const char *value, int ms)
+{
+	for (; ms > 0 && strcmp(listed(name, field), value); ms -= 20)
+		wd_sleep_ms(20);
+	return !strcmp(listed(name, field), value);
+}
+
+/* What the engine has: a copy of its status' entry, or "none". */
+static const char *in_engine(const char *name)
+{
+	static char text[300];
+	json_t *j = wd_admin(&d, "{\"cmd\":\"status\"}"), *it;
+	size_t i;
+
+	strcpy(text, "none");
+	json_array_foreach(
+		json_object_get(json_object_get(json_array_get(json_object_get(j, "engines"), 0),
+						"engine"),
+				"adapters"),
+		i, it)
+	{
+		if (!strcmp(json_string_value(json_object_get(it, "name")), name))
+			snprintf(text, sizeof(text), "%s offset %d missing %d",
+				 json_string_value(json_object_get(it, "weights")),
+				 (int)json_integer_value(json_object_get(it, "offset")),
+				 (int)json_integer_value(json_object_get(it, "on_missing")));
+	}
+	json_decref(j);
+	return text;
+}
+
+static const char *expected(const char *weights, int offset, int missing)
+{
+	static char text[100];
+	uint64_t h = 1469598103934665603u;
+
+	for (const char *c = weights; *c; c++)
+		h = (h ^ (uint8_t)*c) * 1099511628211u;
+	snprintf(text, sizeof(text), "%016llx offset %d missing %d", (unsigned long long)h, offset,
+		 missing);
+	return text;
+}
+
+static void kill_engine(void)
+{
+	long starts = wd_engine_int(&d, 0, "starts");
+
+	kill((pid_t)wd_engine_int(&d, 0, "pid"), SIGKILL);
+	if (!wd_engine_wait(&d, 0, "starts", starts + 1, 5000))
+		bail_out("the engine was not started again");
+}
+
+/* --- the tests ------------------------------------------------------------------------------------*/
+
+static void test_load(void)
+{
+	folder("a", "ok", "weights of a");
+	ok(load("a", "a", ",'activation_offset':-1,'on_missing_invocation':'append'"), "loaded");
+	is_str(in_engine("a"), expected("weights of a", -1, 2), "the engine has just these bytes");
+	is_str(json_string_value(json_object_get(json_object_get(last, "adapter"), "state")),
+	       "loaded", "the answer says so");
+	is_str(listed("a", "state"), "loaded", "and the list");
+	is_str(listed("a", "kind"), "alora", "with what the engine found it to be");
+	is_str(listed("a", "file_bytes"), "14", "and the bytes of both files");
+	ok(!load("a", "a", "") && strstr(error(), "is there already"), "its name is taken");
+	folder("b", "ok", "of b");
+	ok(load("b", "b", ""), "another one");
+	is_int(wd_daemon_int(&d, "adapters"), 2, "there are two");
+	ok(unload("a", ""), "the first is unloaded");
+	is_str(in_engine("a"), "none", "the engine has it no more");
+	is_str(listed("a", "state"), "", "nor weftd");
+	ok(!unload("a", "") && strstr(error(), "has no adapter a"), "it cannot go twice");
+	ok(load("a", "a", ""), "its name is free");
+	is_str(in_engine("a"), expected("weights of a", 0, 0), "by default no offset and an error");
+}
+
+static void test_requests(void)
+{
+	static const struct {
+		const char *line, *why;
+	} bad[] = {
+		{"{'cmd':'adapter-load'}", "name must be a text"},
+		{"{'cmd':'adapter-load','name':'x'}", "path must be a text"},
+		{"{'cmd':'adapter-load','name':'x y','path':'/x'}", "a name has"},
+		{"{'cmd':'adapter-load','name':'x','path':'x'}", "absolute"},
+		{"{'cmd':'adapter-load','name':'x','path':'/x','model':'z'}", "no model \"z\""},
+		{"{'cmd':'adapter-load','name':'x','path':'/x','modle':'m'}", "unknown field"},
+		{"{'cmd':'adapter-load','name':'x','path':'/x','na':'m'}", "unknown field \"na\""},
+		{"{'cmd':'adapter-load','name':'x','path':'/x','activation_offset':70000}",
+		 "number"},
+		{"{'cmd':'adapter-load','name':'x','path':'/x','activation_offset':'1'}", "number"},
+		{"{'cmd':'adapter-load','name':'x','path':'/x','on_missing_invocation':'no'}",
+		 "base"},
+		{"{'cmd':'adapter-load','name':'x','path':'/x','replace':1}", "true or false"},
+		{"{'cmd':'adapter-unload','name':'x','force':'yes'}", "true or false"},
+		{"{'cmd':'adapter-unload'}", "name must be a text"},
+		{"{'cmd':'adapter-list','model':7}", "must be a name"},
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		ok(!ask("%s", bad[i].line) && strstr(error(), bad[i].why), "refused (%s): %s",
+		   bad[i].why, bad[i].line);
+}
+
+/* The folder, the file in it that is wrong, and what is said. */
+static void broken(const char *what, const char *why)
+{
+	if (!ok(!load("x", "x", "") && strstr(error(), why), "%s: %s", what, why))
+		diag("it said: %s", error());
+}
+
+static void test_folders(void)
+{
+	FILE *f;
+
+	broken("no folder", CONFIG ": No such file");
+	mkdir(path_of("x", NULL), 0755);
+	broken("an empty folder", CONFIG ": No such file");
+	put(path_of("x", CONFIG), "ok");
+	broken("no weights", WEIGHTS ": No such file");
+	mkfifo(path_of("x", WEIGHTS), 0644);
+	broken("a FIFO", WEIGHTS " is no regular file");
+	unlink(path_of("x", WEIGHTS));
+	mkdir(path_of("x", WEIGHTS), 0755);
+	broken("a directory", WEIGHTS " is no regular file");
+	rmdir(path_of("x", WEIGHTS));
+	ok(!symlink("/dev/zero", path_of("x", WEIGHTS)), "a link to a device");
+	broken("a device", WEIGHTS " is no regular file");
+	unlink(path_of("x", WEIGHTS));
+	ok(!symlink(path_of("x", WEIGHTS), path_of("x", WEIGHTS)), "a link to itself");
+	broken("a loop of links", WEIGHTS ": Too many levels");
+	unlink(path_of("x", WEIGHTS));
+	put(path_of("x", WEIGHTS), "");
+	ok(!truncate(path_of("x", WEIGHTS), (1 << 20) + 1), "weights of a byte too many");
+	broken("larger than max_adapter_bytes", "max_adapter_bytes is 1048576");
+	put(path_of("x", WEIGHTS), "w");
+	ok(!truncate(path_of("x", CONFIG), (1 << 20) + 1), "a configuration of a byte too many");
+	broken("a huge configuration", CONFIG " has 1048577 bytes");
+	put(path_of("x", CONFIG), "refuse");
+	broken("what the engine refuses", "lora_X is not known");
+	is_int(wd_daemon_int(&d, "adapters"), 2, "none of them is left");
+	is_int(wd_daemon_int(&d, "adapter_file_bytes"), 14 + 6, "nor any of their bytes");
+	put(path_of("x", CONFIG), "ok");
+	put(path_of("x", "blob"), "linked weights");
+	unlink(path_of("x", WEIGHTS));
+	ok(!symlink("blob", path_of("x", WEIGHTS)), "a link to a file, as in a hub's cache");
+	ok(load("x", "x", ""), "is followed");
+	is_str(in_engine("x"), expected("linked weights", 0, 0), "to its bytes");
+	f = fopen(path_of("x", "blob"), "w");
+	fputs("changed afterwards!", f);
+	fclose(f);
+	kill_engine();
+	ok(wait_for("x", "state", "loaded", 3000), "after a restart of the engine");
+	is_str(in_engine("x"), expected("linked weights", 0, 0), "the bytes are still those");
+	ok(unload("x", ""), "and off");
+}
+
+static void test_restart(void)
+{
+	struct wctl_hello h;
+	struct wd_client c;
+
+	wd_hello_init(&h);
+	is_int(wd_open(&c, &d, &h), 0, "a session");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "is served");
+	kill_engine();
+	ok(wd_engine_wait(&d, 0, "engine.attached", 1, 5000), "by the next engine too");
+	is_int(wd_engine_int(&d, 0, "engine.loads"), 2, "which got both adapters");
+	is_int(wd_engine_int(&d, 0, "engine.late_loads"), 0, "before the session");
+	is_str(in_engine("a"), expected("weights of a", 0, 0), "a");
+	is_str(in_engine("b"), expected("of b", 0, 0), "b");
+	wd_close(&c);
+}
+
+static void test_in_use(void)
+{
+	folder("u", "ok used", "in use");
+	ok(load("u", "u", ""), "an adapter that three requests use");
+	ok(!unload("u", "") && strstr(error(), "in use by 3 requests"), "is not unloaded");
+	is_str(listed("u", "state"), "loaded", "it stays");
+	ok(unload("u", ",'force':true"), "but by force");
+	is_str(in_engine("u"), "none", "it goes");
+	load("u", "u", "");
+	ok(!unload("u", "") && !unload("u", "") && strstr(error(), "2 requests"), "tried again");
+	ok(!unload("u", "") && unload("u", ""), "until the last has ended");
+}
+
+static void test_replace(void)
+{
+	folder("v1", "ok used", "version 1");
+	folder("v2", "ok", "version 2");
+	folder("v3", "refuse", "version 3");
+	ok(load("v", "v1", ""), "version 1");
+	ok(!load("v", "v2", ",'replace':true") && strstr(error(), "in use by 3"),
+	   "in use it is not replaced");
+	is_str(in_engine("v"), expected("version 1", 0, 0), "it serves on");
+	is_str(listed("v", "being_replaced"), "0", "and nothing waits");
+	ok(load("v", "v2", ",'replace':true,'force':true"), "by force it is");
+	is_str(in_engine("v"), expected("version 2", 0, 0), "version 2 serves");
+	ok(!load("v", "v3", ",'replace':true") && strstr(error(), "lora_X"),
+	   "a version that the engine refuses");
+	ok(wait_for("v", "state", "loaded", 2000), "the one before it comes back");
+	is_str(in_engine("v"), expected("version 2", 0, 0), "with its bytes");
+	ok(!load("v", "nowhere", ",'replace':true") && strstr(error(), "No such file"),
+	   "a version that is not there");
+	is_str(in_engine("v"), expected("version 2", 0, 0), "changes nothing");
+	ok(load("v", "v2", ",'replace':true"), "the same once more");
+	ok(load("w", "v2", ",'replace':true"), "replacing what is not there is loading");
+	ok(unload("v", "") && unload("w", ""), "both go");
+	is_int(wd_daemon_int(&d, "adapters"), 2, "nothing is left of all the versions");
+}
+
+static void test_engine_faults(void)
+{
+	long starts = wd_engine_int(&d, 0, "starts");
+
+	folder("c", "crash", "c");
+	ok(!load("c", "c", "") && strstr(error(), "the engine ended each time"),
+	   "an adapter that ends the engine twice is given up");
+	ok(wd_engine_wait(&d, 0, "starts", starts + 2, 3000), "after two restarts");
+	ok(wait_for("a", "state", "loaded", 3000), "the others are there");
+	folder("l", "liar", "l");
+	ok(!load("l", "l", ""), "one that makes it talk nonsense, too");
+	ok(wait_for("a", "state", "loaded", 3000), "the others are there");
+	folder("n", "never", "n");
+	ok(!load("n", "n", ""), "one that gets no answer, too");
+	ok(wd_logged(&d, "no answer about an adapter"), "the engine counted as hanging");
+	ok(wait_for("b", "state", "loaded", 5000), "the others are there");
+	is_int(wd_daemon_int(&d, "adapters"), 2, "and none of these");
+}
+
+/* --- of the configuration -------------------------------------------------------------------------*/
+
+static const char head[] = "[daemon]\nload_seconds = 1\nmax_adapters = 5\n"
+			   "max_adapter_bytes = 1M\nmax_adapters_bytes = 2M\n"
+			   "[model m]\npath = /fake/ok\n";
+
+static void configure(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* The head, and for each %s the folder of an adapter of that path. */
+static void configure(const char *fmt, ...)
+{
+	char text[2048];
+	size_t n = (size_t)snprintf(text, sizeof(text), "%s", head);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text + n, sizeof(text) - n, fmt, ap);
+	va_end(ap);
+	put(path_of("weftd.conf", NULL), text);
+}
+
+static int reload_says(const char *text)
+{
+	int good = ask("{'cmd':'reload'}");
+	const char *got = json_string_value(json_object_get(last, good ? "text" : "error"));
+
+	if (!got || !strstr(got, text)) {
+		diag("reload said: %s", got ? got : "nothing");
+		return 0;
+	}
+	return good;
+}
+
+static void test_configured(void)
+{
+	configure("[adapter one]\npath = %s/a\nactivation_offset = 2\n"
+		  "on_missing_invocation = base\n"
+		  "[adapter bad]\npath = %s/v3\n[adapter gone]\npath = %s/nowhere\n",
+		  d.dir, d.dir, d.dir);
+	wd_restart(&d);
+	ok(wait_for("one", "state", "loaded", 3000), "an adapter of the configuration is loaded");
+	is_str(in_engine("one"), expected("weights of a", 2, 1), "as it says");
+	ok(wait_for("bad", "state", "failed", 3000), "one that the engine refuses has failed");
+	is_str(listed("bad", "why"), "lora_X is not known", "for the engine's reason");
+	ok(wait_for("gone", "state", "failed", 3000), "one that is not there has failed");
+	ok(strstr(listed("gone", "why"), "No such file"), "and says so");
+	is_str(listed("a", "state"), "", "what was loaded by hand did not outlive weftd");
+	folder("v3", "ok", "mended");
+	ok(reload_says("adapter bad is tried again"), "a reload tries a failed one again");
+	ok(wait_for("bad", "state", "loaded", 3000), "with success when it is mended");
+	ok(wait_for("gone", "state", "failed", 3000), "and without when it is not");
+}
+
+static void test_reload(void)
+{
+	configure("[adapter one]\npath = %s/a\nactivation_offset = 2\n"
+		  "on_missing_invocation = base\n"
+		  "[adapter two]\npath = %s/v1\n",
+		  d.dir, d.dir);
+	ok(reload_says("adapter two is new"), "a new section");
+	ok(strstr(json_string_value(json_object_get(last, "text")), "adapter bad was removed"),
+	   "and one that was removed");
+	ok(!strstr(json_string_value(json_object_get(last, "text")), "adapter one"),
+	   "of the others nothing is said");
+	ok(wait_for("two", "state", "loaded", 3000), "the new one is loaded");
+	ok(wait_for("bad", "state", "", 3000), "the removed one is unloaded");
+	configure("[adapter one]\npath = %s/b\n[adapter two]\npath = %s/v2\n", d.dir, d.dir);
+	ok(reload_says("adapter one has changed"), "a changed path");
+	ok(wait_for("one", "file_bytes", "6", 3000), "is replaced");
+	is_str(in_engine("one"), expected("of b", 0, 0), "in the engine");
+	is_str(in_engine("two"), expected("version 1", 0, 0), "one in use is not, yet");
+	is_str(listed("two", "being_replaced"), "1", "but it will");
+	/* Each attempt ends one of its three requests; there is one a second. */
+	for (int i = 0; i < 300 && strcmp(in_engine("two"), expected("version 2", 0, 0)); i++)
+		wd_sleep_ms(20);
+	is_str(in_engine("two"), expected("version 2", 0, 0), "when they have ended it is");
+	folder("v1", "refuse", "bad version");
+	configure("[adapter one]\npath = %s/b\n[adapter two]\npath = %s/v1\n", d.dir, d.dir);
+	reload_says("adapter two has changed");
+	for (int i = 0; i < 150 && !strstr(listed("two", "why"), "new version"); i++)
+		wd_sleep_ms(20);
+	ok(wait_for("two", "state", "loaded", 3000) && strstr(listed("two", "why"), "lora_X"),
+	   "a new version that fails: the old one serves, and the list says why");
+	is_str(in_engine("two"), expected("version 2", 0, 0), "with its bytes");
+	configure("%s", "");
+	ok(reload_says("adapter two was removed"), "all sections removed");
+	ok(wait_for("one", "state", "", 3000) && wait_for("two", "state", "", 3000),
+	   "all are gone");
+}
+
+static void test_limits(void)
+{
+	char name[16];
+	FILE *f;
+
+	for (int i = 0; i < 5; i++) {
+		snprintf(name, sizeof(name), "n%d", i);
+		ok(load(name, "b", ""), "adapter %d of 5", i);
+	}
+	ok(!load("n5", "b", "") && strstr(error(), "max_adapters"), "there is no sixth");
+	ok(load("n4", "a", ",'replace':true"), "but one may be replaced");
+	for (int i = 0; i < 5; i++) {
+		snprintf(name, sizeof(name), "n%d", i);
+		unload(name, "");
+	}
+	folder("big", "ok", "");
+	f = fopen(path_of("big", WEIGHTS), "w");
+	for (int i = 0; i < (900 << 10); i++)
+		putc(i, f);
+	fclose(f);
+	ok(load("big1", "big", "") && load("big2", "big", ""), "two of 900 KiB");
+	ok(!load("big3", "big", "") && strstr(error(), "max_adapters_bytes leaves"),
+	   "a third would be more than 2 MiB");
+	ok(unload("big1", "") && load("big3", "big", ""), "when one has gone there is room");
+	unload("big2", "");
+	unload("big3", "");
+}
+
+/* An administrator who does not wait for the answer, and one whose weftd is killed. */
+static void test_cut_off(void)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	char line[300];
+	int sock, n;
+
+	folder("s", "slow", "s");
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/admin.sock", d.dir);
+	for (int killed = 0; killed < 2; killed++) {
+		sock = socket(AF_UNIX, SOCK_STREAM, 0);
+		n = snprintf(line, sizeof(line),
+			     "{\"cmd\":\"adapter-load\",\"name\":\"s\",\"path\":\"%s/s\"}\n",
+			     d.dir);
+		if (connect(sock, (struct sockaddr *)&sa, sizeof(sa)) ||
+		    write(sock, line, (size_t)n) != n)
+			bail_out("admin.sock");
+		if (!killed) {
+			close(sock);
+			ok(wait_for("s", "state", "loaded", 3000),
+			   "an administrator hangs up: the adapter is loaded all the same");
+			unload("s", "");
+			continue;
+		}
+		wd_sleep_ms(50);
+		kill(d.pid, SIGKILL);
+		wd_wait(&d);
+		close(sock);
+		wd_restart(&d);
+		is_str(listed("s", "state"), "",
+		       "weftd killed in the middle: it knows nothing of it");
+		ok(load("s", "s", ""), "and loads it when it is asked again");
+	}
+}
+
+int main(int argc, char **argv)
+{
+	wd_engine_or_test(argc, argv);
+	wd_start(&d, head);
+	test_load();
+	test_requests();
+	test_folders();
+	test_restart();
+	test_in_use();
+	test_replace();
+	test_engine_faults();
+	kill(d.pid, SIGTERM);
+	is_int(wd_wait(&d), 0, "ended");
+	test_configured();
+	test_reload();
+	test_limits();
+	test_cut_off();
+	json_decref(last);
+	is_int(wd_stop(&d), 0, "stopped");
+	return tap_done();
+}
