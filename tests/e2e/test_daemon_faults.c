@@ -60,13 +60,14 @@ static pid_t child_of(pid_t parent)
 static void settle(struct wd *d)
 {
 	for (int i = 0; i < 500; i++) {
-		int sock = wd_connect(d), status;
+		int sock = wd_connect(d);
+		siginfo_t si = {0};
 
 		if (sock >= 0) {
 			close(sock);
 			return;
 		}
-		if (waitpid(d->pid, &status, WNOHANG | WNOWAIT) == d->pid)
+		if (!waitid(P_PID, (id_t)d->pid, &si, WEXITED | WNOHANG | WNOWAIT) && si.si_pid)
 			return;
 		wd_sleep_ms(10);
 	}
