@@ -56,9 +56,10 @@ FUZZ_CC      ?= clang
 fuzz_flags   := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 fuzz_targets := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz_shared  := $(shm_src) tests/shm/desc_oracle.c tests/shm/pair.c daemon/common/err.c \
-	$(addprefix daemon/engine/model/,json_file.c safetensors.c config.c rope.c)
+	$(addprefix daemon/engine/model/,json_file.c safetensors.c config.c rope.c adapter.c \
+	adapter_config.c adapter_pattern.c)
 
 fuzz:
 	$(Q)FUZZ_CC='$(FUZZ_CC)' FUZZ_FLAGS='$(fuzz_flags)' FUZZ_SECONDS='$(FUZZ_SECONDS)' \
 		scripts/fuzz.sh $(O)/fuzz '$(fuzz_targets)' '$(fuzz_shared)' \
-		'$(filter-out $(SANFLAGS),$(base_cflags)) -O1 -g' '$(call pc_libs,$(MSGPACK_PC) jansson) -lm'
+		'$(filter-out $(SANFLAGS),$(base_cflags)) -O1 -g' '$(call pc_libs,$(MSGPACK_PC) jansson libxxhash) -lm'
