@@ -45,14 +45,13 @@ static void test_public(void)
 	cache_set_public(w.cache, w.domains[2]->d);
 	request(&w, 2, NULL, 0, T, 70);
 	p = cache_pin_new(w.domains[2]->d, T, 70, &n);
-	is_int(n, 64, "the full blocks of a public prefix are pinned");
+	is_int(n, 70, "a public prefix is pinned to its last token");
 	before = digest_tree(w.domains[2]->d->root.child, true);
 	is_int(request(&w, 0, NULL, 0, T, 100), 70,
 	       "a tenant takes all of it, rows of the tail too");
 	is_int(request(&w, 0, &w.adapters[0], 40, T, 100), 40,
 	       "an adapter as much as is the base's");
 	ok(digest_tree(w.domains[2]->d->root.child, true) == before, "which leaves no trace there");
-	cache_stats(w.cache, w.domains[0]->d, &s);
 	ok(w.domains[0]->d->root.child->block == w.domains[2]->d->root.child->block,
 	   "the tenant's own node has the same block");
 	is_int(request(&w, 2, NULL, 0, T, 100), 70,
@@ -66,7 +65,8 @@ static void test_public(void)
 	is_int(seq_match(q, 99), 99, "a sequence has the prefix");
 	cache_drop(w.cache, NULL);
 	world_check(&w);
-	is_int(w.domains[2]->d->stats.nodes, 4, "what is pinned is not dropped");
+	cache_stats(w.cache, w.domains[2]->d, &s);
+	ok(s.nodes == 4 && s.tails == 1 && s.pinned == 5, "what is pinned is not dropped");
 	is_int(w.domains[0]->d->stats.nodes, 6, "nor what is used");
 	world_domain_free(&w, 2);
 	cache_pin_free(p);
@@ -107,6 +107,13 @@ static void test_pins(void)
 	block_table_fini(&t);
 	p = cache_pin_new(w.domains[0]->d, T, 48, &n);
 	is_int(n, 0, "what is not there cannot be pinned");
+	cache_pin_free(p);
+	request(&w, 0, NULL, 0, T, 70);
+	p = cache_pin_new(w.domains[0]->d, T, 68, &n);
+	is_int(n, 68, "rows of a tail are");
+	request(&w, 0, NULL, 0, T, 75);
+	cache_drop(w.cache, NULL);
+	is_int(request(&w, 0, NULL, 0, T, 100), 70, "and stay, though a longer tail has come");
 	cache_pin_free(p);
 	cache_pin_free(NULL);
 	world_fini(&w);

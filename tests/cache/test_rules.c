@@ -220,6 +220,53 @@ static void test_tails(void)
 	world_fini(&w);
 }
 
+static void test_figures(void)
+{
+	struct world w;
+	struct seq *p, *q;
+	struct cache_stats s, all;
+
+	if (!EXACT_KEYS)
+		return;
+	world_init(&w, 64, 2, NULL);
+	p = seq_new(&w, 0, NULL, 0);
+	seq_append(p, T, 70);
+	seq_match(p, 69);
+	seq_promise(p, 70);
+	seq_compute(p, 20);
+	q = seq_new(&w, 0, NULL, 0);
+	seq_append(q, T, 70);
+	seq_match(q, 69);
+	cache_stats(w.cache, w.domains[0]->d, &s);
+	ok(s.nodes == 1 && s.promised == 3 && s.tails == 0, "one full node, three promised");
+	is_int(s.blocks, 2, "two blocks: the promised one with rows is the second");
+	ok(s.misses == 4 && s.waits == 1 && !s.hits_full, "what waits neither hits nor misses");
+	seq_leave(q);
+	seq_compute(p, 70);
+	seq_match(q, 55);
+	cache_stats(w.cache, w.domains[0]->d, &s);
+	ok(s.hits_full == 3 && s.hits_rows == 7 && s.misses == 4,
+	   "three blocks and seven rows hit");
+	ok(s.inserted == 4 && s.nodes == 4 && s.tails == 1 && !s.promised,
+	   "four inserted, one tail");
+	request(&w, 1, NULL, 0, T, 16);
+	cache_adapter_enter(w.cache, &w.adapters[0]);
+	cache_stats(w.cache, NULL, &all);
+	ok(all.nodes == 5 && all.hits_full == 3 && all.adapters == 1,
+	   "in all: a domain's and another's");
+	is_int(all.blocks, 5 + 1 + 2, "and an adapter's blocks");
+	seq_free(p);
+	seq_free(q);
+	is_int(cache_drop(w.cache, NULL), 8, "all dropped");
+	cache_stats(w.cache, NULL, &all);
+	ok(!all.nodes && !all.tails && !all.adapters && !all.blocks, "nothing is left");
+	ok(all.evicted == 6 && all.adapters_evicted == 1, "and said to be evicted");
+	world_domain_free(&w, 0);
+	cache_stats(w.cache, NULL, &all);
+	is_int(all.evicted, 6, "what is counted stays when a domain goes");
+	world_fini(&w);
+}
+
 /* Somebody needs n blocks for a moment. */
 static void take(struct world *w, uint32_t n)
 {
@@ -300,5 +347,6 @@ int main(void)
 	test_duplicates();
 	test_tails();
 	test_eviction();
+	test_figures();
 	return tap_done();
 }

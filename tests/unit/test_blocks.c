@@ -98,8 +98,66 @@ static void test_random(void)
 	block_pool_fini(&p);
 }
 
+/* A cache that has nothing but one reference of each block in a list. */
+static struct {
+	uint32_t kept[8], n;
+} cache;
+
+static void give_up(void *arg, uint32_t want)
+{
+	while (want-- && cache.n)
+		block_put_cached(arg, cache.kept[--cache.n]);
+}
+
+static void test_idle(void)
+{
+	struct block_pool p;
+	struct block_table t;
+	uint32_t b;
+
+	block_pool_init(&p, 8);
+	p.reclaim = give_up;
+	p.arg = &p;
+	for (uint32_t i = 0; i < 6; i++) {
+		b = block_get(&p);
+		block_ref_cached(&p, b);
+		if (i == 0)
+			is_int(p.n_idle, 0, "a block that the cache and another has is not idle");
+		block_put(&p, b);
+		cache.kept[cache.n++] = b;
+	}
+	ok(p.n_idle == 6 && p.n_free == 2, "those that only the cache has are");
+	is_int(blocks_available(&p), 8, "and are available like free ones");
+	b = cache.kept[0];
+	block_ref_cached(&p, b);
+	is_int(p.n_idle, 6, "two references of the cache's are still the cache's alone");
+	block_put_cached(&p, b);
+	block_pin(&p, b, true);
+	block_pin(&p, b, true);
+	block_pin(&p, b, false);
+	is_int(p.n_idle, 5, "a pinned one is not idle, until the last pin has gone");
+	block_ref(&p, cache.kept[1]);
+	is_int(p.n_idle, 4, "nor one that is shared");
+	block_table_init(&t, 8);
+	ok(!block_table_grow(&t, &p, 7) && !t.n && cache.n == 6, "seven blocks are not to be had");
+	ok(block_table_grow(&t, &p, 4), "four are, two of them idle ones");
+	ok(cache.n == 4 && p.n_idle == 2 && !p.n_free, "as many were given up as were missing");
+	ok(block_get(&p) != BLOCK_NONE && cache.n == 3, "a single one comes the same way");
+	ok(block_get(&p) != BLOCK_NONE && cache.n == 2, "and the last one");
+	is_int(block_get(&p), BLOCK_NONE, "then there is none");
+	is_int(cache.n, 2, "and nothing is given up in vain");
+	block_pin(&p, b, false);
+	is_int(p.n_idle, 1, "without its pin one is idle again");
+	block_put(&p, cache.kept[1]);
+	is_int(p.n_idle, 2, "and one that nobody shares any more");
+	block_table_clear(&t, &p);
+	block_table_fini(&t);
+	block_pool_fini(&p);
+}
+
 int main(void)
 {
+	test_idle();
 	test_pool();
 	test_table();
 	test_random();

@@ -175,7 +175,7 @@ void cache_leave(struct cache_chain *ch);
 /* --- administration ---------------------------------------------------------------------------------*/
 
 struct cache_pin; /* a prefix that stays: its nodes are never evicted */
-/* Pin what is cached of this prefix of the base model (full blocks). NULL when out of memory;
+/* Pin what is cached of this prefix of the base model, to the token. NULL when out of memory;
  * *ret_tokens says how much that is. */
 struct cache_pin *cache_pin_new(struct cache_domain *d, const uint32_t *tokens, uint32_t n_tokens,
 				uint32_t *ret_tokens);

@@ -328,7 +328,7 @@ void node_prune_siblings(struct cache_node *n)
 
 	for (uint32_t i = 0; s && i < CACHE_SCAN; s = next, i++) {
 		next = s->next;
-		if (s != n && s->state == NODE_TAIL && !s->owner && is_part_of(s, n))
+		if (s != n && s->state == NODE_TAIL && !s->owner && !s->pins && is_part_of(s, n))
 			node_free(s);
 	}
 }

@@ -24,26 +24,53 @@ static void pin_node(struct cache_node *n, bool pin)
 	evict_update(n);
 }
 
+/* What follows the last full block: some rows of a child that nobody is still filling. Not of one
+ * that depends on an adapter: its weights would have to stay too. */
+static uint32_t pin_rows(struct cache_pin *p, const uint32_t *tokens, uint32_t n)
+{
+	const struct block_label base = {NULL, CACHE_BLOCK};
+	struct cache_node *s = p->last->child, *best = NULL;
+	uint32_t rows, most = 0;
+
+	for (uint32_t i = 0; s && i < CACHE_SCAN; s = s->next, i++) {
+		if (s->owner || s->adapter)
+			continue;
+		rows = node_agree(s, &base, tokens, n);
+		if (rows > most) {
+			most = rows;
+			best = s;
+		}
+	}
+	if (best) {
+		p->last = best;
+		pin_node(best, true);
+	}
+	return most;
+}
+
 struct cache_pin *cache_pin_new(struct cache_domain *d, const uint32_t *tokens, uint32_t n_tokens,
 				uint32_t *ret_tokens)
 {
 	struct cache_pin *p = calloc(1, sizeof(*p));
 	struct wanted w = {.label = {NULL, CACHE_BLOCK}};
 	struct cache_node *n;
+	uint32_t at = 0;
 
 	if (!p)
 		return NULL;
 	p->domain = d;
 	p->last = &d->root;
-	for (uint32_t i = 0; i < n_tokens / CACHE_BLOCK; i++) {
-		memcpy(w.tokens, tokens + (size_t)i * CACHE_BLOCK, sizeof(w.tokens));
+	for (; n_tokens - at >= CACHE_BLOCK; at += CACHE_BLOCK) {
+		memcpy(w.tokens, tokens + at, sizeof(w.tokens));
 		n = wanted_find(&w, p->last);
 		if (!n || n->state != NODE_FULL)
 			break;
 		p->last = n;
 		pin_node(n, true);
 	}
-	*ret_tokens = node_is_root(p->last) ? 0 : (p->last->index + 1) * CACHE_BLOCK;
+	if (at < n_tokens)
+		at += pin_rows(p, tokens + at, n_tokens - at);
+	*ret_tokens = at;
 	p->next = d->pins;
 	if (p->next)
 		p->next->prev = p;
