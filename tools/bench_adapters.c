@@ -75,8 +75,7 @@ static int call(struct bench *b, struct pipe *p, uint32_t n, uint32_t prompt, ui
 	int err = 0;
 
 	for (uint32_t i = 0; i < n && !err; i++) {
-		b->prompts[i].n = 0;
-		err = pipe_add_random(p, &b->prompts[i], prompt);
+		err = pipe_new_prompt(p, &b->prompts[i], prompt);
 		b->calls[i] = (struct pipe_call){
 			.adapter = adapted ? b->adapters[i % b->n_adapters].name : NULL,
 			.prompt = b->prompts[i].tokens,
@@ -200,7 +199,7 @@ static int open_one(struct pipe *p, const char *socket)
 	p->opt = options.pipe;
 	oo.socket = socket;
 	oo.model = p->opt.model;
-	oo.prompt_bytes = 8 * ((uint64_t)options.prompt + 64 * PIPE_MAX_CALLS);
+	oo.prompt_bytes = (1 << 20) + 8 * (uint64_t)options.prompt; /* descriptors too */
 	if (weft_open(&p->weft, &oo, &e) < 0)
 		return cli_fail("%s", e.message);
 	weft_model_info(p->weft, &p->model);

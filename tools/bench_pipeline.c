@@ -231,7 +231,7 @@ static int open_session(struct pipe *p)
 	oo.socket = p->opt.socket;
 	oo.model = p->opt.model;
 	/* The longest prompts, five at once; the many of the asynchronous pipeline. */
-	bytes = 4 * 2 * PIPE_PARALLEL_CALLS * (positions + 1024);
+	bytes = (1 << 20) + 4 * 2 * PIPE_PARALLEL_CALLS * positions;
 	if (p->opt.kinds & 1u << PIPE_ASYNC) {
 		uint64_t each = p->opt.prompt + p->opt.generate + 2ull * WEFT_MAX_INVOCATION;
 
@@ -268,8 +268,7 @@ static int warm_up(struct pipe *p)
 			const struct weft_adapter *a = i < n[k] ? &set[k][i] : NULL;
 			struct pipe_call c = {.max_tokens = 2, .adapter = a ? a->name : NULL};
 
-			t.n = 0;
-			err = pipe_add_random(p, &t, 16) ||
+			err = pipe_new_prompt(p, &t, 16) ||
 			      (a && pipe_add(&t, a->invocation, a->n_invocation));
 			c.prompt = t.tokens;
 			c.n_prompt = t.n;

@@ -87,6 +87,7 @@ struct pipe {
 	uint32_t n_alora, n_lora;
 	struct cli_tokens held;	   /* owner; the conversation that repetitions share */
 	uint64_t random;	   /* state of the generator of tokens and arrivals */
+	uint32_t n_prompts;	   /* made by pipe_new_prompt() */
 	struct pipe_point *points; /* owner */
 	uint32_t n_points, room;
 };
@@ -113,6 +114,9 @@ void pipe_seed(struct pipe *p, uint64_t a, uint64_t b, uint64_t c);
 uint64_t pipe_draw(struct pipe *p);
 /* n random tokens at the end. 0 or -1 with a message. */
 int pipe_add_random(struct pipe *p, struct cli_tokens *t, uint32_t n);
+/* A prompt of n random tokens whose first one counts the prompts, so that not even a first token
+ * agrees by chance with an earlier one's. */
+int pipe_new_prompt(struct pipe *p, struct cli_tokens *t, uint32_t n);
 int pipe_add(struct cli_tokens *t, const uint32_t *tokens, uint32_t n);
 /* Fill in what was measured and append the answer; the request has ended. 0 or -1 with a message. */
 int pipe_finish(struct pipe_call *c, struct weft_request *r);

@@ -184,8 +184,8 @@ static int run(struct stream *s)
 	return 0;
 }
 
-/* Arrivals and prompts are functions of seed and rate: the same for every arm but for the first
- * token, which keeps the arms' KV apart. */
+/* Arrivals and prompts are functions of seed and rate: the same for every arm, but for the first
+ * token, which keeps all conversations' KV apart. */
 static int prepare(struct stream *s)
 {
 	struct pipe *p = s->p;
@@ -202,10 +202,7 @@ static int prepare(struct stream *s)
 		at += -log(u) / s->rate;
 		s->c[i].due_s = at;
 		s->c[i].adapter = i % PIPE_PARALLEL_CALLS;
-		err = pipe_add_random(p, &s->c[i].tokens, p->opt.prompt);
-		if (!err)
-			s->c[i].tokens.tokens[0] =
-				(s->c[i].tokens.tokens[0] + s->arm) % p->model.vocab;
+		err = pipe_new_prompt(p, &s->c[i].tokens, p->opt.prompt);
 	}
 	return err;
 }

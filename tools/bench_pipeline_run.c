@@ -59,6 +59,15 @@ int pipe_add_random(struct pipe *p, struct cli_tokens *t, uint32_t n)
 	return 0;
 }
 
+int pipe_new_prompt(struct pipe *p, struct cli_tokens *t, uint32_t n)
+{
+	t->n = 0;
+	if (pipe_add_random(p, t, n))
+		return -1;
+	t->tokens[0] = (uint32_t)((p->opt.seed * UINT64_C(7919) + p->n_prompts++) % p->model.vocab);
+	return 0;
+}
+
 /* --- calls ---------------------------------------------------------------------------------------*/
 
 void pipe_submit_options(const struct pipe_call *c, struct weft_submit_options *o)
@@ -263,8 +272,7 @@ static int record(const struct rep *r, enum pipe_arm arm, enum pipe_step step,
 static int fresh(const struct rep *r, uint32_t conversation, struct cli_tokens *t)
 {
 	pipe_seed(r->p, ((uint64_t)r->kind << 32) + r->x, r->number, conversation);
-	t->n = 0;
-	return pipe_add_random(r->p, t, r->n_prompt);
+	return pipe_new_prompt(r->p, t, r->n_prompt);
 }
 
 /* The invocation that all arms' prompts end with, so that they are of one length; without an
