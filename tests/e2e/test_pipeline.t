@@ -1,0 +1,174 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# weft bench pipeline against a real daemon with real adapters: every pipeline and arm is measured,
+# and each arm reuses exactly what the design promises, to the token. The numbers expected here are
+# counted by hand from the lengths.
+build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
+PATH=$build:$PATH
+if ! command -v python3 > /dev/null; then
+	echo "1..0 # SKIP no python3"
+	exit 0
+fi
+dir=$(mktemp -d) || exit 1
+daemon=
+finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
+trap finish EXIT
+n=0 failed=0
+check() {
+	n=$((n + 1))
+	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
+}
+
+weft model make --quiet --shape tiny --seed 3 "$dir/model" || exit 1
+printf '[daemon]\nengine_user = root\n[model tiny]\npath = %s\n' "$dir/model" > "$dir/weftd.conf"
+for i in 1 2 3 4 5; do
+	weft adapter make --model "$dir/model" --rank 8 --seed $i --invocation 7,$((20 + i)),9 \
+		"$dir/a$i" > /dev/null || exit 1
+	weft adapter make --model "$dir/model" --rank 4 --seed $((10 + i)) "$dir/l$i" > /dev/null || exit 1
+	printf '[adapter a%d]\npath = %s\n[adapter l%d]\npath = %s\n' \
+		$i "$dir/a$i" $i "$dir/l$i" >> "$dir/weftd.conf"
+done
+mkdir -m 700 "$dir/run"
+weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
+daemon=$!
+export WEFT_SOCKET="$dir/run/weftd.sock"
+i=0
+while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+
+weft bench pipeline --prompts 40,101 --generate 24 --tokens 4 --adapter-tokens 6 --prompt 35 \
+	--generations 16,33 --rates 40 --requests 6 --reps 2 --svg "$dir/a.svg" --json \
+	> "$dir/out" 2> "$dir/err"
+check $? "all pipelines, all arms ($(head -n 1 "$dir/err"))"
+[ $failed = 0 ] || sed 's/^/# /' "$dir/log"
+
+cat > "$dir/verify.py" <<'CODE'
+import json, sys
+rows = {r["name"]: r for r in json.load(open(sys.argv[1]))}
+bad = []
+need = {"name", "value", "unit", "target", "spread", "pass"}
+bad += [n for n, r in rows.items() if set(r) != need or r["value"] is None]
+INV, TOKENS, ADAPTER, GEN, PROMPT = 3, 4, 6, 24, 35
+
+def cached(point, arm, low, length, high=None, step=""):
+    r = rows.get(f"pipeline: {point}, {arm}{step}: cached")
+    high = low if high is None else high
+    eps = 1e-6
+    if not r or r["spread"][0] < 100 * low / length - eps or r["spread"][1] > 100 * high / length + eps:
+        bad.append(f"{point}, {arm}{step}: {r and [v * length / 100 for v in r['spread']]} tokens "
+                   f"cached, not {low}..{high} of {length}")
+
+def timed(point, arms, step=""):
+    for arm in arms:
+        v = {}
+        for what in ("queue", "prefill", "decode", "TTFT", "E2E"):
+            r = rows.get(f"pipeline: {point}, {arm}{step}: {what}")
+            if not r or r["unit"] != "ms" or not r["spread"][0] <= r["value"] <= r["spread"][1]:
+                bad.append(f"{point}, {arm}{step}: {what}")
+            else:
+                v[what] = r["value"]
+        if len(v) == 5 and not 0 < v["TTFT"] < v["E2E"]:
+            bad.append(f"{point}, {arm}{step}: stages {v}")
+
+ARMS = ("alora", "lora-cold", "lora-warm", "base-recompute")
+
+def base_adapter(point, prompt, gen):
+    length = prompt + gen + INV
+    timed(point, ARMS)
+    cached(point, "alora", prompt + gen - 1, length)  # the answer's last token has no KV
+    cached(point, "lora-cold", 0, length)
+    cached(point, "lora-warm", length - 1, length)
+    cached(point, "base-recompute", 0, length)
+    for what in ("TTFT", "E2E"):
+        r = rows.get(f"pipeline: {point}, lora-cold against alora: {what}")
+        if not r or r["unit"] != "x":
+            bad.append(f"{point}: no speed-up of {what}")
+
+for p in (40, 101):
+    base_adapter(f"base-adapter, prompt {p}", p, GEN)
+    point, length = f"adapter-base, prompt {p}", p + INV + GEN
+    timed(point, ARMS)
+    cached(point, "alora", p, length)  # up to the invocation
+    cached(point, "lora-cold", 0, length)
+    cached(point, "lora-warm", length - 1, length)
+    cached(point, "base-recompute", 0, length)
+    point, length = f"parallel, prompt {p}", p + GEN + INV
+    after = p + GEN + 5 * (INV + ADAPTER)
+    for step in ("", ", base after"):
+        timed(point, ARMS + ("alora-serial",), step)
+    # The first of the five computes the answer's last token; the others may come after that.
+    for arm in ("alora", "alora-serial"):
+        cached(point, arm, p + GEN - 1, length, p + GEN)
+        cached(point, arm, p + GEN, after, step=", base after")
+    cached(point, "lora-cold", 0, length)
+    cached(point, "lora-cold", p + GEN - 1, after, step=", base after")
+    cached(point, "lora-warm", length - 1, length)
+    cached(point, "lora-warm", after - 1, after, step=", base after")
+    cached(point, "base-recompute", 0, length)
+    cached(point, "base-recompute", 0, after, step=", base after")
+    for who in ("alora", "alora-serial", "lora-cold", "alora against alora-serial"):
+        if f"pipeline: {point}, {who}: wall" not in rows:
+            bad.append(f"{point}: no wall time of {who}")
+for g in (16, 33):
+    base_adapter(f"generation, generated {g}", PROMPT, g)
+base_adapter("async, rate 40", PROMPT, GEN)
+print("\n".join("# " + b for b in bad))
+sys.exit(bool(bad))
+CODE
+python3 "$dir/verify.py" "$dir/out"
+check $? "every figure is there, and each arm reused exactly what it should"
+
+python3 - "$dir/a.svg" <<'CODE'
+import sys, xml.etree.ElementTree as E
+root = E.parse(sys.argv[1]).getroot()
+ns = "{http://www.w3.org/2000/svg}"
+lines = root.findall(ns + "polyline")
+titles = [t.text for t in root.findall(ns + "text")]
+# Two plots of lines a pipeline: four arms, five of the parallel one.
+good = (root.tag == ns + "svg" and len(lines) == 4 * 2 * 4 + 2 * 5
+        and "base -> adapter: TTFT" in titles and "lora-warm" in titles
+        and all(l.get("points").strip() for l in lines))
+sys.exit(not good)
+CODE
+check $? "the picture is well-formed and has its lines"
+
+weft bench pipeline --pipelines parallel --arms alora,alora-serial --prompts 40 -g 8 --reps 1 > "$dir/out"
+check $? "a table"
+[ "$(grep -c '^ *40  alora' "$dir/out")" = 4 ]
+check $? "with a line for each arm and step"
+
+expect() { # STATUS TEXT COMMAND...
+	want_status=$1 text=$2
+	shift 2
+	"$@" > /dev/null 2> "$dir/err" < /dev/null
+	got=$?
+	[ $got = "$want_status" ] && grep -q -- "$text" "$dir/err"
+	check $? "exit $want_status: $* ($(head -n 1 "$dir/err"))"
+}
+expect 2 'not a valid' weft bench pipeline --arms alora,other
+expect 2 'not a valid' weft bench pipeline --pipelines none
+expect 2 'not a valid' weft bench pipeline --rates 1,-1
+expect 1 'positions' weft bench pipeline --prompts 4096
+expect 1 'begin at 1' weft bench pipeline --reps 0
+expect 1 'cannot\|No such\|write' weft bench pipeline --pipelines generation --generations 4 \
+	--reps 1 --arms alora --svg "$dir/none/a.svg"
+
+weft bench adapters --batch 10 --tokens 8 --prompt 64 --reps 2 --json > "$dir/out"
+check $? "bench adapters"
+python3 -c "
+import json
+rows = json.load(open('$dir/out'))
+assert [r for r in rows if '5 adapters' in r['name']] and len(rows) == 6"
+check $? "all plain adapters take part"
+weft bench probe --prompt 2000 --probes 5 --json > "$dir/out"
+python3 -c "
+import json
+r = {r['name']: r for r in json.load(open('$dir/out'))}
+assert r['probe: system calls made']['pass'] and 1984 <= r['probe: tokens found cached']['value'] < 2000
+assert r['probe: a cached prompt of 2000 tokens']['value'] > 0"
+check $? "bench probe: the prompt is found, without a system call"
+for c in pipeline adapters probe; do
+	weft bench $c --help | grep -q "^usage: weft bench $c" && [ -n "$(weft bench $c --complete)" ]
+	check $? "bench $c explains and completes itself"
+done
+echo "1..$n"
+exit $failed
