@@ -70,6 +70,9 @@ if [ -n "$has_python" ]; then
 	check $? "bench serve --json"
 	weft model make --shape tiny --arch qwen3 --json "$dir/made" > "$dir/out" && json "isinstance(d, dict)"
 	check $? "model make --json"
+	weft adapter make --model "$model" --rank 12 --targets q,v,down --invocation 5,6 --json "$dir/adapter" > "$dir/out"
+	json "d['kind'] == 'alora' and d['invocation'] == [5, 6] and d['rank_max'] == 12 and list(d['linears']) == ['q', 'v', 'down'] and d['scale_max'] == 2"
+	check $? "adapter make --json"
 fi
 weft status | grep -q '^engines'
 check $? "status for people"
@@ -77,6 +80,8 @@ weft model list | grep -q 'tiny *llama *ready'
 check $? "model list for people"
 weft model info "$model" | grep -q llama
 check $? "model info"
+weft adapter make --model "$model" "$dir/lora" && weft adapter info "$dir/lora" --model "$model" | grep -q '^kind *LoRA'
+check $? "adapter make, adapter info"
 
 # What must fail, and how.
 expect() { # STATUS TEXT COMMAND...
@@ -101,6 +106,10 @@ expect 1 'no model' weft run -m other 1
 expect 1 'weftd running' weft run --socket "$dir/none" 1
 expect 1 'weftd running' weft status --socket "$dir/none"
 expect 1 'cannot\|config.json' weft model info "$dir"
+expect 1 'adapter_config.json: cannot' weft adapter info "$model" --model "$model"
+expect 1 'no linear "x"' weft adapter make --model "$model" --targets q,x "$dir/none"
+expect 1 'is there already' weft adapter make --model "$model" "$dir/lora"
+expect 2 'and --model' weft adapter make "$dir/none"
 for c in "run" "status" "model list" "model make" "model info" "adapter make" "adapter info" "bench serve" "bench ring" "bench kernels" "bench machine" "bench model"; do
 	weft $c --help | grep -q "^usage: weft $c" && [ -n "$(weft $c --complete)" ]
 	check $? "$c explains and completes itself"
