@@ -1,13 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The demonstration: make a small model, start a private weftd without root, let several client
-# processes generate at once, print what was measured, stop. Argument: the folder with the programs.
+# The demonstration: a small model and adapters with random weights, a private weftd without root,
+# several client processes that generate at once with different models, and what it is worth that
+# base model and adapters share one cache. Argument: the folder with the programs.
 # Everything lies in a temporary directory that is gone afterwards, also after Ctrl-C.
 set -eu
 
 bin=$(cd "${1:-build}" && pwd)
-clients=${CLIENTS:-3}
 shape=${SHAPE:-135m}
+prompts=${PROMPTS:-256,1024}
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/weft-demo.XXXXXX")
 daemon= pids=
 
@@ -32,18 +33,27 @@ trap 'echo; echo "interrupted, stopping"; exit 130' INT TERM
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] || say() { printf '\n%s\n' "$*"; }
 
-say "1. A model of the shape $shape with random weights"
+say "1. A model of the shape $shape and ten adapters, all with random weights"
 "$bin/weft" model make --shape "$shape" --arch llama --seed 1 "$tmp/model"
 "$bin/weft" model info "$tmp/model"
+# Five activated adapters (aLoRA), each woken by an invocation of its own; five plain LoRAs.
+for i in 1 2 3 4 5; do
+	"$bin/weft" adapter make --model "$tmp/model" --rank 32 --seed "$i" \
+		--invocation "900,$((900 + i)),901" "$tmp/activated$i" > /dev/null
+	"$bin/weft" adapter make --model "$tmp/model" --rank 8 --seed "$((10 + i))" \
+		"$tmp/lora$i" > /dev/null
+done
+"$bin/weft" adapter info --model "$tmp/model" "$tmp/activated1"
 
 say "2. A private weftd, as $(id -un), in $tmp"
 # Run by root, the engine stays root: a user weft could not read the model in this private folder.
-cat > "$tmp/weftd.conf" <<CONF
-[daemon]
-engine_user = root
-[model demo]
-path = $tmp/model
-CONF
+{
+	printf '[daemon]\nengine_user = root\n[model demo]\npath = %s\n' "$tmp/model"
+	for i in 1 2 3 4 5; do
+		printf '[adapter activated%d]\npath = %s\n' $i "$tmp/activated$i"
+		printf '[adapter lora%d]\npath = %s\n' $i "$tmp/lora$i"
+	done
+} > "$tmp/weftd.conf"
 export WEFT_SOCKET="$tmp/run/weftd.sock"
 mkdir -m 700 "$tmp/run"
 "$bin/weftd" --foreground --runtime-dir "$tmp/run" --config "$tmp/weftd.conf" > "$tmp/log" 2>&1 &
@@ -67,8 +77,8 @@ done
 stream() {
 	who=$1
 	shift
-	"$bin/weft" run --no-resubmit --max-tokens 48 --temperature 1 --presence-penalty 10 --ignore-eos \
-		--seed "$1" --logprobs 0 "$@" | {
+	"$bin/weft" run --no-resubmit --max-tokens 32 --temperature 1 --presence-penalty 10 --ignore-eos \
+		--seed 7 --logprobs 0 "$@" | {
 		line= n=0
 		while read -r token _; do
 			line=$(printf '%s %5d' "$line" "$token")
@@ -82,25 +92,26 @@ stream() {
 	}
 }
 
-say "3. $clients client processes generate at once; tokens as they come"
-i=1
-while [ $i -le "$clients" ]; do
-	stream "client $i" $((i * 100 + 1)) $((i * 100 + 2)) $((i * 100 + 3)) &
-	pids="$pids $!"
-	i=$((i + 1))
-done
+say "3. Four client processes, one prompt, four models in one batch; tokens as they come"
+stream "base      " 11 12 13 900 901 901 &
+pids="$pids $!"
+stream "lora1     " --adapter lora1 11 12 13 900 901 901 &
+pids="$pids $!"
+stream "activated1" --adapter activated1 11 12 13 900 901 901 &
+pids="$pids $!"
+stream "activated2" --adapter activated2 11 12 13 900 902 901 &
+pids="$pids $!"
 for p in $pids; do wait "$p"; done
 pids=
 
-say "4. The same seed gives the same answer"
-a=$("$bin/weft" run --max-tokens 12 --temperature 1 --presence-penalty 10 --seed 7 --ignore-eos 1 2 3)
-b=$("$bin/weft" run --max-tokens 12 --temperature 1 --presence-penalty 10 --seed 7 --ignore-eos 1 2 3)
-echo "$a"
-echo "$b"
-[ "$a" = "$b" ] || { echo "the answers differ" >&2; exit 1; }
+say "4. One cache: the base model answers, five adapters at once go on, the base model sums up"
+echo "alora: activated adapters, which read the base model's KV; lora-cold: plain LoRAs, which cannot;"
+echo "alora-serial: the activated ones one after another."
+"$bin/weft" bench pipeline --pipelines parallel --arms alora,alora-serial,lora-cold \
+	--prompts "$prompts" --generate 32 --adapter-tokens 16 --tokens 16 --reps 2
 
-say "5. What it costs ($clients clients, 64 prompt tokens, 32 generated)"
-"$bin/weft" bench serve --clients "$clients" --requests $((clients * 8)) --prompt 64 --tokens 32
+say "5. What a token costs (3 clients, 64 prompt tokens, 32 generated)"
+"$bin/weft" bench serve --clients 3 --requests 12 --prompt 64 --tokens 32
 
 say "6. What this machine could do at most"
 "$bin/weft" bench machine
