@@ -40,13 +40,15 @@ check-collisions-run: all $(filter $(addprefix $(O)/tests/,$(collision_tests)),$
 
 # make stress: what make check does twenty times, two hundred times, and every torture once more.
 STRESS_KILLS ?= 200
+STRESS_CACHE ?= 20000000
 STRESS_REQUESTS ?= 1000000
 STRESS_TRIALS ?= 10000
 stress_tests := $(patsubst %.c,$(O)/%,$(wildcard tests/fault/test_kill_*.c tests/hostile/test_re*.c tests/shm/test_*_torture.c \
-	tests/e2e/test_property.c tests/hostile/test_leak.c))
+	tests/e2e/test_property.c tests/hostile/test_leak.c)) \
+	$(O)/tests/cache/test_random $(O)/tests/cache8/test_random
 .PHONY: stress
 stress: all $(stress_tests)
-	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) WEFT_KILLS=$(STRESS_KILLS) \
+	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) WEFT_KILLS=$(STRESS_KILLS) WEFT_CACHE_OPS=$(STRESS_CACHE) \
 		WEFT_REQUESTS=$(STRESS_REQUESTS) WEFT_TRIALS=$(STRESS_TRIALS) \
 		prove --exec '' --timer -j1 $(stress_tests)
 

@@ -132,6 +132,8 @@ struct cache_chain {
 
 	/* the cache's */
 	bool on, is_private;
+	bool is_counted; /* what was found has been used, and counts as hits */
+	uint32_t hit_full, hit_rows, missed;
 	bool copying;		 /* copy_from is held */
 	uint32_t copy_from;	 /* block: see cache_copied() */
 	uint32_t n;		 /* full blocks behind `node` */
@@ -187,8 +189,9 @@ struct cache_stats {
 	uint64_t nodes, tails, promised, adapters; /* now */
 	uint64_t blocks;			   /* that the cache has references to */
 	uint64_t pinned;			   /* nodes */
-	uint64_t hits_full, hits_rows;		   /* blocks shared, rows to be copied */
-	uint64_t misses;			   /* blocks asked for and not found */
+	/* Of sequences that went on to compute: blocks shared, rows to be copied, and full blocks
+	 * that were asked for and not found. */
+	uint64_t hits_full, hits_rows, misses;
 	uint64_t inserted, duplicates, collisions, evicted, adapters_evicted, waits;
 };
 void cache_stats(const struct cache *c, const struct cache_domain *d, struct cache_stats *ret);

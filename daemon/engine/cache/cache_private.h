@@ -171,6 +171,9 @@ bool wanted_is(const struct wanted *w, const struct cache_node *parent, const st
 /* The full or promised node below the parent; NULL: there is none. */
 struct cache_node *wanted_find(const struct wanted *w, const struct cache_node *parent);
 
+/* The sequence goes on with what it has found. */
+void match_count(struct cache_chain *ch);
+
 /* --- evict.c ----------------------------------------------------------------------------------------*/
 
 /* What decides whether a node may be evicted has changed. */

@@ -83,7 +83,11 @@ void cache_promise(struct cache_chain *ch, const struct block_table *table, uint
 
 	cache_copied(ch);
 	assert(table->n >= end / CACHE_BLOCK || !ch->on);
-	if (!ch->on || ch->is_private)
+	if (!ch->on)
+		return;
+	if (!ch->is_counted)
+		match_count(ch);
+	if (ch->is_private)
 		return;
 	while (next < end / CACHE_BLOCK && promise(ch, next))
 		next++;
@@ -230,6 +234,8 @@ void cache_commit(struct cache_chain *ch, struct block_table *table, uint32_t co
 	cache_copied(ch);
 	if (!ch->on)
 		return;
+	if (!ch->is_counted)
+		match_count(ch);
 	while (ch->n < full && !ch->is_private)
 		commit_full(ch, table);
 	if (ch->n == full && computed % CACHE_BLOCK && !ch->is_private)

@@ -157,33 +157,34 @@ uint32_t cache_peek(const struct cache_chain *ch, uint32_t limit)
 	return m.n * CACHE_BLOCK + m.donor.rows;
 }
 
-/* The domain's own nodes on the way have been used. */
+/* The domain's own nodes on the way have been used, if only by one that waits for room. */
 static void mark_used(struct cache_chain *ch, const struct match *m)
 {
 	uint64_t now = ++ch->domain->cache->now;
 
-	for (struct cache_node *n = m->own.last; !node_is_root(n); n = n->parent) {
+	for (struct cache_node *n = m->own.last; !node_is_root(n); n = n->parent)
 		n->last_use = now;
-		n->visits++;
-	}
 	if (m->donor.node && m->donor.node->domain == ch->domain) {
 		m->donor.node->last_use = now;
-		m->donor.node->visits++;
 		node_to_front(m->donor.node);
 	}
 	if (m->own.n && m->own.n == m->n)
 		node_to_front(m->own.last);
 }
 
-static void count_match(struct cache_stats *s, const struct match *m, uint32_t limit, bool waits)
+/* A sequence may look again and again before there is room for it: only what it uses counts. */
+void match_count(struct cache_chain *ch)
 {
-	if (waits) {
-		s->waits++;
-		return;
-	}
-	s->hits_full += m->n;
-	s->hits_rows += m->donor.rows;
-	s->misses += limit / CACHE_BLOCK - m->n;
+	struct cache_stats *s = &ch->domain->stats;
+
+	ch->is_counted = true;
+	s->hits_full += ch->hit_full;
+	s->hits_rows += ch->hit_rows;
+	s->misses += ch->missed;
+	for (struct cache_node *n = ch->node; n && !node_is_root(n); n = n->parent)
+		n->visits++;
+	if (ch->adapter)
+		ch->adapter->visits++;
 }
 
 void cache_match(struct cache_chain *ch, struct block_table *table, uint32_t limit,
@@ -215,7 +216,11 @@ void cache_match(struct cache_chain *ch, struct block_table *table, uint32_t lim
 	if (m.own.promised && m.own.n == m.n)
 		ret->wait_for = m.own.promised->owner;
 	mark_used(ch, &m);
-	count_match(&ch->domain->stats, &m, limit, ret->wait_for != NULL);
+	ch->is_counted = false;
+	ch->hit_full = m.n;
+	ch->hit_rows = m.donor.rows;
+	ch->missed = limit / CACHE_BLOCK - m.n;
+	ch->domain->stats.waits += ret->wait_for != NULL;
 }
 
 void cache_copied(struct cache_chain *ch)

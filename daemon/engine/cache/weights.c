@@ -106,7 +106,6 @@ void cache_adapter_use(struct cache *c, struct cache_adapter *a, bool use)
 		pin_all(c, a, use);
 	weights_count(c, a, use ? 1 : -1, 0);
 	a->last_use = ++c->now;
-	a->visits += use;
 }
 
 void cache_adapter_drop(struct cache *c, struct cache_adapter *a)
