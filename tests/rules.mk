@@ -43,13 +43,15 @@ STRESS_KILLS ?= 200
 STRESS_CACHE ?= 20000000
 STRESS_REQUESTS ?= 1000000
 STRESS_TRIALS ?= 10000
+STRESS_LOOKUPS ?= 400000000
+STRESS_LOOKUPS ?= 400000000
 stress_tests := $(patsubst %.c,$(O)/%,$(wildcard tests/fault/test_kill_*.c tests/hostile/test_re*.c tests/shm/test_*_torture.c \
 	tests/e2e/test_property.c tests/hostile/test_leak.c)) \
 	$(O)/tests/cache/test_random $(O)/tests/cache8/test_random
 .PHONY: stress
 stress: all $(stress_tests)
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) WEFT_KILLS=$(STRESS_KILLS) WEFT_CACHE_OPS=$(STRESS_CACHE) \
-		WEFT_REQUESTS=$(STRESS_REQUESTS) WEFT_TRIALS=$(STRESS_TRIALS) \
+		WEFT_REQUESTS=$(STRESS_REQUESTS) WEFT_TRIALS=$(STRESS_TRIALS) WEFT_LOOKUPS=$(STRESS_LOOKUPS) \
 		prove --exec '' --timer -j1 $(stress_tests)
 
 # make fuzz FUZZ_SECONDS=60: each target with its seed corpus; what is found stays in $(O)/fuzz.
@@ -57,7 +59,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CC      ?= clang
 fuzz_flags   := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 fuzz_targets := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-fuzz_shared  := $(shm_src) tests/shm/desc_oracle.c tests/shm/pair.c daemon/common/err.c \
+fuzz_shared  := $(shm_src) tests/shm/desc_oracle.c tests/shm/pair.c tests/shm/idx_damage.c daemon/common/err.c \
 	$(addprefix daemon/engine/model/,json_file.c safetensors.c config.c rope.c adapter.c \
 	adapter_config.c adapter_pattern.c)
 
