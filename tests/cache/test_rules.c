@@ -14,6 +14,11 @@
 
 static uint32_t T[SEQ_TOKENS]; /* 1000, 1001, ... */
 
+static void number_tokens(const void *arg, uint32_t first, uint32_t n, uint32_t *ret)
+{
+	memcpy(ret, ((const struct seq *)arg)->tokens + first, n * sizeof(*ret));
+}
+
 static void test_prefix(void)
 {
 	struct world w;
@@ -220,6 +225,87 @@ static void test_tails(void)
 	world_fini(&w);
 }
 
+/* Rows to copy are looked for among so many children, those used last. */
+static void test_many_children(void)
+{
+	struct world w;
+	uint32_t t[20], n = CACHE_SCAN + 30;
+	struct cache_domain *d;
+	struct cache_chain ch = {0};
+	struct seq *q;
+
+	if (!EXACT_KEYS)
+		return;
+	world_init(&w, 256, 1, NULL);
+	for (uint32_t i = 0; i < n; i++) {
+		for (uint32_t k = 0; k < 20; k++)
+			t[k] = 1000 * i + k;
+		request(&w, 0, NULL, 0, t, 20);
+	}
+	d = w.domains[0]->d;
+	q = seq_new(&w, 0, NULL, 0);
+	seq_numbers(q, 1000 * (n - CACHE_SCAN), 10);
+	is_int(seq_match(q, 9), 9, "the last that is looked at");
+	seq_free(q);
+	q = seq_new(&w, 0, NULL, 0);
+	seq_numbers(q, 1000 * (n - CACHE_SCAN - 2), 20);
+	ch.domain = d;
+	ch.activation = WSHM_NO_ACTIVATION;
+	ch.tokens = number_tokens;
+	ch.arg = q;
+	is_int(cache_peek(&ch, 9), 0, "one before it is not");
+	is_int(seq_match(q, 19), 19, "but is found by its key when the block is whole");
+	seq_leave(q);
+	is_int(cache_peek(&ch, 9), 9, "which brings it to the front");
+	seq_free(q);
+	world_fini(&w);
+}
+
+/* A mirror may lack a tail; the cache does not. */
+static void test_mirror_full(void)
+{
+	struct world w;
+	struct seq *q[3];
+
+	if (!EXACT_KEYS)
+		return;
+	world_init(&w, 64, 1, NULL);
+	w.domains[0]->mirror.max_tails = 1;
+	w.domains[0]->mirror.full = NULL; /* the model does not follow this */
+	w.domains[0]->mirror.rows = NULL;
+	for (uint32_t i = 0; i < 3; i++) {
+		q[i] = seq_new(&w, 0, NULL, 0);
+		seq_numbers(q[i], 1000 * i, 40);
+		q[i]->chain = (struct cache_chain){
+			.domain = w.domains[0]->d,
+			.activation = WSHM_NO_ACTIVATION,
+			.tokens = number_tokens,
+			.arg = q[i],
+		};
+	}
+	for (uint32_t i = 0; i < 3; i++) {
+		struct cache_found f;
+
+		cache_match(&q[i]->chain, &q[i]->table, 39, &f);
+		block_table_grow(&q[i]->table, &w.pool, 3);
+		for (uint32_t n = 1; n < 38; n++)
+			cache_commit(&q[i]->chain, &q[i]->table, n);
+	}
+	is_int(w.domains[0]->mirror.n_tails, 1, "one tail is in the mirror");
+	is_int(cache_peek(&q[2]->chain, 40), 37, "all are in the cache");
+	for (uint32_t i = 0; i < 3; i++) {
+		cache_leave(&q[i]->chain);
+		block_table_clear(&q[i]->table, &w.pool);
+	}
+	cache_drop(w.cache, NULL);
+	is_int(w.domains[0]->mirror.n_tails + w.domains[0]->mirror.n_full, 0,
+	       "and none afterwards");
+	is_int(w.domains[0]->mirror.wrong, 0, "no wrong call was made");
+	for (uint32_t i = 0; i < 3; i++)
+		seq_free(q[i]);
+	world_fini(&w);
+}
+
 static void test_figures(void)
 {
 	struct world w;
@@ -356,5 +442,7 @@ int main(void)
 	test_tails();
 	test_eviction();
 	test_figures();
+	test_many_children();
+	test_mirror_full();
 	return tap_done();
 }

@@ -18,8 +18,8 @@
  *                never written again.
  *   tail         the last block of a sequence, being filled or left behind: never shared, only its
  *                rows are copied, up to the published count. It becomes a full node when full.
- *   promised     a full node whose owner is just computing it: others who want it wait (CACHE_WAIT)
- *                rather than compute it too.
+ *   promised     a full node whose owner is just computing it: others who want it can wait
+ *                (cache_found.wait_for) rather than compute it too.
  *
  * A key that is taken by something else (a collision): the resident stays, the newcomer and what
  * follows it in its sequence stay private. A key that is taken by the same thing: the sequence goes
@@ -152,6 +152,8 @@ struct cache_found {
 /*
  * Take the longest reusable prefix of at most `limit` positions: full blocks by reference into the
  * (empty) table, and say which block to copy the rest from. n_full * 16 + tail_rows <= limit.
+ * Full blocks are always found; rows to copy are looked for in the 64 blocks that were used last
+ * of those that follow the last full one.
  * With wait_for set the caller had better wait, giving the blocks back with cache_leave(); a
  * caller that goes on all the same is served correctly.
  */
