@@ -228,7 +228,7 @@ struct wlink_pin {
 struct wlink_pinned {
 	struct wctl_head head;
 	uint64_t pin_id;
-	uint32_t tokens;		/* pinned: whole blocks */
+	uint32_t tokens;		/* pinned */
 	uint32_t reserved;
 	char text[WCTL_TEXT_BYTES];
 };

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cmd_adapter.c - `weft adapter ...`: make a folder with random weights for a model; say what a
- * folder holds. Neither needs a daemon.
+ * cmd_adapter.c - `weft adapter ...`: load, unload and list the daemon's adapters; make a folder with
+ * random weights for a model, and say what a folder holds, which need no daemon.
  */
 #include "daemon/common/err.h"
 #include "tools/adapter_make.h"
+#include "tools/admin_client.h"
 #include "tools/cli.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 static int json;
 
@@ -68,34 +74,255 @@ static int make(int argc, char **argv)
 	return r ? cli_fail("%s", e.message) : 0;
 }
 
-static const char *info_model;
+/* --- the daemon's --------------------------------------------------------------------------------*/
+
+static const char *model;
+
+/* The daemon's adapters, of one model if it is named; NULL after a message. */
+static json_t *fetch(void)
+{
+	json_t *request = json_pack("{s:s}", "cmd", "adapter-list");
+
+	if (model)
+		json_object_set_new(request, "model", json_string(model));
+	return admin_do(request, ADMIN_QUICK, false);
+}
+
+static void print_ids(const json_t *list)
+{
+	const json_t *v;
+	size_t i;
+
+	json_array_foreach(list, i, v) printf("%s%lld", i ? "," : "", json_integer_value(v));
+}
+
+static const struct cli_option list_table[] = {
+	{"model", 'm', "NAME", cli_set_str, &model, "only those of this model"},
+	ADMIN_OPTIONS,
+	{"json", 'j', NULL, NULL, &json, "a JSON list"},
+};
+
+static const struct cli_command list_command = {
+	"adapter list",
+	"",
+	"List the adapters that the daemon has, or is about to have.",
+	list_table,
+	sizeof(list_table) / sizeof(*list_table),
+	0,
+};
+
+static void print_json(const json_t *v)
+{
+	char *text = json_dumps(v, JSON_COMPACT);
+
+	puts(text ? text : "null");
+	free(text);
+}
+
+static int list(int argc, char **argv)
+{
+	json_t *reply, *adapters, *a;
+	size_t i;
+
+	cli_parse(&list_command, argc, argv);
+	reply = fetch();
+	if (!reply)
+		return 1;
+	adapters = json_object_get(reply, "adapters");
+	if (json) {
+		print_json(adapters);
+		json_decref(reply);
+		return 0;
+	}
+	printf("%-20s %-16s %-9s %-5s %4s %8s  %s\n", "name", "model", "state", "kind", "rank",
+	       "pool", "invocation, or why");
+	json_array_foreach(adapters, i, a)
+	{
+		printf("%-20s %-16s %-9s %-5s %4lld %5lld MB  ", admin_text(a, "name"),
+		       admin_text(a, "model"), admin_text(a, "state"), admin_text(a, "kind"),
+		       admin_int(a, "rank"), admin_int(a, "pool_bytes") / 1000000);
+		print_ids(json_object_get(a, "invocation"));
+		printf("%s%s\n", *admin_text(a, "why") ? " " : "", admin_text(a, "why"));
+	}
+	json_decref(reply);
+	return 0;
+}
+
+static int replace, force;
+static int32_t offset;
+static const char *on_missing;
+
+static const struct cli_option load_table[] = {
+	{"model", 'm', "NAME", cli_set_str, &model, "its model; default the only one"},
+	{"offset", 0, "N", cli_set_i32, &offset,
+	 "added to the position at which the invocation starts"},
+	{"on-missing", 0, "WHAT", cli_set_str, &on_missing,
+	 "error (default), base or append, when a prompt lacks the invocation"},
+	{"replace", 0, NULL, NULL, &replace, "unload one of that name first"},
+	{"force", 0, NULL, NULL, &force, "with --replace: end the requests that use it"},
+	ADMIN_OPTIONS,
+	{"json", 'j', NULL, NULL, &json, "the daemon's reply as it is"},
+};
+
+static const struct cli_command load_command = {
+	"adapter load",
+	"NAME DIR",
+	"Load an adapter from its PEFT folder into the daemon.",
+	load_table,
+	sizeof(load_table) / sizeof(*load_table),
+	2,
+};
+
+static int load(int argc, char **argv)
+{
+	char path[PATH_MAX];
+	json_t *request, *reply, *a;
+
+	if (cli_parse(&load_command, argc, argv) != 2)
+		return cli_fail("adapter load: give it a name, and name its folder") + 1;
+	if (!realpath(argv[2], path))
+		return cli_fail("%s: %s", argv[2], strerror(errno));
+	request = json_pack("{s:s, s:s, s:s, s:i, s:b, s:b}", "cmd", "adapter-load", "name",
+			    argv[1], "path", path, "activation_offset", (int)offset, "replace",
+			    replace, "force", force);
+	if (!request)
+		return cli_fail("a name or path that is no UTF-8");
+	if (model)
+		json_object_set_new(request, "model", json_string(model));
+	if (on_missing)
+		json_object_set_new(request, "on_missing_invocation", json_string(on_missing));
+	reply = admin_do(request, ADMIN_LONG, json);
+	if (!reply)
+		return 1;
+	a = json_object_get(reply, "adapter");
+	if (!json)
+		printf("%s: %s of rank %lld, %lld MB in the pool\n", argv[1], admin_text(a, "kind"),
+		       admin_int(a, "rank"), admin_int(a, "pool_bytes") / 1000000);
+	json_decref(reply);
+	return 0;
+}
+
+static uint32_t wait_seconds;
+
+static const struct cli_option unload_table[] = {
+	{"model", 'm', "NAME", cli_set_str, &model, "its model; default the only one"},
+	{"force", 0, NULL, NULL, &force, "end the requests that use it"},
+	{"wait", 0, "SECONDS", cli_set_u32, &wait_seconds,
+	 "try again for so long while requests use it"},
+	ADMIN_OPTIONS,
+	{"json", 'j', NULL, NULL, &json, "the daemon's reply as it is"},
+};
+
+static const struct cli_command unload_command = {
+	"adapter unload",
+	"NAME",
+	"Unload an adapter; refused while requests use it.",
+	unload_table,
+	sizeof(unload_table) / sizeof(*unload_table),
+	1,
+};
+
+static int unload(int argc, char **argv)
+{
+	const struct timespec pause = {.tv_nsec = 200000000};
+	time_t until = time(NULL);
+	char *text = NULL;
+	json_t *request, *reply;
+	int rc;
+
+	if (cli_parse(&unload_command, argc, argv) != 1)
+		return cli_fail("adapter unload: name the adapter") + 1;
+	request = json_pack("{s:s, s:s, s:b}", "cmd", "adapter-unload", "name", argv[1], "force",
+			    force);
+	if (!request)
+		return cli_fail("a name that is no UTF-8");
+	if (model)
+		json_object_set_new(request, "model", json_string(model));
+	for (;;) {
+		reply = admin_ask(json_incref(request), ADMIN_LONG, &text);
+		if (!admin_int(reply, "in_use") || time(NULL) - until >= (time_t)wait_seconds)
+			break;
+		json_decref(reply);
+		free(text);
+		nanosleep(&pause, NULL);
+	}
+	json_decref(request);
+	if (!reply)
+		return 1;
+	rc = json_is_true(json_object_get(reply, "ok"))
+		     ? 0
+		     : cli_fail("%s", admin_text(reply, "error"));
+	if (json)
+		fputs(text, stdout);
+	else if (!rc)
+		printf("%s is unloaded\n", argv[1]);
+	free(text);
+	json_decref(reply);
+	return rc;
+}
+
+/* --- of either -----------------------------------------------------------------------------------*/
 
 static const struct cli_option info_table[] = {
-	{"model", 'm', "DIR", cli_set_str, &info_model, "the model's folder; needed"},
+	{"model", 'm', "DIR", cli_set_str, &model,
+	 "for a folder: the model's folder, needed; else the model's name"},
+	ADMIN_OPTIONS,
 	{"json", 'j', NULL, NULL, &json, "one JSON object"},
 };
 
 static const struct cli_command info_command = {
 	"adapter info",
-	"DIR",
-	"Check an adapter's folder as the engine would, and say what it holds.",
+	"DIR|NAME",
+	"Check an adapter's folder as the engine would, and say what it holds;\n"
+	"or say what the daemon knows of an adapter that it has.",
 	info_table,
 	sizeof(info_table) / sizeof(*info_table),
 	1,
 };
 
+static int info_loaded(const char *name)
+{
+	json_t *reply = fetch(), *a, *it = NULL;
+	size_t i;
+
+	if (!reply)
+		return 1;
+	json_array_foreach(json_object_get(reply, "adapters"), i, a)
+	{
+		if (!strcmp(admin_text(a, "name"), name))
+			it = a;
+	}
+	if (!it)
+		cli_fail("the daemon has no adapter %s", name);
+	else if (json)
+		print_json(it);
+	else
+		admin_show(it, 0);
+	i = it ? 0 : 1;
+	json_decref(reply);
+	return (int)i;
+}
+
 static int info(int argc, char **argv)
 {
 	struct weft_err e;
+	struct stat st;
 
-	if (cli_parse(&info_command, argc, argv) != 1 || !info_model)
-		return cli_fail("adapter info: name the folder to look at and --model") + 1;
-	return adapter_info(argv[1], info_model, json, stdout, &e) ? cli_fail("%s", e.message) : 0;
+	if (cli_parse(&info_command, argc, argv) != 1)
+		return cli_fail("adapter info: name a folder and --model, or an adapter") + 1;
+	if (strchr(argv[1], '/') && !stat(argv[1], &st) && S_ISDIR(st.st_mode) && !model)
+		return cli_fail("adapter info: to look at a folder takes its --model") + 1;
+	if (!model || stat(argv[1], &st) || !S_ISDIR(st.st_mode))
+		return info_loaded(argv[1]);
+	return adapter_info(argv[1], model, json, stdout, &e) ? cli_fail("%s", e.message) : 0;
 }
 
 static const struct cli_entry commands[] = {
+	{"load", load, "load one into the daemon"},
+	{"unload", unload, "unload one"},
+	{"list", list, "the adapters that the daemon has"},
 	{"make", make, "write a folder with random weights"},
-	{"info", info, "what a folder holds, checked"},
+	{"info", info, "what a folder holds, checked; or what is known of a loaded one"},
 };
 
 int cmd_adapter(int argc, char **argv)

@@ -13,7 +13,9 @@ static const struct cli_entry commands[] = {
 	{"probe", cmd_probe, "how much of a prompt is cached, and where"},
 	{"status", cmd_status, "what the daemon and its engines are doing"},
 	{"model", cmd_model, "make a model with random weights, look at one, list those served"},
-	{"adapter", cmd_adapter, "make a LoRA or aLoRA with random weights, look at one"},
+	{"adapter", cmd_adapter,
+	 "load, unload and list LoRA and aLoRA adapters; make one, look at one"},
+	{"cache", cmd_cache, "what is cached; prefixes that stay; forget"},
 	{"bench", cmd_bench, "measure this machine, the kernels, the ring, the daemon"},
 };
 

@@ -275,6 +275,10 @@ static const struct {
 	{"adapter-load", admin_adapter_load},
 	{"adapter-unload", admin_adapter_unload},
 	{"adapter-list", admin_adapter_list},
+	{"cache-pin", admin_cache_pin},
+	{"cache-unpin", admin_cache_unpin},
+	{"cache-pins", admin_cache_pins},
+	{"cache-drop", admin_cache_drop},
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))

@@ -8,6 +8,7 @@
  *   {"cmd":"drain","seconds":N}           as SIGTERM
  *   {"cmd":"engine-restart","model":M}    kill and start again; requests continue
  *   {"cmd":"adapter-list","model":M}      and adapter-load, adapter-unload: admin_adapter.c
+ *   {"cmd":"cache-pins"}                  and cache-pin, cache-unpin, cache-drop: admin_cache.c
  *
  * A stream socket, so that any program that can write a line will do. Open to root, weftd's own
  * uid and members of the admin group; others are told so and hung up.
@@ -60,5 +61,11 @@ struct engine *admin_engine(struct weftd *d, const json_t *request, struct weft_
 json_t *admin_adapter_load(struct weftd *d, struct admin_conn *c, const json_t *request);
 json_t *admin_adapter_unload(struct weftd *d, struct admin_conn *c, const json_t *request);
 json_t *admin_adapter_list(struct weftd *d, struct admin_conn *c, const json_t *request);
+
+/* admin_cache.c */
+json_t *admin_cache_pin(struct weftd *d, struct admin_conn *c, const json_t *request);
+json_t *admin_cache_unpin(struct weftd *d, struct admin_conn *c, const json_t *request);
+json_t *admin_cache_pins(struct weftd *d, struct admin_conn *c, const json_t *request);
+json_t *admin_cache_drop(struct weftd *d, struct admin_conn *c, const json_t *request);
 
 #endif

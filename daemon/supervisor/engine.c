@@ -242,6 +242,7 @@ static void engine_gone(struct engine *e)
 	e->restarts = stepped ? 1 : e->restarts + 1;
 	detach_all(e);
 	registry_engine_gone(e);
+	pins_engine_gone(e);
 	admin_engine_answered(e->d);
 	if (e->d->draining) {
 		weftd_drain_check(e->d);
@@ -253,6 +254,7 @@ static void engine_gone(struct engine *e)
 			 e->failure);
 		end_sessions(e, why);
 		registry_engine_failed(e);
+		pins_engine_failed(e);
 	} else {
 		e->d->counters.engine_crashes++;
 		if (!e->killed)

@@ -102,6 +102,8 @@ int engine_spawn(struct engine *e);
 int engine_place_fds(const int *fds, int n);
 /* engine_link.c: take every message that is there. false: hung up or broken. */
 bool engine_link_read(struct engine *e);
+/* A tenant and its domain, or ENGINE_PUBLIC, unless it has been told. 0 or -errno. */
+int engine_send_domain(struct engine *e, uint32_t domain);
 /* engine_health.c */
 void engine_health_arm(struct engine *e);
 /* It owes one more answer that it has to give itself, whatever requests do; it gave one. */

@@ -71,6 +71,13 @@ static int send_domain(struct engine *e, uint32_t domain)
 	return err;
 }
 
+int engine_send_domain(struct engine *e, uint32_t domain)
+{
+	int err = domain == ENGINE_PUBLIC ? 0 : send_tenant(e, domain);
+
+	return err ? err : send_domain(e, domain);
+}
+
 static int send_attach(struct engine *e, struct session *s)
 {
 	struct wlink_attach m = {
@@ -82,10 +89,8 @@ static int send_attach(struct engine *e, struct session *s)
 		.restarts = e->restarts,
 	};
 	const int fds[4] = {s->region->tx_fd, s->region->rx_fd, s->wake, s->bell};
-	int err = send_tenant(e, (uint32_t)s->tenant);
+	int err = engine_send_domain(e, (uint32_t)s->tenant);
 
-	if (!err)
-		err = send_domain(e, (uint32_t)s->tenant);
 	if (err)
 		return err;
 	wctl_head_init(&m.head, WLINK_ATTACH, sizeof(m), 0);
@@ -160,13 +165,15 @@ void engine_flush(struct engine *e)
 
 	if (e->state != ENGINE_READY || e->link < 0)
 		return;
-	err = send_domain(e, ENGINE_PUBLIC);
+	err = engine_send_domain(e, ENGINE_PUBLIC);
 	if (!err)
 		err = send_tenants(e);
 	if (!err)
 		err = registry_send(e);
 	if (!err && registry_settled(e))
 		err = send_sessions(e);
+	if (!err)
+		err = pins_send(e);
 	if (!err)
 		err = send_wants(e);
 	loop_rewatch(&e->d->loop, &e->link_source, err == -EAGAIN ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -191,6 +198,8 @@ union message {
 	struct wlink_progress progress;
 	struct wlink_status status;
 	struct wlink_adapter_reply adapter;
+	struct wlink_pinned pinned;
+	struct wlink_drop dropped;
 };
 
 static struct session *session_by_id(struct engine *e, uint64_t id)
@@ -315,6 +324,12 @@ static int on_adapter(struct engine *e, struct wlink_adapter_reply *m)
 						    : registry_on_unloaded(e, m);
 }
 
+static int on_pinned(struct engine *e, struct wlink_pinned *m)
+{
+	m->text[sizeof(m->text) - 1] = 0;
+	return pins_on_pinned(e, m);
+}
+
 static int on_message(struct engine *e, union message *m, size_t bytes)
 {
 	switch (m->head.type) {
@@ -332,6 +347,10 @@ static int on_message(struct engine *e, union message *m, size_t bytes)
 	case WLINK_ADAPTER_LOADED:
 	case WLINK_ADAPTER_UNLOADED:
 		return bytes == sizeof(m->adapter) ? on_adapter(e, &m->adapter) : -EPROTO;
+	case WLINK_PINNED:
+		return bytes == sizeof(m->pinned) ? on_pinned(e, &m->pinned) : -EPROTO;
+	case WLINK_DROPPED:
+		return bytes == sizeof(m->dropped) ? pins_on_dropped(e, &m->dropped) : -EPROTO;
 	case WLINK_PROGRESS:
 		if (bytes != sizeof(m->progress))
 			return -EPROTO;

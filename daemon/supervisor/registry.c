@@ -492,7 +492,10 @@ static void unload_refused(struct registry_entry *it, const struct wlink_adapter
 		snprintf(text, sizeof(text), "adapter %s cannot be unloaded: %s", it->conf.name,
 			 *m->text ? m->text : strerror(-m->head.code));
 	it->state = ENTRY_LOADED;
-	answer_error(it->d, &it->unload_ticket, text);
+	if (it->unload_ticket)
+		answer(it->d, &it->unload_ticket,
+		       json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "in_use",
+				 m->head.code == -EBUSY ? (int)m->in_use : 0));
 	if (it->patient && m->head.code == -EBUSY) {
 		if (!it->d->registry.retry_timer.armed)
 			loop_timer_set(&it->d->loop, &it->d->registry.retry_timer,

@@ -466,6 +466,7 @@ void weftd_fini(struct weftd *d)
 			session_end(s, -ESHUTDOWN, "weftd is shutting down");
 	}
 	registry_fini(d);
+	pins_fini(d);
 	if (d->admin.fd >= 0)
 		admin_close(d);
 	loop_timer_clear(&d->loop, &d->sweep_timer);

@@ -12,6 +12,7 @@
 #include "daemon/supervisor/domain.h"
 #include "daemon/supervisor/engine.h"
 #include "daemon/supervisor/loop.h"
+#include "daemon/supervisor/pins.h"
 #include "daemon/supervisor/region.h"
 #include "daemon/supervisor/registry.h"
 #include "daemon/supervisor/session.h"
@@ -47,6 +48,7 @@ struct weftd {
 	struct domains domains;
 	struct regions regions;
 	struct registry registry;
+	struct pins pins;
 	uint32_t n_engines;
 	struct engine engines[WCTL_MAX_MODELS];
 	struct session *sessions;

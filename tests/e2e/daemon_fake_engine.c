@@ -19,6 +19,7 @@
 #define MAX_SESSIONS 64
 #define MAX_TENANTS  16
 #define MAX_ADAPTERS 300
+#define MAX_PINS     300
 #define MAX_DOMAINS  17 /* the last is the public one */
 
 struct attached {
@@ -40,6 +41,14 @@ struct adapter {
 	uint32_t on_missing, in_use;
 };
 
+/* A pin whose first token is 13 is refused; 14: answered when it is unpinned. */
+struct pin {
+	uint64_t id; /* 0: free */
+	uint32_t domain, n_tokens;
+	uint64_t tokens; /* a digest */
+	bool waits;
+};
+
 static struct fake_engine {
 	const char *kind;
 	struct attached sessions[MAX_SESSIONS];
@@ -47,6 +56,7 @@ static struct fake_engine {
 	struct wlink_tenant tenants[MAX_TENANTS];
 	struct domain domains[MAX_DOMAINS];
 	struct adapter adapters[MAX_ADAPTERS];
+	struct pin pins[MAX_PINS];
 	int loads, late_loads; /* late: after the first session */
 	bool had_session;
 	struct wlink_heartbeat *heartbeat;
@@ -104,6 +114,24 @@ static int adapters_text(char *at, size_t room)
 	return n + snprintf(at + n, room - (size_t)n, "],");
 }
 
+static int pins_text(char *at, size_t room)
+{
+	int n = snprintf(at, room, "\"pins\":[");
+
+	for (int i = 0, first = 1; i < MAX_PINS; i++) {
+		const struct pin *p = &fake.pins[i];
+
+		if (!p->id)
+			continue;
+		n += snprintf(at + n, room - (size_t)n,
+			      "%s{\"id\":%d,\"domain\":%d,\"n\":%d,\"tokens\":\"%016llx\"}",
+			      first ? "" : ",", (int)p->id, (int)p->domain, (int)p->n_tokens,
+			      (unsigned long long)p->tokens);
+		first = 0;
+	}
+	return n + snprintf(at + n, room - (size_t)n, "],");
+}
+
 static void tell_status(void)
 {
 	struct wlink_status m = {0};
@@ -115,6 +143,7 @@ static void tell_status(void)
 		fake.late_loads);
 
 	n += adapters_text(m.text + n, sizeof(m.text) - (size_t)n);
+	n += pins_text(m.text + n, sizeof(m.text) - (size_t)n);
 	n += snprintf(m.text + n, sizeof(m.text) - (size_t)n, "\"tenants\":[");
 
 	for (int i = 0, first = 1; i < MAX_TENANTS; i++) {
@@ -295,6 +324,67 @@ static void unload_adapter(const struct wlink_unload *m)
 	answer_adapter(WLINK_ADAPTER_UNLOADED, m->load_id, 0, 0, "");
 }
 
+/* --- pins -----------------------------------------------------------------------------------------*/
+
+static void answer_pin(const struct pin *p, int code, const char *text)
+{
+	struct wlink_pinned m = {.pin_id = p->id, .tokens = code ? 0 : p->n_tokens / 16 * 16};
+
+	wctl_head_init(&m.head, WLINK_PINNED, sizeof(m), code);
+	snprintf(m.text, sizeof(m.text), "%s", text);
+	wctl_send(WLINK_FD_SOCKET, &m, sizeof(m), NULL, 0);
+}
+
+static void pin(const struct wlink_pin *m, const int *fds, uint32_t n_fds)
+{
+	static uint32_t tokens[1 << 17];
+	uint32_t domain = m->domain == WLINK_PUBLIC ? MAX_DOMAINS - 1 : m->domain;
+	struct pin p = {.id = m->pin_id, .domain = m->domain, .n_tokens = m->n_tokens};
+	int i = 0;
+
+	if (n_fds != 1 || !m->pin_id || domain >= MAX_DOMAINS || !fake.domains[domain].told ||
+	    take_copy(fds[0], tokens, sizeof(tokens)) != m->n_tokens * sizeof(*tokens))
+		_exit(9);
+	p.tokens = digest((const uint8_t *)tokens, m->n_tokens * sizeof(*tokens));
+	if (tokens[0] == 13) {
+		answer_pin(&p, -ENOSPC, "no room");
+		return;
+	}
+	p.waits = tokens[0] == 14;
+	while (fake.pins[i].id)
+		if (fake.pins[i++].id == p.id)
+			_exit(9);
+	fake.pins[i] = p;
+	if (!p.waits)
+		answer_pin(&p, 0, "");
+}
+
+static void unpin(uint64_t id)
+{
+	for (int i = 0; i < MAX_PINS; i++) {
+		struct pin *p = &fake.pins[i];
+
+		if (p->id != id)
+			continue;
+		if (p->waits)
+			answer_pin(p, -ECANCELED, "");
+		p->id = 0;
+		return;
+	}
+	_exit(9);
+}
+
+/* A domain of which nothing is known: as the real engine says it. */
+static void drop(struct wlink_drop *m)
+{
+	uint32_t domain = m->domain == WLINK_PUBLIC ? MAX_DOMAINS - 1 : m->domain;
+	bool known = m->all || (domain < MAX_DOMAINS && fake.domains[domain].told);
+
+	wctl_head_init(&m->head, WLINK_DROPPED, sizeof(*m), known ? 0 : -ENOENT);
+	m->blocks = m->all ? 99 : 7;
+	wctl_send(WLINK_FD_SOCKET, m, sizeof(*m), NULL, 0);
+}
+
 /* --- sessions -------------------------------------------------------------------------------------*/
 
 static void attach(const struct wlink_attach *m, int *fds, uint32_t n_fds)
@@ -344,6 +434,8 @@ static void serve(void)
 		struct wlink_domain domain;
 		struct wlink_adapter adapter;
 		struct wlink_unload unload;
+		struct wlink_pin pin;
+		struct wlink_drop drop;
 		struct wlink_drain drain;
 	} m;
 	int fds[4];
@@ -363,6 +455,12 @@ static void serve(void)
 			load_adapter(&m.adapter, fds, n);
 		else if (m.head.type == WLINK_ADAPTER_UNLOAD)
 			unload_adapter(&m.unload);
+		else if (m.head.type == WLINK_PIN)
+			pin(&m.pin, fds, n);
+		else if (m.head.type == WLINK_UNPIN)
+			unpin(m.pin.pin_id);
+		else if (m.head.type == WLINK_DROP)
+			drop(&m.drop);
 		else if (m.head.type == WLINK_NUDGE && !is("deaf"))
 			tell(WLINK_NUDGED);
 		else if (m.head.type == WLINK_STATUS)

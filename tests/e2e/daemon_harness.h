@@ -24,9 +24,12 @@
  * (three requests use it, one ends with each attempt to unload it). Both files must come whole,
  * sealed, and read-only, and a name may be in use once.
  *
+ * A pin whose first token is 13 is refused (-ENOSPC); one that begins with 14 is computed without
+ * end. Dropping a domain frees 7 blocks, dropping all 99.
+ *
  * Its status is {"attached":N,"resumed":N,"crashed":N,"restarts":N,"tenants":[{name,weight},...],
  * "loads":N,"late_loads":N (after the first session),"adapters":[{name,id,weights (a digest),
- * offset,on_missing},...],
+ * offset,on_missing},...],"pins":[{id,domain,n,tokens (a digest)},...],
  * "domains":[{domain (-1: public),inode (of its region),secret (a digest)},...]}.
  */
 #ifndef WEFT_TESTS_DAEMON_HARNESS_H

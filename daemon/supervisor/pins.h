@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pins.h - prefixes that the operator keeps in an engine's cache, and caches that he empties.
+ *
+ *   SEND -> SENT -> HELD          the engine ended: SEND again
+ *            |       |
+ *            +-> FAILED           a pin that was HELD once and that the next engine refuses
+ *            +-------+--> LEAVE   removed: UNPIN is to be sent; LEFT: its PINNED is still owed
+ *
+ * Tokens are kept here and handed over in a sealed memfd. Computing a prefix takes its time, so
+ * PINNED has no limit of its own: the engine's steps show that it lives. A drop is answered at
+ * once or by the engine's end, which has emptied the cache, too. Owned by weftd's only thread.
+ */
+#ifndef WEFT_SUPERVISOR_PINS_H
+#define WEFT_SUPERVISOR_PINS_H
+
+#include "daemon/common/err.h"
+#include "daemon/supervisor/config.h"
+
+#include <jansson.h>
+
+#define PINS_MAX       256u
+#define PIN_MAX_TOKENS 131072u
+
+struct weftd;
+struct engine;
+struct pins_entry;
+struct pins_drop;
+
+struct pins {
+	struct pins_entry *first; /* owner */
+	struct pins_drop *drops;  /* owner; the oldest first */
+	uint32_t n;
+	uint64_t last_id;
+};
+
+/* Begin. tokens are taken over on success. The ticket is answered after a return of 0. `domain` is
+ * a tenant's index or ENGINE_PUBLIC. */
+int pins_add(struct engine *e, uint32_t domain, uint32_t *tokens, uint32_t n_tokens,
+	     uint64_t ticket, struct weft_err *err);
+int pins_remove(struct weftd *d, uint64_t id, struct weft_err *err);
+json_t *pins_list(const struct weftd *d);
+/* Free what nobody uses in a domain, or (all) in every one. */
+int pins_drop(struct engine *e, uint32_t domain, bool all, uint64_t ticket, struct weft_err *err);
+void pins_fini(struct weftd *d);
+
+/* Send what is to be sent: 0 or -errno, the rest later. */
+int pins_send(struct engine *e);
+/* Answers. -EPROTO: it makes no sense. */
+int pins_on_pinned(struct engine *e, const struct wlink_pinned *m);
+int pins_on_dropped(struct engine *e, const struct wlink_drop *m);
+void pins_engine_gone(struct engine *e);
+void pins_engine_failed(struct engine *e);
+
+#endif

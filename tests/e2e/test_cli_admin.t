@@ -1,0 +1,133 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# weft adapter and weft cache against a real daemon and engine: adapters come, serve, are replaced
+# and go; prefixes are pinned; caches are emptied; and all of it survives the engine.
+build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
+PATH=$build:$PATH
+dir=$(mktemp -d) || exit 1
+daemon=
+finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
+trap finish EXIT
+n=0 failed=0
+check() {
+	n=$((n + 1))
+	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
+}
+is() {
+	[ "$1" = "$2" ]
+	check $? "$3"
+	[ "$1" = "$2" ] || { echo "# got:  $1"; echo "# want: $2"; }
+}
+expect() { # STATUS TEXT COMMAND...
+	want_status=$1 text=$2
+	shift 2
+	"$@" > "$dir/out" 2> "$dir/err" < /dev/null
+	got=$?
+	[ $got = "$want_status" ] && cat "$dir/out" "$dir/err" | grep -q -- "$text"
+	check $? "exit $want_status: $* ($(cat "$dir/out" "$dir/err" | head -n 1))"
+}
+
+model=$src/tests/data/models/llama
+umask 022
+chmod 755 "$dir"
+weft adapter make --model "$model" -r 8 --seed 1 -i 5,6 "$dir/a1" &&
+	weft adapter make --model "$model" -r 8 --seed 2 -i 5,6 "$dir/a2" &&
+	weft adapter make --model "$model" -r 16 --seed 3 -t q,v "$dir/l1"
+check $? "three adapters are made"
+{
+	printf '[model tiny]\npath = %s\nkv_bytes = 4M\n' "$model"
+	printf '[adapter from-file]\npath = %s/l1\n[adapter broken]\npath = %s/none\n' "$dir" "$dir"
+} > "$dir/weftd.conf"
+mkdir -m 755 "$dir/run"
+weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
+daemon=$!
+export WEFT_SOCKET="$dir/run/weftd.sock"
+i=0
+while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+run() { weft run -t 12 --ignore-eos "$@"; }
+state() { weft adapter list | awk -v n="$1" '$1 == n { print $3 }'; }
+await() { # NAME STATE
+	i=0
+	while [ "$(state "$1")" != "$2" ] && [ $i -lt 100 ]; do sleep 0.05; i=$((i + 1)); done
+	is "$(state "$1")" "$2" "$1 is $2"
+}
+
+await from-file loaded
+await broken failed
+weft adapter list | grep '^broken' | grep -q 'No such file'
+check $? "the list says why"
+prompt='1 2 3 4 5 6 7 8'
+base=$(run $prompt)
+plain=$(run --adapter from-file $prompt)
+[ "$plain" != "$base" ]
+check $? "the LoRA of the configuration changes the answer"
+expect 0 'alora of rank 8' weft adapter load one "$dir/a1"
+one=$(run --adapter one $prompt)
+[ "$one" != "$base" ] && [ "$one" != "$plain" ]
+check $? "so does one that is loaded by hand"
+expect 1 'is there already' weft adapter load one "$dir/a2"
+expect 0 'alora' weft adapter load one "$dir/a2" --replace
+two=$(run --adapter one $prompt)
+[ "$two" != "$one" ]
+check $? "a replacement under its name gives its own answers"
+expect 0 'alora' weft adapter load one "$dir/a1" --replace
+is "$(run --adapter one $prompt)" "$one" "the first once more: its answer, too"
+expect 0 '"kind":"alora"' weft adapter info one --json
+expect 0 '"activation_offset":1' weft adapter load off "$dir/a1" --offset 1 --on-missing base --json
+expect 0 'on_missing_invocation *base' weft adapter info off
+expect 1 'no adapter' weft adapter info nobody
+is "$(run --adapter off 1 2 3 4)" "$(run 1 2 3 4)" "without an invocation: the base model's answer"
+expect 1 'adapter_config.json' weft adapter load bad "$dir/run"
+expect 1 'No such file' weft adapter load bad "$dir/nowhere"
+cp -r "$dir/a1" "$dir/cut"
+head -c 100 "$dir/a1/adapter_model.safetensors" > "$dir/cut/adapter_model.safetensors"
+expect 1 'safetensors' weft adapter load bad "$dir/cut"
+sed -i 's/"r": *8/"r": 8, "use_dora": true/' "$dir/cut/adapter_config.json"
+expect 1 'use_dora' weft adapter load bad "$dir/cut"
+
+# A prefix of four blocks and a tail stays although everything else is forgotten.
+seq -s, 1 70 > "$dir/prefix"
+expect 0 'pin 1: 70 of 70' weft cache pin --public --file "$dir/prefix"
+expect 0 '(public) *pinned *70 *70' weft cache pins
+cached() { weft run -t 1 --json "$@" | sed 's/.*"cached_tokens":\([0-9]*\).*/\1/'; }
+is "$(cached $(seq 1 64) 90 91)" 64 "a request finds the pinned prefix"
+cached $(seq 101 150) > /dev/null
+is "$(cached $(seq 101 150))" 49 "and what an earlier one left"
+expect 0 'blocks are free' weft cache drop --all
+is "$(cached $(seq 1 64) 90 91)" 64 "after a drop the pin is there"
+is "$(cached $(seq 101 150))" 0 "and the rest is not"
+expect 0 'pins *1' weft cache stat
+expect 0 '"pinned":5' weft cache stat --json
+
+# All of it again, in the next engine.
+pid=$(weft status --json | sed 's/.*"engines":\[{[^}]*"pid":\([0-9]*\).*/\1/')
+kill -9 "$pid"
+is "$(run --adapter one $prompt)" "$one" "the next engine serves the adapter with the same answer"
+is "$(run --adapter from-file $prompt)" "$plain" "and that of the configuration"
+i=0
+while ! weft cache pins | grep -q 'pinned  *70' && [ $i -lt 100 ]; do sleep 0.05; i=$((i + 1)); done
+is "$(cached $(seq 1 64) 90 91)" 64 "and has the pin"
+expect 0 'pin 1 is released' weft cache unpin 1
+expect 1 'no pin' weft cache unpin 1
+weft cache drop --all > /dev/null
+is "$(cached $(seq 1 64) 90 91)" 0 "unpinned and dropped, it is gone"
+
+expect 0 'one is unloaded' weft adapter unload one --wait 10
+expect 1 'adapter' weft run --adapter one $prompt
+is "$(state one)" "" "it is off the list"
+printf '[model tiny]\npath = %s\nkv_bytes = 4M\n' "$model" > "$dir/weftd.conf"
+kill -HUP "$daemon"
+await from-file ""
+expect 2 'name' weft adapter load x
+expect 2 'name the adapter' weft adapter unload
+expect 2 'give it tokens' weft cache pin
+expect 2 'no token id' weft cache pin 1 x
+expect 2 'by its number' weft cache unpin x
+expect 1 'no tenant' weft cache drop --tenant nobody
+for c in "adapter load" "adapter unload" "adapter list" "cache stat" "cache pin" "cache unpin" "cache pins" "cache drop"; do
+	weft $c --help | grep -q "^usage: weft $c" && [ -n "$(weft $c --complete)" ]
+	check $? "$c explains and completes itself"
+done
+[ $failed = 0 ] || sed 's/^/# /' "$dir/log"
+echo "1..$n"
+exit $failed
