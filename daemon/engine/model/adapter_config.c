@@ -44,12 +44,19 @@ static const char *const read_keys[] = {
 
 /* Keys that say where an adapter came from, how it was trained or how Python is to hold it. */
 static const char *const ignored_keys[] = {
-	"auto_mapping",	       "base_model_name_or_path",
-	"ensure_weight_tying", "eva_config",
-	"inference_mode",      "lora_dropout",
-	"megatron_core",       "peft_version",
-	"qalora_group_size",   "revision",
-	"runtime_config",      "task_type",
+	"auto_mapping",
+	"base_model_name_or_path",
+	"ensure_weight_tying",
+	"eva_config",
+	"inference_mode",
+	"lora_dropout",
+	"merge_weights",
+	"megatron_core",
+	"peft_version",
+	"qalora_group_size",
+	"revision",
+	"runtime_config",
+	"task_type",
 };
 
 /* Keys that must say that what they are about is off: null, false, or empty. */
@@ -57,6 +64,7 @@ static const struct {
 	const char *key, *why;
 } off_keys[] = {
 	{"use_dora", "DoRA is not supported"},
+	{"enable_lora", "parts of a stacked linear are not supported"},
 	{"use_qalora", "QALoRA is not supported"},
 	{"use_bdlora", "block-diagonal LoRA is not supported"},
 	{"lora_bias", "biases of adapters are not supported"},
