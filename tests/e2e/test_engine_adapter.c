@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define N_ADAPTERS 6
 
@@ -319,6 +320,46 @@ static void test_restart(struct eh *h, struct eh_session *s)
 	is_int(good, 4, "requests with an adapter go on in another engine");
 }
 
+/* The next engine has other adapters under the names, or not the one that was asked for. */
+static void test_restart_renamed(const char *dir)
+{
+	struct eh_adapter other;
+	struct eh_session *s;
+	struct eh_req r, q;
+	struct eh h;
+
+	eh_init(&h, dir);
+	eh_arg(&h, "--backend");
+	eh_arg(&h, "ref");
+	eh_start(&h);
+	eh_adapter_load(&h, eh_adapter_dir(names[0]), "x", 0, WSHM_MISSING_ERROR, NULL);
+	eh_adapter_load(&h, eh_adapter_dir(names[5]), "y", 0, WSHM_MISSING_ERROR, NULL);
+	s = eh_open(&h, 0, 8, 1 << 20);
+	submit(s, "x", &oracle[0], 0, &r);
+	submit(s, "y", &oracle[5], 0, &q);
+	eh_wait_tokens(&r, 0, 2);
+	eh_wait_tokens(&q, 0, 2);
+	eh_kill(&h);
+	ok(eh_state(&r) != WSHM_SLOT_ENDED && eh_state(&q) != WSHM_SLOT_ENDED,
+	   "killed in the middle");
+	/* x's content is now called y, and y's is not loaded again. */
+	snprintf(h.adapters[0].msg.name, sizeof(h.adapters[0].msg.name), "y");
+	other = h.adapters[1];
+	h.n_adapters = 1;
+	eh_restart(&h);
+	ok(as_expected(&r, &oracle[0], 0), "a request goes on with what it had, whatever its name");
+	ok(eh_wait(&q), "one whose adapter is gone ends");
+	is_int(eh_status(&q), WSHM_NO_ADAPTER, "and does not take another of the same name");
+	ok(eh_count(&q, 0) >= 2 && !memcmp(eh_tokens(&q, 0), oracle[5].greedy[0], 8),
+	   "it keeps its tokens");
+	eh_release(&r);
+	eh_release(&q);
+	is_int(status_of(s, "x", 0, &oracle[0], 0), WSHM_NO_ADAPTER, "new ones go by the name");
+	close(other.fds[0]);
+	close(other.fds[1]);
+	eh_stop(&h);
+}
+
 /*
  * The core thread forbids itself every system call once it has made a token: base model and two
  * adapters then decode to their ends, with a mirror to publish to. This client never sleeps on a
@@ -399,6 +440,7 @@ int main(void)
 	test_reload(&h, s);
 	eh_stop(&h);
 	is_int(h.exit_status, 0, "the engine ends well");
+	test_restart_renamed(model);
 	test_pressure(model);
 	test_no_system_calls(model);
 	for (uint32_t i = 0; i < N_ADAPTERS; i++)
