@@ -210,6 +210,7 @@ struct engine_options {
 	bool poll_always;
 	uint32_t crash_token; /* WK_NO_TOKEN: none; see step.c */
 	bool no_system_calls; /* after the first token; see test_hook.c */
+	bool poison_free;     /* free blocks hold NaN; see test_hook.c */
 };
 
 struct engine_counters {
@@ -411,6 +412,8 @@ void step_fini(struct engine *e);
 
 /* test_hook.c: 0 or -errno */
 int hook_no_system_calls(void);
+void hook_poison_free(struct engine *e);
+void hook_check_fresh(struct engine *e); /* aborts */
 
 /* bell.c */
 #define BELL_NONE UINT32_MAX

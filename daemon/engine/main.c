@@ -112,6 +112,7 @@ static bool options(struct engine_options *o, int argc, char **argv)
 		.max_seqs = SCHED_MAX_SEQS,
 		.crash_token = WK_NO_TOKEN,
 		.no_system_calls = getenv("WEFT_TEST_SECCOMP") != NULL,
+		.poison_free = getenv("WEFT_TEST_POISON_FREE") != NULL,
 	};
 	while ((c = getopt_long(argc, argv, "", table, NULL)) != -1)
 		if (!option(o, c, optarg))

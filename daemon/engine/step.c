@@ -301,8 +301,12 @@ static void forward(struct engine *e, const struct wk_batch *batch)
 	uint32_t stride;
 	int rc;
 
+	if (e->opt.poison_free)
+		hook_poison_free(e);
 	if (st->n_fresh)
 		e->ops->kv_zero(e->be, e->pool_buf, st->fresh, st->n_fresh);
+	if (e->opt.poison_free)
+		hook_check_fresh(e);
 	rc = model_forward(e->model, e->pool_buf, batch);
 	if (rc) {
 		log_line(LOG_LEVEL_ERROR, "event=forward-failed errno=%d what=\"%s\"", -rc,
