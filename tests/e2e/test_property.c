@@ -438,6 +438,11 @@ static void start(struct round *rd)
 	eh_arg(&rd->h, rd->args[1]);
 	eh_arg(&rd->h, "--kv-bytes");
 	eh_arg(&rd->h, rd->args[2]);
+	/* In some, every free block holds NaN. */
+	if (tr_chance(s, 25))
+		setenv("WEFT_TEST_POISON_FREE", "1", 1);
+	else
+		unsetenv("WEFT_TEST_POISON_FREE");
 	rd->h.supervise = false;
 	eh_start(&rd->h);
 	for (uint32_t i = 0; i < N_TENANTS; i++)

@@ -228,6 +228,14 @@ static void make_sampling(struct tr_source *s, struct wshm_desc *d)
 		d->stop_tokens[0] = tr_below(s, 150);
 		d->stop_tokens[1] = tr_below(s, 150);
 	}
+	/* Answers that hold an invocation: in the next prompt it counts, in this one it did not. */
+	if (tr_chance(s, 15)) {
+		d->n_bias = 5;
+		for (uint32_t i = 0; i < 5; i++) {
+			d->bias[i].token = 150 + i;
+			d->bias[i].value = 3.0f + (float)tr_below(s, 5);
+		}
+	}
 	d->n = tr_chance(s, 12) ? 2 + tr_below(s, 3) : 1;
 	d->logprobs = tr_chance(s, 50) ? tr_below(s, 4) : WSHM_NO_LOGPROBS;
 	d->prompt_logprobs = tr_chance(s, 8) ? tr_below(s, 3) : WSHM_NO_LOGPROBS;

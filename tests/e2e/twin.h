@@ -10,7 +10,7 @@
 #include "tests/e2e/engine_harness.h"
 #include "tests/e2e/plain_model.h"
 
-#define TWIN_MAX_ADAPTERS 16
+#define TWIN_MAX_ADAPTERS 24
 #define TWIN_TENANTS	  3
 #define TWIN_MAX_TEXT	  512
 
