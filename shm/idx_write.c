@@ -115,6 +115,7 @@ void wshm_idx_writer_close(struct wshm_idx_writer *w)
 		close(w->fd);
 	idx_table_fini(&w->cur);
 	idx_table_fini(&w->next);
+	idx_table_forget_retired(w);
 	free(w->links);
 	free(w->heads);
 	free(w);

@@ -15,13 +15,14 @@
 
 struct idx_table {
 	struct wshm_idx_bucket *shared; /* in the region */
-	uint64_t *own;			/* owner; as shared; NULL: there is no such table */
+	uint64_t *own;			/* owner (mmap); as shared; NULL: there is no such table */
 	uint32_t log2;			/* of the number of buckets */
 	uint32_t n;			/* entries */
 };
 
 /* A table that no reader starts to use any more, but some may still be reading. */
 struct idx_retired {
+	uint8_t *own; /* owner of what is behind given_bytes */
 	uint32_t log2;
 	uint64_t generation;
 	uint64_t deadline_ns; /* 0: nobody has looked at the clock yet */
@@ -73,5 +74,6 @@ static inline uint32_t idx_writer_version(struct wshm_idx_writer *w)
 int idx_table_init(struct wshm_idx_writer *w, struct idx_table *t, uint32_t log2);
 void idx_table_publish(struct wshm_idx_writer *w);
 void idx_table_fini(struct idx_table *t); /* zeroed allowed */
+void idx_table_forget_retired(struct wshm_idx_writer *w);
 
 #endif

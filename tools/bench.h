@@ -47,6 +47,7 @@ int bench_ring(struct bench_row *rows, int max);
 /* The parts of `weft bench` that need no daemon. 0, or -1 with a message on stderr. */
 int bench_machine(struct bench_table *t);
 int bench_kernels(struct bench_table *t);
+int bench_index(struct bench_table *t);
 
 /* `weft bench serve` */
 struct bench_serve_options {

@@ -113,6 +113,16 @@ static const struct cli_command ring_command = {
 	0,
 };
 
+static const struct cli_command index_command = {
+	"bench index",
+	"",
+	"Look up keys in an index of a million entries while its writer changes it: lookups per\n"
+	"second of one core, torn entries, and what changes cost the writer.",
+	json_table,
+	1,
+	0,
+};
+
 static struct bench_model_options model_options;
 
 /* clang-format off */
@@ -179,6 +189,11 @@ static int model(int argc, char **argv)
 	return measure(&model_command, add_model, argc, argv);
 }
 
+static int prefix_index(int argc, char **argv)
+{
+	return measure(&index_command, bench_index, argc, argv);
+}
+
 static int ring(int argc, char **argv)
 {
 	return measure(&ring_command, add_ring, argc, argv);
@@ -189,6 +204,7 @@ static const struct cli_entry commands[] = {
 	{"kernels", kernels, "matrix products and attention against those limits"},
 	{"model", model, "whole passes of a model against those limits"},
 	{"ring", ring, "the round trip through shared memory"},
+	{"index", prefix_index, "reading the prefix index while it changes"},
 	{"serve", serve, "clients against a running daemon"},
 	{"pipeline", cmd_bench_pipeline, "base model and adapters on one another's KV"},
 	{"adapters", cmd_bench_adapters, "what adapters cost, in a batch and unused"},
