@@ -315,6 +315,10 @@ static void tally_node(struct world *w, struct tally *t, const struct cache_node
 		world_wrong(w, "full without 16 rows, or the other way round");
 	if (n->state == NODE_FULL && n->owner)
 		world_wrong(w, "a full node with an owner");
+	if (n->state == NODE_PROMISED && (!n->owner || !n->owner->on))
+		world_wrong(w, "a promise that nobody keeps");
+	if (n->state == NODE_TAIL && n->owner && n->owner->tail != n)
+		world_wrong(w, "a tail that is not its owner's");
 	if (n->adapter)
 		t->dependents[n->adapter - w->adapters]++;
 	if (n->state != NODE_TAIL && index_find(&n->domain->index, &n->key) != n)
@@ -346,6 +350,23 @@ static void tally_domain(struct world *w, struct tally *t, const struct cache_do
 		world_wrong(w, "an index's size");
 }
 
+/* Its promises are a path that begins below its last full node. */
+static void tally_promises(struct world *w, struct tally *t, const struct cache_chain *ch)
+{
+	const struct cache_node *parent = ch->node ? ch->node : &ch->domain->root;
+
+	if ((ch->promised && ch->tail) || !ch->promised != !ch->promised_end)
+		world_wrong(w, "a chain with a tail and promises, or with half a list");
+	for (const struct cache_node *n = ch->promised; n; n = n->child) {
+		if (n->owner != ch || n->state != NODE_PROMISED || n->parent != parent ||
+		    (n != ch->promised && (n->next || n->prev)) ||
+		    (n == ch->promised_end) != !n->child || !t->promised)
+			world_wrong(w, "promises that are no path");
+		t->promised--;
+		parent = n;
+	}
+}
+
 static void tally_seqs(struct world *w, struct tally *t, uint32_t *users)
 {
 	for (int i = 0; i < MAX_SEQS; i++) {
@@ -357,9 +378,14 @@ static void tally_seqs(struct world *w, struct tally *t, uint32_t *users)
 			t->refs[q->table.blocks[b]]++;
 		if (q->chain.copying)
 			t->refs[q->chain.copy_from]++;
-		if (q->chain.on && q->adapter)
+		if (!q->chain.on)
+			continue;
+		tally_promises(w, t, &q->chain);
+		if (q->adapter)
 			users[q->adapter - w->adapters]++;
 	}
+	if (t->promised)
+		world_wrong(w, "a promise that is in no chain");
 }
 
 static void tally_adapters(struct world *w, struct tally *t, const uint32_t *users)
