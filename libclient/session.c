@@ -326,6 +326,7 @@ static void model_convert(struct weft_model *to, const struct wctl_model *from)
 	memcpy(to->eos, from->eos, sizeof(to->eos));
 	to->bos = from->bos;
 	to->ready = from->ready;
+	to->failed = from->failed;
 	to->weight_bytes = from->weight_bytes;
 }
 

@@ -79,6 +79,7 @@ struct weft_model {
 	uint32_t eos[16];
 	uint32_t bos; /* UINT32_MAX: none */
 	uint32_t ready;
+	uint32_t failed; /* it cannot be served; weft_open() says why */
 	uint64_t weight_bytes;
 };
 

@@ -100,7 +100,7 @@ struct wctl_model {
 	uint32_t bos;			/* UINT32_MAX: none */
 	uint64_t weight_bytes;
 	uint32_t ready;			/* the engine has loaded it */
-	uint32_t reserved;
+	uint32_t failed;		/* it says that it cannot: a hello is refused with its reason */
 };
 
 struct wctl_models {

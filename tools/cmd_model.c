@@ -34,9 +34,10 @@ static void print_json(const struct weft_model *m, int n)
 		cli_json_string(m->name);
 		printf(",\"type\":");
 		cli_json_string(m->type);
-		printf(",\"ready\":%s,\"vocab\":%u,\"max_positions\":%u,\"weight_bytes\":%" PRIu64
-		       ",\"eos\":[",
-		       m->ready ? "true" : "false", m->vocab, m->max_positions, m->weight_bytes);
+		printf(",\"ready\":%s,\"failed\":%s,\"vocab\":%u,\"max_positions\":%u,"
+		       "\"weight_bytes\":%" PRIu64 ",\"eos\":[",
+		       m->ready ? "true" : "false", m->failed ? "true" : "false", m->vocab,
+		       m->max_positions, m->weight_bytes);
 		for (uint32_t k = 0; k < m->n_eos; k++)
 			printf("%s%u", k ? "," : "", m->eos[k]);
 		if (m->bos == UINT32_MAX)
@@ -66,7 +67,10 @@ static int list(int argc, char **argv)
 	       "weights");
 	for (int i = 0; i < n; i++)
 		printf("%-24s %-10s %-8s %8u %10u %7" PRIu64 " MB\n", models[i].name,
-		       models[i].ready ? models[i].type : "", models[i].ready ? "ready" : "loading",
+		       models[i].ready ? models[i].type : "",
+		       models[i].ready	  ? "ready"
+		       : models[i].failed ? "failed"
+					  : "loading",
 		       models[i].vocab, models[i].max_positions, models[i].weight_bytes / 1000000);
 	return 0;
 }

@@ -71,15 +71,17 @@ static json_t *daemon_json(const struct weftd *d)
 
 json_t *admin_reply_status(const struct weftd *d)
 {
-	json_t *engines = json_array(), *tenants = json_array();
+	json_t *engines = json_array(), *tenants = json_array(), *adapters = json_array();
 
 	for (uint32_t i = 0; i < d->n_engines; i++)
 		json_array_append_new(engines, engine_json(&d->engines[i]));
 	for (uint32_t i = 0; i < d->tenants.n; i++)
 		if (d->tenants.tenant[i].configured || d->tenants.tenant[i].sessions)
 			json_array_append_new(tenants, tenant_json(&d->tenants.tenant[i]));
-	return json_pack("{s:b, s:o, s:o, s:o}", "ok", 1, "daemon", daemon_json(d), "engines",
-			 engines, "tenants", tenants);
+	for (const struct registry_entry *it = d->registry.first; it; it = it->next)
+		json_array_append_new(adapters, admin_reply_adapter(it));
+	return json_pack("{s:b, s:o, s:o, s:o, s:o}", "ok", 1, "daemon", daemon_json(d), "engines",
+			 engines, "tenants", tenants, "adapters", adapters);
 }
 
 static json_t *session_json(const struct session *s)

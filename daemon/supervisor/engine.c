@@ -20,6 +20,7 @@
 /* Back-off after the second failure in a row; the first restart is immediate. */
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define BACKOFF_LAST_NS	 (5 * NS_PER_SECOND)
+#define EXIT_USAGE	 2 /* man/weft-engine.8 */
 
 static void on_exit_event(struct loop_source *s, uint32_t events);
 static void on_link_event(struct loop_source *s, uint32_t events);
@@ -51,6 +52,7 @@ void engine_describe(const struct engine *e, struct wctl_model *ret)
 	*ret = e->model;
 	snprintf(ret->name, sizeof(ret->name), "%s", e->conf.name);
 	ret->ready = e->state == ENGINE_READY;
+	ret->failed = e->state == ENGINE_FAILED;
 }
 
 /* --- the process ----------------------------------------------------------------------------------*/
@@ -90,11 +92,19 @@ static void reap(struct engine *e, char *ret, size_t bytes)
 
 	while (waitid(P_PIDFD, (id_t)e->pidfd, &si, WEXITED) < 0 && errno == EINTR)
 		;
+	if (si.si_code == CLD_EXITED && si.si_status == EXIT_USAGE && e->state == ENGINE_LOADING &&
+	    !e->gave_up) {
+		e->gave_up = true;
+		snprintf(e->failure, sizeof(e->failure),
+			 "weft-engine refuses its command line (its log says why; are weftd and "
+			 "weft-engine of the same version?)");
+	}
 	if (si.si_code == CLD_EXITED)
 		snprintf(ret, bytes, "exit status %d", si.si_status);
 	else
 		snprintf(ret, bytes, "signal %d (%s)", si.si_status, strsignal(si.si_status));
-	e->killed_outside = si.si_code == CLD_KILLED && si.si_status == SIGKILL && !e->killed;
+	e->killed_outside = si.si_code == CLD_KILLED && si.si_status == SIGKILL && !e->killed &&
+			    engine_oom_kills() == e->oom_kills;
 }
 
 /* Kill and wait: for a process that nobody shall hear of again. */
@@ -172,6 +182,7 @@ void engine_start(struct engine *e)
 		return;
 	}
 	e->state = ENGINE_LOADING;
+	e->oom_kills = engine_oom_kills();
 	e->starts++;
 	e->started_ns = e->alive_ns = loop_now_ns();
 	engine_health_arm(e);
@@ -231,8 +242,8 @@ static void engine_gone(struct engine *e)
 	/* Its last words first. */
 	if (e->link >= 0)
 		engine_link_read(e);
-	gave_up = e->gave_up;
 	reap(e, how, sizeof(how));
+	gave_up = e->gave_up;
 	log_line(gave_up || e->d->draining ? LOG_LEVEL_NOTICE : LOG_LEVEL_ERROR,
 		 "model=%s event=engine-gone pid=%d how=\"%s\" steps=%llu", e->conf.name,
 		 (int)e->pid, how,

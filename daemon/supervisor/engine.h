@@ -46,9 +46,10 @@ struct engine {
 
 	struct wctl_model model; /* of the last READY; vocab 0: not known yet */
 	uint64_t instance_id;
-	char failure[WCTL_TEXT_BYTES];	  /* why FAILED, or why the last one ended */
-	bool gave_up, killed;		  /* this process said FAILED; was killed, see failure */
-	bool killed_outside;		  /* the last one, by a SIGKILL that was not ours */
+	char failure[WCTL_TEXT_BYTES]; /* why FAILED, or why the last one ended */
+	bool gave_up, killed;	       /* this process said FAILED; was killed, see failure */
+	bool killed_outside; /* the last one, by a SIGKILL of neither ours nor the kernel's */
+	uint64_t oom_kills, oom_read_ns;  /* of the machine, when this engine began to work */
 	uint64_t done_bytes, total_bytes; /* loading */
 
 	uint32_t starts;   /* processes started */
@@ -106,6 +107,8 @@ bool engine_link_read(struct engine *e);
 int engine_send_domain(struct engine *e, uint32_t domain);
 /* engine_health.c */
 void engine_health_arm(struct engine *e);
+/* How many processes the kernel has ended for want of memory; 0 when it does not say. */
+uint64_t engine_oom_kills(void);
 /* It owes one more answer that it has to give itself, whatever requests do; it gave one. */
 void engine_owes(struct engine *e);
 void engine_answered(struct engine *e);

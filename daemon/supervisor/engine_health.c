@@ -13,6 +13,7 @@
 #include "daemon/supervisor/weftd.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 
 /* A nudge is one tiny step, but on an overloaded machine even that takes its time, and killing an
  * engine for the machine's sake makes things worse. */
@@ -21,6 +22,25 @@
 #define BUDGET_MAX_NS (600 * NS_PER_SECOND)
 
 static void on_health(struct loop_timer *t);
+
+/*
+ * A SIGKILL does not say whose it was. If the kernel has run out of memory meanwhile it was the
+ * kernel's, and the requests that the engine was computing are suspects; a process that somebody
+ * else kills is nobody's fault.
+ */
+uint64_t engine_oom_kills(void)
+{
+	FILE *f = fopen("/proc/vmstat", "re");
+	unsigned long long n = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "oom_kill %llu", &n) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return n;
+}
 
 static uint64_t default_budget_ns(const struct engine *e)
 {

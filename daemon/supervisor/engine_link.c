@@ -16,6 +16,7 @@
 /* Taken at most in one go, so that a babbling engine cannot hold the loop. */
 #define MAX_MESSAGES  64
 #define SEND_AGAIN_NS (10 * NS_PER_MS)
+#define OOM_READ_NS   NS_PER_SECOND
 
 /* --- out ------------------------------------------------------------------------------------------*/
 
@@ -297,6 +298,11 @@ static int on_head(struct engine *e, enum wctl_type type)
 	case WLINK_BUSY:
 		e->busy = true;
 		e->alive_ns = loop_now_ns();
+		/* Whom the kernel ended before this work began is of no concern to it. */
+		if (e->alive_ns - e->oom_read_ns > OOM_READ_NS) {
+			e->oom_kills = engine_oom_kills();
+			e->oom_read_ns = e->alive_ns;
+		}
 		break;
 	case WLINK_IDLE:
 		e->busy = false;

@@ -484,6 +484,8 @@ static void load(void)
 
 	if (is("die"))
 		_exit(3);
+	if (is("usage"))
+		_exit(2);
 	if (is("orphan"))
 		prctl(PR_SET_PDEATHSIG, 0);
 	if (is("refuse")) {

@@ -11,6 +11,7 @@
  *   silent     never READY
  *   die        exits at once
  *   refuse     says FAILED
+ *   usage      exits as over a wrong command line
  *   hang       READY; busy in a step without end from the first attachment on
  *   deaf       READY; does not answer nudges
  *   garbage    READY; answers the first attachment with a message of no known type

@@ -173,6 +173,37 @@ static void test_refuse(void)
 	is_int(wd_stop(&d), 0, "stopped");
 }
 
+static int listed_as_failed(const struct wd *d)
+{
+	struct wctl_models m = {0};
+	struct wctl_head h;
+	int sock = wd_connect(d), good;
+
+	wctl_head_init(&h, WCTL_MODELS, sizeof(h), 0);
+	good = !wctl_send(sock, &h, sizeof(h), NULL, 0) &&
+	       wctl_recv(sock, &m, sizeof(m), NULL, NULL) == (int)sizeof(m) && m.n == 1 &&
+	       m.models[0].failed && !m.models[0].ready;
+	close(sock);
+	return good;
+}
+
+/* An engine that does not take its command line will not take it the next time. */
+static void test_usage(void)
+{
+	struct wd d;
+	struct wd_client c;
+
+	start(&d, "usage");
+	ok(wd_log_wait(&d, "exit status 2", 3000), "its exit status is logged");
+	wd_sleep_ms(300);
+	is_int(wd_engine_int(&d, 0, "starts"), 1, "it is not tried again");
+	is_int(open_one(&c, &d), -EACCES, "clients are refused");
+	ok(strstr(c.text.text, "command line"), "and told why: %s", c.text.text);
+	ok(listed_as_failed(&d), "the list of models shows it as failed, not as loading");
+	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
 static void test_nonsense(const char *kind, const char *what)
 {
 	struct wd d;
@@ -214,6 +245,7 @@ int main(int argc, char **argv)
 	test_complaint();
 	test_loading();
 	test_refuse();
+	test_usage();
 	test_nonsense("garbage", "a message of no known type");
 	test_nonsense("liar", "an answer that nothing asked for");
 	test_offence();
