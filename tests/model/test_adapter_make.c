@@ -88,7 +88,7 @@ static double worst_of(const float *a, const float *b, uint32_t from, uint32_t t
 	return worst;
 }
 
-static void test_arch(const char *arch)
+static void test_arch(const char *arch, uint32_t rank)
 {
 	char model[100], dir[100];
 	const struct model_make_options mo = {
@@ -102,7 +102,7 @@ static void test_arch(const char *arch)
 
 	snprintf(model, sizeof(model), "%s/%s", root, arch);
 	snprintf(dir, sizeof(dir), "%s/%s-adapter", root, arch);
-	ao.rank = 24;
+	ao.rank = rank;
 	ao.invocation = invocation;
 	ao.n_invocation = 2;
 	if (model_make(&mo, &err))
@@ -293,12 +293,13 @@ static void test_refused(const char *model)
 int main(void)
 {
 	static const char *const archs[] = {"llama", "mistral", "qwen2", "qwen3", "granite"};
+	static const uint32_t ranks[] = {24, 1, 16, 17, 100};
 	struct fixture base;
 
 	if (!mkdtemp(root))
 		bail_out("no temporary folder");
 	for (int i = 0; i < 5; i++)
-		test_arch(archs[i]);
+		test_arch(archs[i], ranks[i]);
 	fixture_read("llama", &base);
 	test_types(base.dir);
 	test_seeds(base.dir);

@@ -27,12 +27,20 @@ WRITTEN = [
     ".*q_proj$", "(.*)", ".*", "", "()", "(|q_proj)", "q?_?p?r?o?j?", "[^q]_proj", ".*[^kq]_proj",
     r".*mlp\.[a-z]+_proj", r"[a-z_]+\.[a-z]+\.\d+\.mlp\.up_proj", "a*b", "(a|b)*", "(a*b*)*", "(ab?)+",
     "((a|b)+)?", "(a.)+b", ".+b", "a+", "^^q_proj", "a$b", "x^q_proj", "(^|x)q_proj", "q_proj($|x)",
+    r"q{1}_proj", r"(a|b){2}", r"a{0}b", r"a{0,1}b", r"a{2,}b", r"(a{1,2}){1,2}b", r".{3,7}", r"\w+",
+    r"\w{6}", r"\bq_proj", r".*\bq_proj\b", r"\b", r".*\b.*", r"q\b.*", r"[\d]{1,}", r"[\d.]+", r"[^\w]+",
+    r"[\w.\-]+", ".*?q_proj", "a+?b", "a??b", r"a{1,2}?b", r"layers\.\d{2}\.mlp.*",
+    # As one of the training programs writes them.
+    r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?"
+    r"(?:k_proj|v_proj|q_proj|out_proj|fc1|fc2|o_proj|gate_proj|up_proj|down_proj).*?)|"
+    r"(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\."
+    r"(?:(?:k_proj|v_proj|q_proj|out_proj|fc1|fc2|o_proj|gate_proj|up_proj|down_proj)))",
     r"[a-c.]+", "[.-_]+", "[a-]b", "[]a]b", "[0-9]*", r"10\.0",
 ]
 
 
 def random_pattern(rng, depth=0):
-    atoms = ["a", "b", ".", r"\.", r"\d", "[ab]", "[^a]", "q_proj", "mlp", ".*", "1", "[0-2]", "layers"]
+    atoms = ["a", "b", ".", r"\.", r"\d", r"\w", r"\b", "[ab]", "[^a]", r"[\d_]", "q_proj", "mlp", ".*", "1", "[0-2]", "layers"]
     out = []
     for _ in range(rng.randint(1, 4)):
         atom = rng.choice(atoms)
@@ -42,10 +50,11 @@ def random_pattern(rng, depth=0):
         elif len(atom) > 2 and atom[0] not in "[\\.":
             out.append(atom)
             continue
-        if not atom.endswith("*") and rng.random() < 0.35:
+        if not atom.endswith("*") and atom != r"\b" and rng.random() < 0.35:
             # Python takes for ever over repetitions of repetitions.
-            simple = not set("*+") & set(atom)
-            atom += rng.choice("*+?" if simple else "?")
+            simple = not set("*+{") & set(atom)
+            atom += rng.choice(["*", "+", "?", "*?", "+?", "{2}", "{1,}", "{0,2}", "{1,3}?"]
+                               if simple else ["?", "??", "{0,1}"])
         out.append(atom)
     return "".join(out)
 
