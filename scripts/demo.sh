@@ -49,10 +49,7 @@ say "2. A private weftd, as $(id -un), in $tmp"
 # Run by root, the engine stays root: a user weft could not read the model in this private folder.
 {
 	printf '[daemon]\nengine_user = root\n[model demo]\npath = %s\n' "$tmp/model"
-	for i in 1 2 3 4 5; do
-		printf '[adapter activated%d]\npath = %s\n' $i "$tmp/activated$i"
-		printf '[adapter lora%d]\npath = %s\n' $i "$tmp/lora$i"
-	done
+	for i in 1 2 3 4 5; do printf '[adapter activated%d]\npath = %s\n' $i "$tmp/activated$i"; done
 } > "$tmp/weftd.conf"
 export WEFT_SOCKET="$tmp/run/weftd.sock"
 mkdir -m 700 "$tmp/run"
@@ -71,6 +68,8 @@ done
 # Opening a session waits until the model is loaded.
 "$bin/weft" run --max-tokens 1 1 2 3 > /dev/null || { cat "$tmp/log" >&2; exit 1; }
 "$bin/weft" model list
+for i in 1 2 3 4 5; do "$bin/weft" adapter load "lora$i" "$tmp/lora$i" > /dev/null; done
+"$bin/weft" adapter list
 
 # One client process; its tokens, eight a line, as they come. With log-probabilities weft run prints
 # a line a token.

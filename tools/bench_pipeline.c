@@ -106,7 +106,7 @@ static const struct cli_option table[] = {
 	{"model", 'm', "NAME", cli_set_str, &options.model, "which model; default: the only one"},
 	{"pipelines", 0, "LIST", set_kinds, &options.kinds, "base-adapter,adapter-base,generation,parallel,async; default: all"},
 	{"arms", 0, "LIST", set_arms, &options.arms, "alora,alora-serial,lora-cold,lora-warm,base-recompute; default: all"},
-	{"prompts", 'p', "LIST", cli_set_tokens, &options.prompts, "prompt tokens, swept; default 1024,4096,8192"},
+	{"prompts", 'p', "LIST", cli_set_tokens, &options.prompts, "prompt tokens, swept; default 1024,4096,8192 as far as the model goes"},
 	{"generate", 'g', "N", cli_set_u32, &options.generate, "tokens of the first call's answer; default 256"},
 	{"tokens", 't', "N", cli_set_u32, &options.tokens, "tokens of the timed call's answer; default 16"},
 	{"adapter-tokens", 0, "N", cli_set_u32, &options.adapter_tokens, "of each of the five in parallel; default: as --generate"},
@@ -132,10 +132,11 @@ static const struct cli_command command = {
 	0,
 };
 
-static int fill_list(struct cli_tokens *list, uint32_t a, uint32_t b, uint32_t c)
+static int fill_list(struct cli_tokens *list, bool *filled, uint32_t a, uint32_t b, uint32_t c)
 {
 	const uint32_t v[] = {a, b, c};
 
+	*filled = !list->n;
 	return list->n ? 0 : pipe_add(list, v, 3);
 }
 
@@ -154,8 +155,8 @@ static int complete_options(struct pipe_options *o)
 		memcpy(o->rates, rates, sizeof(rates));
 		o->n_rates = 4;
 	}
-	return fill_list(&o->prompts, 1024, 4096, 8192) ||
-	       fill_list(&o->generations, 256, 1024, 4096);
+	return fill_list(&o->prompts, &o->default_prompts, 1024, 4096, 8192) ||
+	       fill_list(&o->generations, &o->default_generations, 256, 1024, 4096);
 }
 
 /* --- the session ---------------------------------------------------------------------------------*/
@@ -169,20 +170,35 @@ static uint32_t largest(const struct cli_tokens *t)
 	return max;
 }
 
-/* Positions that the longest conversation takes, invocations included. */
-static uint64_t longest(const struct pipe_options *o, uint32_t invocation)
+/* Positions that the longest conversation of some pipelines takes, invocations included. */
+static uint64_t longest(const struct pipe_options *o, uint32_t kinds, uint32_t invocation)
 {
-	const uint64_t five = PIPE_PARALLEL_CALLS * (uint64_t)(invocation + o->adapter_tokens);
-	uint64_t max = 0, n;
+	uint64_t max = 0;
 
-	if (o->kinds & (1u << PIPE_BASE_ADAPTER | 1u << PIPE_ADAPTER_BASE | 1u << PIPE_PARALLEL))
-		max = (uint64_t)largest(&o->prompts) + o->generate +
-		      (o->kinds & 1u << PIPE_PARALLEL ? five : invocation) + o->tokens;
-	n = (uint64_t)o->prompt + largest(&o->generations) + invocation + o->tokens;
-	if (o->kinds & 1u << PIPE_GENERATION && n > max)
-		max = n;
-	n = (uint64_t)o->prompt + o->generate + invocation + o->tokens;
-	return o->kinds & 1u << PIPE_ASYNC && n > max ? n : max;
+	for (uint32_t kind = 0; kind < PIPE_KINDS; kind++) {
+		uint32_t prompt = kind == PIPE_GENERATION || kind == PIPE_ASYNC
+					  ? o->prompt
+					  : largest(&o->prompts);
+		uint32_t generate =
+			kind == PIPE_GENERATION ? largest(&o->generations) : o->generate;
+		uint64_t n = (uint64_t)prompt + generate + invocation + o->tokens;
+
+		if (kind == PIPE_PARALLEL)
+			n += PIPE_PARALLEL_CALLS * (uint64_t)o->adapter_tokens +
+			     (PIPE_PARALLEL_CALLS - 1) * (uint64_t)invocation;
+		if (o->kinds & kinds & 1u << kind && n > max)
+			max = n;
+	}
+	return max;
+}
+
+/* Of lengths that nobody asked for, those that the model takes. */
+static void trim(struct pipe *p, struct cli_tokens *list, bool chosen, uint32_t kinds,
+		 uint32_t invocation)
+{
+	while (!chosen && list->n > 1 &&
+	       longest(&p->opt, kinds, invocation) > p->model.max_positions)
+		list->n--;
 }
 
 static int find_adapters(struct pipe *p)
@@ -224,7 +240,7 @@ static int find_adapters(struct pipe *p)
 static int open_session(struct pipe *p)
 {
 	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
-	uint64_t positions = longest(&p->opt, 0), bytes;
+	uint64_t positions = longest(&p->opt, ALL_KINDS, 0), bytes;
 	uint32_t invocation = 0;
 	struct weft_error e;
 
@@ -247,7 +263,10 @@ static int open_session(struct pipe *p)
 	for (uint32_t i = 0; i < p->n_alora; i++)
 		if (p->alora[i].n_invocation > invocation)
 			invocation = p->alora[i].n_invocation;
-	positions = longest(&p->opt, invocation);
+	trim(p, &p->opt.prompts, !p->opt.default_prompts, ~(1u << PIPE_GENERATION), invocation);
+	trim(p, &p->opt.generations, !p->opt.default_generations, 1u << PIPE_GENERATION,
+	     invocation);
+	positions = longest(&p->opt, ALL_KINDS, invocation);
 	if (positions > p->model.max_positions)
 		return cli_fail("bench pipeline: the longest conversation takes %llu positions, "
 				"the model has %u",

@@ -68,6 +68,7 @@ struct pipe_point {
 struct pipe_options {
 	const char *socket, *model, *svg;
 	struct cli_tokens prompts, generations;
+	bool default_prompts, default_generations; /* nobody chose them */
 	double rates[32];
 	uint32_t n_rates;
 	uint32_t generate;	 /* tokens of the first call's answer */

@@ -135,6 +135,10 @@ weft bench pipeline --pipelines parallel --arms alora,alora-serial --prompts 40 
 check $? "a table"
 [ "$(grep -c '^ *40  alora' "$dir/out")" = 4 ]
 check $? "with a line for each arm and step"
+weft bench pipeline --pipelines base-adapter --arms alora -g 8 --reps 1 > "$dir/out"
+check $? "default lengths"
+[ "$(grep -c '  alora ' "$dir/out")" = 1 ] && grep -q '^ *1024  alora' "$dir/out"
+check $? "of which those are taken that the model takes"
 
 expect() { # STATUS TEXT COMMAND...
 	want_status=$1 text=$2
