@@ -273,6 +273,8 @@ static struct sched_seq *wait_first(const struct sched *s, const struct sched_te
 {
 	struct sched_seq *q = t->first;
 
+	if (t->held_plan == s->plan_no && t->n_held >= SCHED_MAX_HELD)
+		return NULL;
 	while (q && (!eligible(s, q) || q->passed == s->plan_no))
 		q = q->next;
 	return q;
@@ -337,6 +339,28 @@ static bool poorer(const struct sched *s, const struct sched_seq *q, uint32_t ne
 		       (uint64_t)(tv->n_blocks - v->table.n) * tq->weight;
 }
 
+/* All places are taken, and none would be given up for it, however little it needs. */
+static bool no_place(const struct sched *s, const struct sched_seq *q)
+{
+	if (s->n_running < s->opt.max_seqs)
+		return false;
+	for (uint32_t i = 1; i < s->n_running; i++)
+		if (s->running[i]->tenant != q->tenant && poorer(s, q, 0, s->running[i]))
+			return false;
+	return true;
+}
+
+static void hold_back(struct sched *s, struct sched_seq *q)
+{
+	struct sched_tenant *t = &s->tenants[q->tenant];
+
+	q->passed = s->plan_no;
+	if (t->held_plan != s->plan_no)
+		t->n_held = 0;
+	t->held_plan = s->plan_no;
+	t->n_held++;
+}
+
 /*
  * Make room for a sequence whose tenant has less than its share, from one that has more and will
  * still have no less than the other: so the two never take from each other in turns.
@@ -374,10 +398,12 @@ static int start(struct sched *s, struct sched_seq *q)
 
 	if (s->only)
 		evict_others(s);
+	if (no_place(s, q))
+		return 0;
 	more = s->opt.probe ? s->opt.probe(s->opt.arg, q) : 0;
 	if (more == SCHED_HOLD) {
 		let_go(s, q);
-		q->passed = s->plan_no;
+		hold_back(s, q);
 		return -1;
 	}
 	spare = s->n_running;

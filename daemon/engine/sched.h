@@ -34,6 +34,7 @@
 
 #define SCHED_MAX_SEQS 64u
 #define SCHED_HOLD     UINT32_MAX
+#define SCHED_MAX_HELD 64u /* that a tenant is asked for in one plan: bounds the work */
 
 enum sched_state { SCHED_OUT = 0, SCHED_WAITING, SCHED_RUNNING };
 
@@ -61,6 +62,7 @@ struct sched_tenant {
 	uint32_t weight;
 	uint64_t counter;
 	uint32_t n_seqs, n_running; /* waiting and running; running */
+	uint32_t held_plan, n_held; /* held back in that plan */
 	uint32_t n_blocks; /* held by its running sequences, shared ones counted each time */
 	struct sched_seq *first, *last; /* waiting, in the order in which they start */
 };

@@ -499,6 +499,35 @@ static void test_hold(void)
 	end_fake(0);
 }
 
+/* A crowd that waits for one, and somebody else's request behind it. */
+static void test_crowd(void)
+{
+	struct sched_plan plan;
+	struct job *first, *other;
+
+	begin_fake(64, 0);
+	sched_tenant_set(&s, 1, 100);
+	first = add(0, 0, 160, 1);
+	pass(&plan);
+	fake.hold = &first->q;
+	for (int i = 0; i < 200; i++)
+		add(0, 0, 40, 1);
+	fake.probes = 0;
+	pass(&plan);
+	is_int(fake.probes, SCHED_MAX_HELD, "a plan asks for a bounded number of those that wait");
+	fake.probes = 0;
+	other = add(1, 0, 40, 1);
+	fake.hold = NULL;
+	pass(&plan);
+	ok(other->started_at, "another tenant starts beside them");
+	ok(fake.probes <= 8, "with all places taken nobody is asked (%u)", fake.probes);
+	fake.probes = 0;
+	pass(&plan);
+	is_int(fake.probes, 0, "nor later on");
+	ok(run_all(1000), "all end");
+	end_fake(0);
+}
+
 static void test_no_room(void)
 {
 	struct sched_plan plan;
@@ -548,6 +577,7 @@ int main(void)
 {
 	test_found();
 	test_hold();
+	test_crowd();
 	test_no_room();
 	test_alone_and_pinned();
 	test_budget();
