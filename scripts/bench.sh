@@ -9,13 +9,14 @@ bin=$(cd "${1:-build}" && pwd)
 models="$bin/bench-models"
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/weft-bench.XXXXXX")
 rows="$tmp/rows"
-daemon=
+daemon= other= run=run
 
 stop_daemon() {
-	[ -n "$daemon" ] || return 0
-	kill -TERM "$daemon" 2>/dev/null || true
-	wait "$daemon" 2>/dev/null || true
-	daemon=
+	for pid in $daemon $other; do
+		kill -TERM "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+	done
+	daemon= other=
 }
 
 cleanup() {
@@ -30,8 +31,12 @@ trap 'exit 130' INT TERM
 
 say() { printf '\n== %s\n' "$*" >&2; }
 
-# Rows of a `weft bench ... --json` list, one object a line, into the collection.
-collect() { grep '^{' "$1" | sed 's/,$//' >> "$rows"; }
+# Rows of a `weft bench ... --json` list, one object a line, into the collection and on the terminal.
+collect() {
+	grep '^{' "$1" | sed 's/,$//' >> "$rows"
+	sed -n 's/^{"name":"\([^"]*\)","value":\([^,]*\),"unit":"\([^"]*\)","target":\([^,]*\),.*"pass":\([a-z]*\).*/\1|\2|\3|\4|\5/p' "$1" |
+		awk -F'|' '{ printf "%-80s %10.4g %-12s target %-6s%s\n", $1, $2, $3, $4, $5 == "false" ? " MISSED" : "" }'
+}
 
 # row NAME VALUE UNIT TARGET LO HI PASS
 row() {
@@ -39,25 +44,53 @@ row() {
 	printf '%-80s %10s %-12s target %s%s\n' "$1" "$2" "$3" "$4" "$([ "$7" = true ] || echo '  MISSED')"
 }
 
+at_least() { awk -v v="$1" -v t="$2" 'BEGIN { print (v >= t) ? "true" : "false" }'; }
 at_most() { awk -v v="$1" -v t="$2" 'BEGIN { print (v <= t) ? "true" : "false" }'; }
 
 # spread FILE: "median smallest largest" of numbers, one a line.
 spread() { sort -g "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)], v[1], v[NR] }'; }
 
-make_model() {
-	[ -e "$models/$1/config.json" ] && return 0
-	mkdir -p "$models"
-	"$bin/weft" model make --shape "$1" --arch llama --seed 1 "$models/$1"
+# figure NAME UNIT GOAL TARGET [FROM]: a row of the list in $tmp/part, with a target. GOAL: at_least,
+# at_most or reported; a row that is not there is missed.
+figure() {
+	set -- "$1" "$2" "$3" "$4" "$(sed -n "s/^{\"name\":\"${5:-$1}\",\"value\":\([0-9][^,]*\),.*\"spread\":\[\([0-9][^,]*\),\([^]]*\)\].*/\1 \2 \3/p" "$tmp/part" | awk '{ printf "%.5g %.5g %.5g", $1, $2, $3 }')"
+	# shellcheck disable=SC2086
+	set -- "$1" "$2" "$3" "$4" ${5:-null null null}
+	case $3 in
+	reported) row "$1" "$5" "$2" null "$6" "$7" "$([ "$5" = null ] && echo false || echo true)" ;;
+	*) row "$1" "$5" "$2" "$4" "$6" "$7" "$([ "$5" = null ] && echo false || $3 "$5" "$4")" ;;
+	esac
 }
 
-# start MODEL CONF...: a private daemon; returns when the model is loaded.
+# number KEY: of what stands in $tmp/status.
+number() { grep -o "\"$1\":[0-9]*" "$tmp/status" | head -n 1 | cut -d: -f2; }
+
+make_model() { # SHAPE [NAME OPTION...]
+	shape=$1 name=${2:-$1}
+	shift $(($# > 1 ? 2 : 1))
+	[ -e "$models/$name/config.json" ] && return 0
+	mkdir -p "$models"
+	"$bin/weft" model make --shape "$shape" --arch llama --seed 1 "$@" "$models/$name"
+}
+
+make_adapter() { # MODEL NAME OPTION...
+	model=$1 name=$2
+	shift 2
+	[ -e "$models/$name/adapter_config.json" ] && return 0
+	"$bin/weft" adapter make --model "$models/$model" "$@" "$models/$name" > /dev/null
+}
+
+adapters() { for a in "$@"; do printf '[adapter %s]\npath = %s\n' "$a" "$models/$a"; done; }
+
+# start MODEL CONF...: a private daemon; returns when the model is loaded. With $run another
+# folder there can be two.
 start() {
-	model=$1
+	model=$1 dir="$tmp/$run"
 	shift
-	rm -rf "$tmp/run" && mkdir -m 700 "$tmp/run"
+	rm -rf "$dir" && mkdir -m 700 "$dir"
 	{ printf '[daemon]\nengine_user = root\n[model bench]\npath = %s\n' "$models/$model"; printf '%s\n' "$@"; } > "$tmp/weftd.conf"
-	export WEFT_SOCKET="$tmp/run/weftd.sock"
-	"$bin/weftd" --foreground --runtime-dir "$tmp/run" --config "$tmp/weftd.conf" > "$tmp/log" 2>&1 &
+	export WEFT_SOCKET="$dir/weftd.sock"
+	"$bin/weftd" --foreground --runtime-dir "$dir" --config "$tmp/weftd.conf" > "$tmp/log" 2>&1 &
 	daemon=$!
 	i=0
 	while [ ! -S "$WEFT_SOCKET" ]; do
@@ -83,8 +116,6 @@ for part in machine ring index kernels model; do
 	# shellcheck disable=SC2086
 	"$bin/weft" bench $part $options --json > "$tmp/part"
 	collect "$tmp/part"
-	sed -n 's/^{"name":"\([^"]*\)","value":\([^,]*\),"unit":"\([^"]*\)","target":\([^,]*\),.*"pass":\([a-z]*\).*/\1|\2|\3|\4|\5/p' "$tmp/part" |
-		awk -F'|' '{ printf "%-80s %10.4g %-12s target %-6s%s\n", $1, $2, $3, $4, $5 == "false" ? " MISSED" : "" }'
 done
 
 say "models"
@@ -203,11 +234,78 @@ row "load of the 1b model, page cache warm" "$1" s 4 "$2" "$3" "$(at_most "$1" 4
 start 1b "kv_bytes = 32M"
 "$bin/weft" bench serve --clients 3 --requests 6 --prompt 300 --tokens 16 --json > "$tmp/part"
 "$bin/weft" status --json > "$tmp/status"
-number() { grep -o "\"$1\":[0-9]*" "$tmp/status" | head -n 1 | cut -d: -f2; }
 rss=$(awk '/^Rss:/ { print $2 * 1024 }' "/proc/$(engine_pid)/smaps_rollup")
 beyond=$(awk -v r="$rss" -v w="$(number weight_bytes)" -v b="$(number block_bytes)" -v n="$(number blocks)" \
 	'BEGIN { printf "%.1f", (r - w - b * n) / 1048576 }')
 row "engine memory beyond weights and pools" "$beyond" MiB 64 "$beyond" "$beyond" "$(at_most "$beyond" 64)"
+stop_daemon
+
+# --- adapters and the cache ------------------------------------------------------------------------
+
+# The paper's ranks: activated adapters of 32, plain ones of 8, all seven linears.
+make_model 135m 135m-16k --positions 16384
+for i in 1 2 3 4 5; do
+	make_adapter 135m-16k "alora$i" --rank 32 --seed "$i" --invocation "900,$((900 + i)),901"
+	make_adapter 135m-16k "lora$i" --rank 8 --seed "$((10 + i))"
+done
+for i in 1 2 3 4 5 6 7 8; do make_adapter 135m-16k "r16-$i" --rank 16 --seed "$((20 + i))"; done
+
+say "base -> adapter"
+start 135m-16k "$(adapters alora1 alora2 alora3 alora4 alora5 lora1 lora2 lora3 lora4 lora5)"
+"$bin/weft" bench pipeline --pipelines base-adapter --arms alora,lora-cold --prompts 1024,4096,8192 \
+	--generate 64 --tokens 16 --reps 5 --share 5 --svg "$bin/bench-pipeline.svg" --json > "$tmp/part"
+for n in 1024 4096 8192; do
+	p="pipeline: base-adapter, prompt $n"
+	ttft="reported null" e2e="reported null"
+	[ $n != 8192 ] || { ttft="at_least 100"; e2e="at_least 30"; }
+	# shellcheck disable=SC2086
+	figure "$p, lora-cold against alora: TTFT" x $ttft
+	# shellcheck disable=SC2086
+	figure "$p, lora-cold against alora: E2E" x $e2e
+	for arm in alora lora-cold; do
+		figure "$p, $arm: TTFT" ms reported null
+		figure "$p, $arm: E2E" ms reported null
+		figure "$p, $arm: cached" % reported null
+	done
+done
+
+say "base -> five adapters -> base"
+"$bin/weft" bench pipeline --pipelines parallel --arms alora,alora-serial --prompts 4096 \
+	--generate 64 --adapter-tokens 16 --tokens 16 --reps 5 --json > "$tmp/part"
+p="pipeline: parallel, prompt 4096"
+figure "$p, alora against alora-serial: wall" x at_most 0.6
+figure "$p, alora: wall" ms at_most 600
+figure "$p, alora-serial: wall" ms reported null
+figure "$p, alora, base after: TTFT" ms at_most 400
+figure "$p, alora: cached" % reported null
+figure "$p, alora, base after: cached" % reported null
+stop_daemon
+
+say "what adapters cost"
+run=none
+start 135m-16k
+none=$WEFT_SOCKET other=$daemon run=run
+start 135m-16k "$(adapters r16-1 r16-2 r16-3 r16-4 r16-5 r16-6 r16-7 r16-8)"
+"$bin/weft" bench adapters --against "$none" --batch 16 --tokens 48 --prompt 1024 --reps 7 --json > "$tmp/part"
+collect "$tmp/part"
+stop_daemon
+
+# The engine's own time per step, of the steps of full batches alone: a fresh engine that does
+# nothing else. Smallest and largest are its median and its 99th percentile.
+say "the engine's own work, batch 64"
+start 135m-16k "$(adapters r16-1 r16-2 r16-3 r16-4 r16-5 r16-6 r16-7 r16-8)"
+"$bin/weft" bench adapters --batch 64 --tokens 64 --prompt 16 --reps 1 --json > /dev/null
+"$bin/weft" status --json | grep -o '"own_time":{[^}]*}' > "$tmp/status"
+own() { number "$1" | awk '{ printf "%.1f", $1 / 1000 }'; }
+row "engine's own work per step, batch 64, p50" "$(own p50_ns)" us 50 "$(own p50_ns)" "$(own p99_ns)" \
+	"$(at_most "$(own p50_ns)" 50)"
+stop_daemon
+
+say "probe"
+make_model tiny tiny-40k --positions 40000
+start tiny-40k
+"$bin/weft" bench probe --prompt 32768 --json > "$tmp/part"
+collect "$tmp/part"
 stop_daemon
 
 # --- together --------------------------------------------------------------------------------------
