@@ -73,7 +73,7 @@ uint32_t reuse_longest(const struct reuse *r, const struct reuse_seq *s, uint32_
 		const struct reuse_seq *t = &r->seqs[i];
 		uint32_t n;
 
-		if (t->domain != s->domain || t->owner == s->owner)
+		if ((t->domain != s->domain && t->domain != REUSE_PUBLIC) || t->owner == s->owner)
 			continue;
 		n = common(t, s, limit);
 		best = n > best ? n : best;

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#define REUSE_PUBLIC UINT32_MAX /* as a domain: readable by all */
+
 struct reuse;
 
 /* A sequence: positions from `activation` on are computed with `adapter` (its digest's low half). */

@@ -7,7 +7,8 @@
  * mostly so small that sequences are preempted and blocks and adapters evicted all the time. Three
  * tenants send growing conversations for the base model, LoRAs and activated LoRAs, many at once;
  * requests are cancelled and given up, adapters are unloaded, by force or not, and others loaded
- * under their names, and now and then the engine is killed. Whatever a request was told to have been
+ * under their names, prefixes are pinned, for one tenant or for all, unpinned and dropped, and now and
+ * then the engine is killed. Whatever a request was told to have been
  * reused must have been computed by its own tenant, for the same tokens and adapters.
  *
  * WEFT_REQUESTS sets the number of requests (10,000), WEFT_SEED the seed of the first round; each
@@ -26,6 +27,7 @@
 #define N_TENANTS      3
 #define SLOTS	       64
 #define MAX_GIVEN_UP   8
+#define MAX_PINS       3
 
 static const char *const models[] = {"llama", "mistral-window", "qwen3", "granite"};
 #define N_MODELS (sizeof(models) / sizeof(*models))
@@ -54,12 +56,16 @@ struct round {
 	struct op ops[MAX_FLIGHT];
 	uint32_t n_ops, window, n_given_up;
 	struct eh_req given_up[MAX_GIVEN_UP];
+	int64_t pins[MAX_PINS];
+	uint32_t n_pins;
+	bool pinned; /* ever */
 	struct tr_request burst[MAX_FLIGHT];
 	char args[4][24];
 };
 
 static struct {
-	uint64_t requests, compared, cut_short, refused, disturbed, kills, reloads, busy;
+	uint64_t pins, crowded_out, requests, compared, cut_short, refused, disturbed, kills,
+		reloads, busy;
 	uint64_t prompt_tokens, cached_tokens, wrong, preemptions, evicted, adapters_evicted;
 } total;
 
@@ -242,6 +248,11 @@ static void check(struct round *rd, const struct op *op)
 	uint64_t instance = eh_slot(&op->req)->adapter_instance;
 
 	total.disturbed += op->disturbed;
+	/* Pins leave a quarter of the pool, which may not do for the largest adapter. */
+	if (status == WSHM_TOO_BIG && rd->pinned) {
+		total.crowded_out++;
+		return;
+	}
 	if (op->r.name < 0) {
 		if (!check_as(rd, op, 0))
 			wrong(rd, op, "base model");
@@ -377,6 +388,49 @@ static void count_status(struct round *rd)
 	}
 }
 
+/* The beginning of a conversation, kept in a tenant's domain or for all. */
+static void pin(struct round *rd)
+{
+	struct tr_source *s = &rd->source;
+	uint32_t talk = tr_below(s, TR_CONVERSATIONS), n = s->talks[talk].n, tokens;
+	uint32_t domain = tr_chance(s, 50) ? EH_PUBLIC : talk % N_TENANTS;
+	int64_t number;
+
+	if (n > 100)
+		n = 100;
+	if (!n || rd->n_pins == MAX_PINS)
+		return;
+	reuse_add(rd->reuse, &(struct reuse_seq){
+				     .domain = domain == EH_PUBLIC ? REUSE_PUBLIC : domain,
+				     .activation = UINT64_MAX,
+				     .tokens = s->talks[talk].tokens,
+				     .n = n,
+				     .owner = ++next_id,
+			     });
+	number = eh_pin(&rd->h, domain, s->talks[talk].tokens, n, &tokens);
+	total.pins++;
+	if (number < 0)
+		return; /* beside what is pinned there was no room */
+	rd->pins[rd->n_pins++] = number;
+	rd->pinned = true;
+	if (tokens > n) {
+		diag("%u tokens pinned, not %u", tokens, n);
+		total.wrong++;
+	}
+}
+
+static void operate(struct round *rd)
+{
+	struct tr_source *s = &rd->source;
+
+	if (tr_chance(s, 50))
+		pin(rd);
+	else if (rd->n_pins)
+		eh_unpin(&rd->h, rd->pins[--rd->n_pins]);
+	else
+		eh_drop(&rd->h, tr_chance(s, 50) ? UINT32_MAX : tr_below(s, N_TENANTS));
+}
+
 static void mischief(struct round *rd)
 {
 	struct tr_source *s = &rd->source;
@@ -391,10 +445,13 @@ static void mischief(struct round *rd)
 		give_up(rd, tr_below(s, rd->n_ops));
 	if (tr_chance(s, 3))
 		reload(rd);
+	if (tr_chance(s, 1))
+		operate(rd);
 	if (tr_below(s, 250) == 0) {
 		count_status(rd);
 		eh_kill(&rd->h);
 		eh_restart(&rd->h);
+		rd->n_pins = 0; /* weftd would pin again; the harness does not */
 		total.kills++;
 	}
 	if (tr_chance(s, 3))
@@ -507,6 +564,9 @@ int main(void)
 	     (unsigned long long)total.kills, (unsigned long long)total.reloads,
 	     (unsigned long long)total.busy, (unsigned long long)total.preemptions,
 	     (unsigned long long)total.evicted, (unsigned long long)total.adapters_evicted);
+	diag("%llu pins, beside which %llu requests found no room", (unsigned long long)total.pins,
+	     (unsigned long long)total.crowded_out);
+	ok(total.crowded_out <= total.requests / 50, "few of which there were");
 	is_int(total.wrong, 0, "every answer is that of a model without a cache");
 	ok(total.compared > total.requests / 2, "most requests ran to their end");
 	ok(total.cached_tokens > total.prompt_tokens / (WSHM_KEY_BITS == 128 ? 10 : 100),

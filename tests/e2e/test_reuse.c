@@ -224,6 +224,29 @@ static void test_tenants(struct twin *t)
 	is_reused(twin_run(t, 0, ALORA_A, &a, 4, NULL), a.n - 1, "the first has all");
 }
 
+/* What the operator publishes serves all, to the row; and only that. */
+static void test_public(struct twin *t)
+{
+	struct text p = {.n = 0}, q, a;
+	uint32_t tokens;
+	int64_t pin;
+
+	text_random(t, &p, 70);
+	pin = eh_pin(&t->h, EH_PUBLIC, p.tokens, p.n, &tokens);
+	ok(pin > 0 && tokens == p.n, "70 tokens are published");
+	q = p;
+	text_random(t, &q, 30);
+	is_reused(twin_run(t, 1, BASE, &q, 4, NULL), p.n, "a tenant finds them");
+	is_reused(twin_run(t, 2, BASE, &q, 4, NULL), p.n, "another too, and nothing of the first");
+	a = p;
+	text_add(&a, inv_a, 2);
+	is_reused(twin_run(t, 0, ALORA_A, &a, 4, NULL), p.n, "for an adapter called behind them");
+	is_reused(twin_run(t, 0, LORA, &a, 4, NULL), 0, "not for a LoRA");
+	is_reused(twin_run(t, 1, BASE, &q, 4, NULL), q.n - 1, "and what follows is one's own");
+	eh_unpin(&t->h, pin);
+	is_reused(twin_run(t, 1, BASE, &q, 4, NULL), q.n - 1, "also when they are public no more");
+}
+
 /* --- at the same time -----------------------------------------------------------------------------*/
 
 /* A prompt that many want is computed once: the others wait for it. */
@@ -339,6 +362,7 @@ static void test_sequence(struct twin *t)
 	test_offsets(t);
 	test_not(t);
 	test_tenants(t);
+	test_public(t);
 	test_together(t, ALORA_A, 100);
 	test_together(t, BASE, 64);
 	test_together(t, LORA, 62);
