@@ -55,6 +55,23 @@ is "$(weft run -t 4 -n 3 -T 1 --ignore-eos 1 2 3 | wc -l)" 3 "three answers, thr
 is "$(weft run -t 4 -l 2 --ignore-eos 1 2 3 | awk -F'\t' 'NF == 4 { k++ } END { print k }')" 4 "log-probabilities, a line a token"
 weft run -t 4 --stats 1 2 3 2>&1 > /dev/null | grep -q 'first token'
 check $? "--stats on standard error"
+# Twenty tokens that nobody else has asked for: what is known of them before and after.
+new=$(seq 100 119)
+is "$(weft probe $new)" "0 of 20 tokens cached" "nothing of a new prompt is cached"
+weft run -t 1 --no-cache $new > "$dir/out"
+is "$(weft probe $new)" "0 of 20 tokens cached" "nor after a run without the cache"
+weft run -t 1 $new > "$dir/out"
+is "$(weft probe $new)" "19 of 20 tokens cached: device 19, host 0, disk 0" "after a run all but the last token"
+echo "$new" > "$dir/prompt"
+is "$(weft probe --file "$dir/prompt")" "$(echo "$new" | weft probe)" "from a file and from standard input"
+if [ -n "$has_python" ]; then
+	weft probe --json $new > "$dir/out"
+	json "d == dict(prompt_tokens=20, cached_tokens=19, device_tokens=19, host_tokens=0, disk_tokens=0, invocation='none', activation=None)"
+	check $? "weft probe --json"
+	weft run -t 1 --json $new > "$dir/out"
+	json "d['cached_tokens'] == 19 and d['invocation'] == 'none' and d['activation'] is None"
+	check $? "what the probe said, a run finds"
+fi
 if [ -n "$has_python" ]; then
 	weft run -t 4 -n 2 -l 1 --prompt-logprobs 0 --ignore-eos --json 1 2 3 > "$dir/out"
 	json "d['status'] == 'ok' and len(d['answers']) == 2 and len(d['answers'][1]['tokens']) == 4 and len(d['answers'][0]['logprobs'][3]) == 2 and d['prompt_logprobs'][0] is None and len(d['prompt_logprobs']) == 3 and d['prompt_tokens'] == 3"
@@ -92,6 +109,10 @@ expect() { # STATUS TEXT COMMAND...
 	[ $got = "$want_status" ] && grep -q -- "$text" "$dir/err"
 	check $? "exit $want_status: $* ($(head -n 1 "$dir/err"))"
 }
+expect 1 'no adapter ghost' weft probe -a ghost 1 2
+expect 1 'no prompt' weft probe --file /dev/null
+expect 1 'both as' weft probe --file "$dir/out" 1
+expect 1 'cannot\|No such' weft probe --file "$dir/none"
 expect 2 'unknown command' weft fly
 expect 2 'unknown option' weft run --fly 1
 expect 2 'not a valid' weft run --top-k many 1
@@ -110,7 +131,7 @@ expect 1 'adapter_config.json: cannot' weft adapter info "$model" --model "$mode
 expect 1 'no linear "x"' weft adapter make --model "$model" --targets q,x "$dir/none"
 expect 1 'is there already' weft adapter make --model "$model" "$dir/lora"
 expect 2 'and --model' weft adapter make "$dir/none"
-for c in "run" "status" "model list" "model make" "model info" "adapter make" "adapter info" "bench serve" "bench ring" "bench kernels" "bench machine" "bench model"; do
+for c in "run" "probe" "status" "model list" "model make" "model info" "adapter make" "adapter info" "bench serve" "bench ring" "bench kernels" "bench machine" "bench model" "bench index"; do
 	weft $c --help | grep -q "^usage: weft $c" && [ -n "$(weft $c --complete)" ]
 	check $? "$c explains and completes itself"
 done
