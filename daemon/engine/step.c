@@ -268,7 +268,6 @@ static void heartbeat_start(struct engine *e, uint64_t now)
 		e->ns_per_flop ? e->ns_per_flop * BUDGET_TIMES : 1 / SLOWEST_FLOP_PER_NS;
 	uint64_t budget;
 
-	e->step.flops = plan_flops(e);
 	budget = BUDGET_FLOOR_NS + (uint64_t)(e->step.flops * ns_per_flop);
 	ord_store(&e->heartbeat->step_budget_ns, budget);
 	ord_store(&e->heartbeat->step_start_ns, now);
@@ -434,6 +433,7 @@ bool step_run(struct engine *e)
 	if (!st->plan.n)
 		return false;
 	batch_build(e, &batch, now_ns());
+	st->flops = plan_flops(e);
 	start = now_ns();
 	heartbeat_start(e, start);
 	forward(e, &batch);

@@ -181,22 +181,25 @@ int model_logits_of(struct model *m, const uint32_t *rows, uint32_t n_rows)
 	return r;
 }
 
+/* Keys that n rows after `pos` positions attend to, all together. */
+static double keys_of(uint32_t n, uint32_t pos, uint32_t window)
+{
+	uint32_t free = n; /* rows that the window does not cut: pos + r + 1 <= window */
+
+	if (window)
+		free = pos >= window ? 0 : window - pos < n ? window - pos : n;
+	return (double)free * pos + 0.5 * free * (free + 1.0) + (double)(n - free) * window;
+}
+
 double model_flops(const struct model_config *c, uint32_t n_rows, uint32_t pos, uint32_t n_out)
 {
 	const double q = (double)c->n_heads * c->head_dim, kv = (double)c->n_kv_heads * c->head_dim;
 	double dense = 2 * c->hidden * (q + 2 * kv) + 2 * q * c->hidden + 6.0 * c->hidden * c->ffn;
 	double flops = dense * n_rows * c->n_layers + 2.0 * c->hidden * c->vocab * n_out;
+	uint32_t whole = c->window_from_layer < c->n_layers ? c->window_from_layer : c->n_layers;
 
-	for (uint32_t i = 0; i < c->n_layers; i++) {
-		uint32_t window = i >= c->window_from_layer ? c->window : 0;
-
-		for (uint32_t r = 0; r < n_rows; r++) {
-			double keys = (double)pos + r + 1;
-
-			if (window && keys > window)
-				keys = window;
-			flops += 4 * q * keys; /* scores and values */
-		}
-	}
+	/* Scores and values. */
+	flops += 4 * q * whole * keys_of(n_rows, pos, 0);
+	flops += 4 * q * (c->n_layers - whole) * keys_of(n_rows, pos, c->window);
 	return flops;
 }
