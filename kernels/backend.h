@@ -141,14 +141,15 @@ struct wk_matmul {
 
 /* --- LoRA ------------------------------------------------------------------------------------------
  *
- * For a row in a segment, output j of a part becomes
+ * For a row in a segment, the sum of output j of a part is
  *
- *	acc[j] + sum over ranks r, ascending, of  s[r] * B[j][r],    s[r] = round_x(scale * (A[r] . x))
+ *	sum over ranks r, ascending, of  s[r] * B[j][r],    s[r] = round_x(scale * (A[r] . x))
  *
- * and then goes through the product's epilogue (bias, scale, silu) like any other. The sums A . x
- * are fp32 in one fixed order over K; s is rounded to x's element type; the expansion goes on in
- * the product's own fp32 accumulator, rank cut after rank cut. So an adapted row too is the same
- * to the bit whatever else is in the batch.
+ * and goes on, in the same fp32 accumulator, over K as for any other row, and then through the
+ * product's epilogue (bias, scale, silu). The sums A . x are fp32 in one fixed order over K; s is
+ * rounded to x's element type. So an adapted row too is the same to the bit whatever else is in the
+ * batch. (The ranks come first so that an adapter's pieces can be read in one go before the
+ * product; after K it would be as exact.)
  *
  * One linear's pair A [rank][k], B [n][rank] is cut along the rank into pieces of WK_LORA_CUT ranks
  * (the last one padded with zeros). A piece is packed once by lora_pack() into host memory, is of

@@ -103,14 +103,20 @@ struct wk_shrink {
 	bool first, last;
 };
 
-/* A run of rows into half a panel's sums: acc += s B, cut after cut. */
-struct wk_expand {
+/* A run of rows into one or both halves of a panel's sums: acc (+)= s B, cut after cut. */
+struct wk_expand_half {
 	const char *s; /* [n][8 pairs][rows], as pack_x leaves pairs */
 	const char *base;
 	const uint64_t *offsets; /* B of cut i is at base + offsets[i]: [8 pairs][32][2] bf16 */
-	float *acc;		 /* [rows], WK_CPU_PANEL apart; 32 of each */
-	uint32_t n;
-	uint32_t rows; /* 1..WK_TILE_ROWS */
+};
+struct wk_expand {
+	struct wk_expand_half half[2];
+	float *acc;	 /* [rows], WK_CPU_PANEL apart; 32 of each, or 64 */
+	uint32_t n;	 /* cuts, of either half */
+	uint32_t rows;	 /* 1..WK_TILE_ROWS */
+	uint32_t halves; /* 1 or 2 */
+	bool first;	 /* acc is written only, as if it had been zero */
+	uint32_t ahead; /* bytes from B to what will be wanted of it next, to ask for; 0: nothing */
 };
 
 /* What one path implements of this backend's dense operations. */

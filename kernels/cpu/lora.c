@@ -3,20 +3,21 @@
  * lora.c - adapters on the CPU: packing of pieces, and what a matrix product does with them.
  *
  * lora.h has the layout and the plan. s of one row and rank is two chains of sums over K, even and
- * odd pairs, added at the end; then scaled and rounded; then B goes on in the product's own sums,
- * rank pair after rank pair. Nothing in this depends on which other rows there are, on how rows
- * were cut into runs and groups, or on the thread.
+ * odd pairs, added at the end; then scaled and rounded. An output's sum is one chain over the ranks,
+ * with which the product's own chain over K begins. Nothing in this depends on which other rows
+ * there are, on how rows were cut into runs and groups, or on the thread.
  *
- * The pool's bytes belong to the engine. Plan and shrunk rows belong to the backend; a unit of
- * shrinking writes only its own runs' s, which are read when all units are done.
+ * The pool's bytes belong to the engine. Plan, shrunk rows and sums belong to the backend; a unit
+ * writes only its own runs' and its own part's, which are read when all units are done.
  */
 #include "kernels/cpu/lora.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define GROUP_RUNS \
-	4u /* 24 rows: A is read that seldom, and a prefill is enough units for threads */
+#define GROUP_RUNS  4u	  /* A is read once for so many; a prefill still is many units */
+#define EARLY_ROWS  64u	  /* up to here sums of all panels are made before the product */
+#define EARLY_AHEAD 2048u /* bytes of B asked for in advance: what memory delivers meanwhile */
 
 /* --- pieces --------------------------------------------------------------------------------------*/
 
@@ -146,8 +147,10 @@ int wk_lora_reserve(struct wk_backend *be, const struct wk_batch *b)
 
 void wk_lora_fini(struct wk_backend *be)
 {
-	if (be->lora)
+	if (be->lora) {
 		wk_cpu_release(be->lora->s, be->lora->s_bytes);
+		wk_cpu_release(be->lora->sums, be->lora->sums_bytes);
+	}
 	free(be->lora);
 	be->lora = NULL;
 }
@@ -179,6 +182,38 @@ static bool start_run(struct wk_backend *be, const struct wk_matmul *op,
 	return run->cuts;
 }
 
+/* Its outputs are whole halves of panels, or go to the end of what there is. */
+static bool part_even(const struct wk_lora_part *p, const struct wk_weight *w)
+{
+	uint32_t gates = w->gate_up ? w->n / 2 : 0, end = p->col + p->n;
+	uint32_t col = p->col < gates ? p->col : p->col - gates;
+
+	if (gates && (gates % WK_LORA_HALF || (p->col < gates && end > gates)))
+		return false;
+	return col % WK_LORA_HALF == 0 && (p->n % WK_LORA_HALF == 0 || end == w->n);
+}
+
+/* Whether there are outputs of these rows that no part covers in whole halves. */
+static bool has_holes(const struct wk_lora_run *run, const struct wk_weight *w)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < run->n_parts; i++) {
+		if (!part_even(&run->parts[i], w))
+			return true;
+		n += run->parts[i].n;
+	}
+	return n < w->n;
+}
+
+/* Rows that no adapter changes begin with zero. */
+static void zero_rows(const struct wk_lora_plan *p, uint32_t from, uint32_t to)
+{
+	for (uint32_t panel = 0; p->sums && from < to && panel < p->op->w->panels; panel++)
+		memset(wk_lora_sums(p, panel, from), 0,
+		       (size_t)(to - from) * WK_CPU_PANEL * sizeof(float));
+}
+
 /* Cut a segment's rows, up to the product's last, along its tiles. */
 static void add_segment(struct wk_backend *be, struct wk_lora_plan *p, const struct wk_segment *seg,
 			char **s)
@@ -189,6 +224,9 @@ static void add_segment(struct wk_backend *be, struct wk_lora_plan *p, const str
 	if (row >= n_rows || !start_run(be, p->op, seg, &run))
 		return;
 	end = seg->n_rows < n_rows - row ? row + seg->n_rows : n_rows;
+	p->holes = p->holes || has_holes(&run, p->op->w);
+	zero_rows(p, p->rows, row);
+	p->rows = end;
 	tile = (uint32_t)((uint64_t)row * p->tiles / n_rows);
 	while (wk_tile_row(n_rows, p->tiles, tile + 1) <= row)
 		tile++;
@@ -198,7 +236,7 @@ static void add_segment(struct wk_backend *be, struct wk_lora_plan *p, const str
 		if (n % GROUP_RUNS == 0) {
 			p->groups[p->n_groups++] =
 				(struct wk_lora_group){.run = p->n_runs, .unit = p->n_units};
-			p->n_units += (run.cuts + 1) / 2;
+			p->n_units += p->sums ? run.n_parts : (run.cuts + 1) / 2;
 		}
 		p->groups[p->n_groups - 1].n_runs++;
 		run.row = row;
@@ -208,6 +246,26 @@ static void add_segment(struct wk_backend *be, struct wk_lora_plan *p, const str
 		row += run.rows;
 		p->runs[p->n_runs++] = run;
 	}
+}
+
+/*
+ * Room for the sums of all rows and panels, for few rows: then an adapter's pieces are read from end
+ * to end by one thread, as fast as memory gives them. NULL: many rows, or no memory; then each unit
+ * of the product expands for itself.
+ */
+static float *early_sums(struct wk_backend *be, const struct wk_matmul *op)
+{
+	struct wk_lora_state *st = be->lora;
+	size_t bytes = (size_t)op->w->panels * op->n_rows * WK_CPU_PANEL * sizeof(float);
+
+	if (op->n_rows > EARLY_ROWS)
+		return NULL;
+	if (bytes > st->sums_bytes) {
+		wk_cpu_release(st->sums, st->sums_bytes);
+		st->sums = wk_cpu_alloc(bytes);
+		st->sums_bytes = st->sums ? bytes : 0;
+	}
+	return st->sums;
 }
 
 const struct wk_lora_plan *wk_lora_plan(struct wk_backend *be, const struct wk_matmul *op,
@@ -223,11 +281,14 @@ const struct wk_lora_plan *wk_lora_plan(struct wk_backend *be, const struct wk_m
 	p->op = op;
 	p->tiles = tiles;
 	p->k_pairs = k_pairs;
-	p->n_runs = p->n_groups = p->n_units = 0;
+	p->n_runs = p->n_groups = p->n_units = p->rows = 0;
+	p->holes = false;
+	p->sums = early_sums(be, op);
 	for (uint32_t i = 0; i < be->batch.n_segments; i++)
 		add_segment(be, p, &be->batch.segments[i], &s);
 	if (!p->n_runs || be->sticky)
 		return NULL;
+	zero_rows(p, p->holes ? 0 : p->rows, op->n_rows);
 	for (uint32_t t = 0; t <= tiles; t++) {
 		while (run < p->n_runs && p->runs[run].row < wk_tile_row(op->n_rows, tiles, t))
 			run++;
@@ -281,15 +342,13 @@ static void set_x(struct wk_backend *be, const struct wk_lora_plan *p,
 	s->rows = run->rows;
 }
 
-/* Two cuts (or the last one) of a group of runs: each block of A is used for all runs at once. */
-void wk_lora_shrink(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t unit,
-		    uint32_t thread)
+/* One or two cuts of a group of runs: each block of A is used for all runs at once. */
+static void shrink_cuts(struct wk_backend *be, const struct wk_lora_plan *p,
+			const struct wk_lora_group *g, uint32_t cut, uint32_t cuts, float *acc)
 {
-	const struct wk_lora_group *g = group_of(p, unit);
 	const struct wk_lora_run *runs = &p->runs[g->run];
-	uint32_t cut = 2 * (unit - g->unit), pairs = p->op->w->pairs;
-	struct wk_shrink s = {.cuts = runs->cuts - cut < 2 ? 1 : 2};
-	float *acc = wk_pool_scratch(be->pool, thread);
+	uint32_t pairs = p->op->w->pairs;
+	struct wk_shrink s = {.cuts = cuts};
 
 	for (uint32_t c = 0; c < s.cuts; c++)
 		s.a[c] = cut_a(runs, cut + c, &s.scale[c]);
@@ -350,13 +409,17 @@ static void expand_odd(const struct wk_backend *be, const struct wk_lora_run *ru
 	_Alignas(64) char b[WK_LORA_PAIRS * WK_LORA_HALF * 4];
 	_Alignas(64) float sums[WK_TILE_ROWS * WK_CPU_PANEL];
 	uint64_t none = 0;
-	struct wk_expand e = {.base = b, .offsets = &none, .n = 1, .rows = run->rows, .acc = sums};
+	struct wk_expand e = {.half = {{.base = b, .offsets = &none}},
+			      .acc = sums,
+			      .n = 1,
+			      .rows = run->rows,
+			      .halves = 1};
 
 	for (uint32_t r = 0; r < run->rows; r++)
 		memcpy(sums + r * WK_CPU_PANEL, acc + r * WK_CPU_PANEL, WK_LORA_HALF * 4);
 	for (uint32_t c = 0; c < wk_lora_cuts(p->rank); c++) {
 		gather_b(run, p, c, h, b);
-		e.s = s + (size_t)c * WK_LORA_PAIRS * run->rows * be->kern->x_pair_bytes;
+		e.half[0].s = s + (size_t)c * WK_LORA_PAIRS * run->rows * be->kern->x_pair_bytes;
 		be->kern->expand(&e);
 	}
 	for (uint32_t r = 0; r < run->rows; r++)
@@ -365,47 +428,178 @@ static void expand_odd(const struct wk_backend *be, const struct wk_lora_run *ru
 				acc[r * WK_CPU_PANEL + c] = sums[r * WK_CPU_PANEL + c];
 }
 
-static void expand_half(const struct wk_backend *be, const struct wk_lora_run *run, struct half h,
-			float *acc)
+/* B of a part for a half that it covers whole. */
+static bool cover(const struct wk_lora_run *run, const struct wk_lora_part *p, const char *s,
+		  struct half h, struct wk_expand_half *ret)
+{
+	uint32_t end = p->col + p->n;
+
+	if (h.out < p->col || (h.out - p->col) % WK_LORA_HALF ||
+	    (end < h.out + WK_LORA_HALF && end < h.end))
+		return false;
+	ret->s = s;
+	ret->base = (const char *)run->lora->pool->host + a_bytes(p->k) +
+		    (size_t)(h.out - p->col) * WK_LORA_PAIRS * 4;
+	ret->offsets = p->pieces;
+	return true;
+}
+
+static bool overlap(const struct wk_lora_part *p, struct half h)
+{
+	return h.out + WK_LORA_HALF > p->col && h.out < p->col + p->n && h.out < h.end;
+}
+
+static size_t s_bytes(const struct wk_backend *be, const struct wk_lora_run *run, uint32_t cuts)
+{
+	return (size_t)cuts * WK_LORA_PAIRS * run->rows * be->kern->x_pair_bytes;
+}
+
+/*
+ * The cuts of the part that covers a whole half, and its B; 0: there is none. Parts that cover the
+ * half only in part are expanded on the way.
+ */
+static uint32_t find_half(const struct wk_backend *be, const struct wk_lora_run *run, struct half h,
+			  struct wk_expand_half *ret, float *acc)
 {
 	const char *s = run->s;
 
 	for (uint32_t i = 0; i < run->n_parts; i++) {
 		const struct wk_lora_part *p = &run->parts[i];
-		uint32_t cuts = wk_lora_cuts(p->rank), end = p->col + p->n;
-		struct wk_expand e = {
-			.s = s, .offsets = p->pieces, .n = cuts, .rows = run->rows, .acc = acc};
+		uint32_t cuts = wk_lora_cuts(p->rank);
 
-		s += (size_t)cuts * WK_LORA_PAIRS * run->rows * be->kern->x_pair_bytes;
-		if (h.out + WK_LORA_HALF <= p->col || h.out >= end || h.out >= h.end)
-			continue;
-		if (h.out < p->col || (h.out - p->col) % WK_LORA_HALF ||
-		    (end < h.out + WK_LORA_HALF && end < h.end)) {
-			expand_odd(be, run, p, h, e.s, acc);
-			continue;
+		if (overlap(p, h)) {
+			if (cover(run, p, s, h, ret))
+				return cuts;
+			expand_odd(be, run, p, h, s, acc);
 		}
-		e.base = (const char *)run->lora->pool->host + a_bytes(p->k) +
-			 (size_t)(h.out - p->col) * WK_LORA_PAIRS * 4;
+		s += s_bytes(be, run, cuts);
+	}
+	return 0;
+}
+
+/* All parts of a run into one panel's sums. */
+static void expand_run(const struct wk_backend *be, const struct wk_lora_run *run,
+		       const struct half h[2], uint32_t ahead, float *acc)
+{
+	struct wk_expand e = {.acc = acc, .rows = run->rows, .halves = 2, .ahead = ahead};
+	uint32_t n = find_half(be, run, h[1], &e.half[1], acc + WK_LORA_HALF);
+
+	e.n = find_half(be, run, h[0], &e.half[0], acc);
+	if (e.n && e.n == n) {
 		be->kern->expand(&e);
+		return;
+	}
+	e.halves = 1;
+	if (e.n)
+		be->kern->expand(&e);
+	e.half[0] = e.half[1];
+	e.n = n;
+	e.acc += WK_LORA_HALF;
+	if (n)
+		be->kern->expand(&e);
+}
+
+/* One part of a run into one panel's sums. */
+static void expand_part(const struct wk_backend *be, const struct wk_lora_plan *plan,
+			const struct wk_lora_run *run, const struct wk_lora_part *p, const char *s,
+			const struct half h[2], float *acc)
+{
+	struct wk_expand e = {.acc = acc,
+			      .n = wk_lora_cuts(p->rank),
+			      .rows = run->rows,
+			      .first = !plan->holes,
+			      .ahead = EARLY_AHEAD};
+	bool whole[2];
+
+	for (uint32_t i = 0; i < 2; i++) {
+		whole[i] = overlap(p, h[i]) && cover(run, p, s, h[i], &e.half[i]);
+		if (!whole[i] && overlap(p, h[i]))
+			expand_odd(be, run, p, h[i], s, acc + i * WK_LORA_HALF);
+	}
+	e.halves = whole[0] + whole[1];
+	if (!whole[0]) {
+		e.half[0] = e.half[1];
+		e.acc += WK_LORA_HALF;
+	}
+	if (e.halves)
+		be->kern->expand(&e);
+}
+
+static void panel_halves(const struct wk_weight *w, uint32_t panel, struct half ret[2])
+{
+	uint32_t gates = w->n / 2;
+
+	ret[0] = (struct half){panel * WK_CPU_PANEL, w->n};
+	ret[1] = (struct half){ret[0].out + WK_LORA_HALF, w->n};
+	if (w->gate_up) {
+		ret[0] = (struct half){panel * WK_LORA_HALF, gates};
+		ret[1] = (struct half){gates + panel * WK_LORA_HALF, w->n};
 	}
 }
 
-void wk_lora_expand(const struct wk_backend *be, const struct wk_lora_plan *p, uint32_t tile,
-		    uint32_t panel, float *acc)
+bool wk_lora_begin(const struct wk_backend *be, const struct wk_lora_plan *p, uint32_t tile,
+		   uint32_t panel, bool ask, float *acc)
 {
-	const struct wk_weight *w = p->op->w;
-	uint32_t row0 = wk_tile_row(p->op->n_rows, p->tiles, tile), gates = w->n / 2;
-	struct half first = {panel * WK_CPU_PANEL, w->n}, second = {first.out + WK_LORA_HALF, w->n};
+	uint32_t row0 = wk_tile_row(p->op->n_rows, p->tiles, tile);
+	uint32_t rows = wk_tile_row(p->op->n_rows, p->tiles, tile + 1) - row0;
+	uint32_t ahead = WK_LORA_PAIRS * WK_LORA_HALF * 4 * (p->op->w->gate_up ? 1 : 2);
+	struct half halves[2];
 
-	if (w->gate_up) {
-		first = (struct half){panel * WK_LORA_HALF, gates};
-		second = (struct half){gates + panel * WK_LORA_HALF, w->n};
-	}
+	if (p->sums)
+		return true;
+	if (p->first_run[tile] == p->first_run[tile + 1])
+		return false;
+	memset(acc, 0, (size_t)rows * WK_CPU_PANEL * sizeof(*acc));
+	panel_halves(p->op->w, panel, halves);
 	for (uint32_t i = p->first_run[tile]; i < p->first_run[tile + 1]; i++) {
-		const struct wk_lora_run *run = &p->runs[i];
-		float *at = acc + (size_t)(run->row - row0) * WK_CPU_PANEL;
+		bool new = ask || !i || p->runs[i].lora != p->runs[i - 1].lora;
 
-		expand_half(be, run, first, at);
-		expand_half(be, run, second, at + WK_LORA_HALF);
+		expand_run(be, &p->runs[i], halves, new ? ahead : 0,
+			   acc + (size_t)(p->runs[i].row - row0) * WK_CPU_PANEL);
 	}
+	return true;
+}
+
+/* --- units ---------------------------------------------------------------------------------------*/
+
+/* One part of a group of runs, shrunk and expanded: its pieces are read once, from end to end. */
+static void early_unit(struct wk_backend *be, const struct wk_lora_plan *p,
+		       const struct wk_lora_group *g, uint32_t part, float *acc)
+{
+	const struct wk_lora_run *runs = &p->runs[g->run];
+	const struct wk_lora_part *q = &runs->parts[part];
+	const struct wk_weight *w = p->op->w;
+	uint32_t cut = 0, cuts = wk_lora_cuts(q->rank), gates = w->gate_up ? w->n / 2 : 0;
+	uint32_t cols = w->gate_up ? WK_LORA_HALF : WK_CPU_PANEL;
+	uint32_t from = q->col < gates ? q->col : q->col - gates, to = from + q->n;
+
+	for (uint32_t i = 0; i < part; i++)
+		cut += wk_lora_cuts(runs->parts[i].rank);
+	for (uint32_t c = 0; c < cuts; c += 2)
+		shrink_cuts(be, p, g, cut + c, cuts - c < 2 ? 1 : 2, acc);
+	if (gates && q->col < gates && to > gates) { /* gates and ups in one */
+		from = 0;
+		to = gates;
+	}
+	for (uint32_t panel = from / cols; panel * cols < to; panel++) {
+		struct half halves[2];
+
+		panel_halves(w, panel, halves);
+		for (uint32_t i = 0; i < g->n_runs; i++)
+			expand_part(be, p, &runs[i], q, runs[i].s + s_bytes(be, &runs[i], cut),
+				    halves, wk_lora_sums(p, panel, runs[i].row));
+	}
+}
+
+void wk_lora_unit(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t unit,
+		  uint32_t thread)
+{
+	const struct wk_lora_group *g = group_of(p, unit);
+	uint32_t i = unit - g->unit, cuts = p->runs[g->run].cuts;
+	float *acc = wk_pool_scratch(be->pool, thread);
+
+	if (p->sums)
+		early_unit(be, p, g, i, acc);
+	else
+		shrink_cuts(be, p, g, 2 * i, cuts - 2 * i < 2 ? 1 : 2, acc);
 }

@@ -11,9 +11,13 @@
  * Rows of a run share an adapter, so its pieces are read once for all of them:
  *
  *   shrink, run by run: s = round(scale * x A), packed as pack_x() would pack it
- *   expand, run by run and 32 outputs at a time: acc += s B, where acc are the product's own sums
+ *   expand, run by run and half a panel (32 outputs: a panel of gates and ups holds 32 of each) at
+ *   a time: acc = s B, and acc are what the product's own sums begin with
  *
- * Half a panel, 32 outputs, is the unit because a panel of gates and ups holds 32 of each.
+ * With few rows, decoding, the adapters' bytes are what counts: a unit of work takes one part of one
+ * segment through both, reading its pieces from end to end, and leaves the sums of all panels for
+ * the product (plan.sums). With many rows these would not stay in a cache: the units only shrink,
+ * and the product expands panel by panel. The bits are the same.
  */
 #ifndef WEFT_KERNELS_CPU_LORA_H
 #define WEFT_KERNELS_CPU_LORA_H
@@ -51,6 +55,9 @@ struct wk_lora_plan {
 	const struct wk_matmul *op;
 	uint32_t n_runs, n_groups, n_units;
 	uint32_t k_pairs; /* blocks of K, as the product has them */
+	uint32_t rows;	  /* past the last row of any run */
+	bool holes;	  /* a part covers less than its whole halves, or an output has none */
+	float *sums;	  /* [panel][row][WK_CPU_PANEL] what all expand to; NULL: many rows */
 	uint32_t tiles;
 	uint32_t first_run[WK_LORA_TILES + 1]; /* of each tile; the last: n_runs */
 	struct wk_lora_run runs[WK_MAX_ROWS];
@@ -62,6 +69,8 @@ struct wk_lora_state {
 	struct wk_lora_plan plan;
 	char *s; /* owner: what every run of a product shrinks to */
 	size_t s_bytes;
+	float *sums; /* owner: plan.sums, for few rows */
+	size_t sums_bytes;
 };
 
 /* First row of tile t of n: matmul.c spreads rows evenly over tiles. */
@@ -85,12 +94,21 @@ static inline char *wk_packed_x(const struct wk_backend *be, uint32_t n_rows, ui
  */
 const struct wk_lora_plan *wk_lora_plan(struct wk_backend *be, const struct wk_matmul *op,
 					uint32_t tiles, uint32_t k_pairs);
-/* Shrink: one unit of plan->n_units, after x was packed. */
-void wk_lora_shrink(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t unit,
-		    uint32_t thread);
-/* Expand into the sums of a tile's rows of one panel: acc [rows of the tile][WK_CPU_PANEL]. */
-void wk_lora_expand(const struct wk_backend *be, const struct wk_lora_plan *p, uint32_t tile,
-		    uint32_t panel, float *acc);
+/* One of plan->n_units units of work, after x was packed and before the product. */
+void wk_lora_unit(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t unit,
+		  uint32_t thread);
+/*
+ * What the sums of a tile's rows of one panel begin with; false: with zero. Writes acc, [rows of the
+ * tile][WK_CPU_PANEL], unless the plan has sums, which are then used in place. `ask`: for B of the
+ * next panel.
+ */
+bool wk_lora_begin(const struct wk_backend *be, const struct wk_lora_plan *p, uint32_t tile,
+		   uint32_t panel, bool ask, float *acc);
+
+static inline float *wk_lora_sums(const struct wk_lora_plan *p, uint32_t panel, uint32_t row)
+{
+	return p->sums + ((size_t)panel * p->op->n_rows + row) * WK_CPU_PANEL;
+}
 
 /* Room for what this batch's rows may shrink to. 0 or -errno. */
 int wk_lora_reserve(struct wk_backend *be, const struct wk_batch *b);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * lora512.h - the 512-bit kernels of LoRA: shrink a run of rows, expand it into half a panel.
+ * lora512.h - the 512-bit kernels of LoRA: shrink a run of rows, expand it into halves of a panel.
  *
  * A path gives pair_fma: acc += a pair of x (as packed, broadcast) times 16 columns x one pair.
  *
  * Shrink: 16 ranks are one vector. Six rows by two cuts by two chains fill 24 registers, and with
  * one row there are still as many independent chains as one row can have: two for each cut, as the
- * order of summation is fixed whatever there is. Expand: six rows by 32 outputs, 12 registers.
+ * order of summation is fixed whatever there is. Expand: six rows by 64 outputs, 24 registers.
  */
 #ifndef WEFT_KERNELS_CPU_LORA512_H
 #define WEFT_KERNELS_CPU_LORA512_H
@@ -16,6 +16,8 @@
 #include "kernels/cpu/vec512.h"
 
 typedef __m512 (*pair_fma_fn)(__m512 acc, const char *x, __m512i w);
+
+#define SHRINK_AHEAD (32 * 64) /* bytes of A asked for in advance; past its end comes B */
 
 /* --- shrink --------------------------------------------------------------------------------------*/
 
@@ -42,8 +44,10 @@ static ALWAYS_INLINE void shrink_pair(__m512 acc[][2][2], const struct wk_shrink
 	__m512i a[2];
 
 	WK_UNROLL
-	for (uint32_t c = 0; c < cuts; c++)
+	for (uint32_t c = 0; c < cuts; c++) {
+		_mm_prefetch(t->a[c] + i * 64 + SHRINK_AHEAD, _MM_HINT_T0);
 		a[c] = _mm512_loadu_si512(t->a[c] + i * 64);
+	}
 	WK_UNROLL
 	for (uint32_t r = 0; r < rows; r++) {
 		WK_UNROLL
@@ -127,34 +131,61 @@ static ALWAYS_INLINE void shrink512(const struct wk_shrink *t, pair_fma_fn fma,
 /* --- expand --------------------------------------------------------------------------------------*/
 
 static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, pair_fma_fn fma,
-				      const uint32_t pair_bytes, const uint32_t rows)
+				      const uint32_t pair_bytes, const uint32_t rows,
+				      const uint32_t halves)
 {
-	const char *s = t->s;
-	__m512 acc[WK_TILE_ROWS][2];
+	const char *s[2] = {t->half[0].s, t->half[1].s};
+	__m512 acc[WK_TILE_ROWS][4];
 
 	WK_UNROLL
 	for (uint32_t r = 0; r < rows; r++) {
-		acc[r][0] = _mm512_loadu_ps(t->acc + r * WK_CPU_PANEL);
-		acc[r][1] = _mm512_loadu_ps(t->acc + r * WK_CPU_PANEL + 16);
+		WK_UNROLL
+		for (uint32_t c = 0; c < 2 * halves; c++)
+			acc[r][c] = t->first ? _mm512_setzero_ps()
+					     : _mm512_loadu_ps(t->acc + r * WK_CPU_PANEL + c * 16);
 	}
 	for (uint32_t n = 0; n < t->n; n++) {
-		const char *b = t->base + t->offsets[n];
+		const char *b[2];
 
-		for (uint32_t i = 0; i < 8; i++, b += 128, s += rows * pair_bytes) {
-			__m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 64);
-
+		WK_UNROLL
+		for (uint32_t h = 0; h < halves; h++)
+			b[h] = t->half[h].base + t->half[h].offsets[n];
+		for (uint32_t i = 0; i < 8; i++) {
 			WK_UNROLL
-			for (uint32_t r = 0; r < rows; r++) {
-				acc[r][0] = fma(acc[r][0], s + r * pair_bytes, b0);
-				acc[r][1] = fma(acc[r][1], s + r * pair_bytes, b1);
+			for (uint32_t h = 0; h < halves; h++) {
+				__m512i b0 = _mm512_loadu_si512(b[h] + i * 128);
+				__m512i b1 = _mm512_loadu_si512(b[h] + i * 128 + 64);
+
+				if (t->ahead) {
+					_mm_prefetch(b[h] + i * 128 + t->ahead, _MM_HINT_T0);
+					_mm_prefetch(b[h] + i * 128 + 64 + t->ahead, _MM_HINT_T0);
+				}
+				WK_UNROLL
+				for (uint32_t r = 0; r < rows; r++) {
+					const char *x = s[h] + r * pair_bytes;
+
+					acc[r][2 * h] = fma(acc[r][2 * h], x, b0);
+					acc[r][2 * h + 1] = fma(acc[r][2 * h + 1], x, b1);
+				}
+				s[h] += rows * pair_bytes;
 			}
 		}
 	}
 	WK_UNROLL
 	for (uint32_t r = 0; r < rows; r++) {
-		_mm512_storeu_ps(t->acc + r * WK_CPU_PANEL, acc[r][0]);
-		_mm512_storeu_ps(t->acc + r * WK_CPU_PANEL + 16, acc[r][1]);
+		WK_UNROLL
+		for (uint32_t c = 0; c < 2 * halves; c++)
+			_mm512_storeu_ps(t->acc + r * WK_CPU_PANEL + c * 16, acc[r][c]);
 	}
+}
+
+static ALWAYS_INLINE void expand_halves(const struct wk_expand *t, pair_fma_fn fma,
+					const uint32_t pair_bytes, const uint32_t rows)
+{
+	if (t->halves == 1)
+		expand_rows(t, fma, pair_bytes, rows, 1);
+	else
+		expand_rows(t, fma, pair_bytes, rows, 2);
 }
 
 static ALWAYS_INLINE void expand512(const struct wk_expand *t, pair_fma_fn fma,
@@ -162,22 +193,22 @@ static ALWAYS_INLINE void expand512(const struct wk_expand *t, pair_fma_fn fma,
 {
 	switch (t->rows) {
 	case 1:
-		expand_rows(t, fma, pair_bytes, 1);
+		expand_halves(t, fma, pair_bytes, 1);
 		break;
 	case 2:
-		expand_rows(t, fma, pair_bytes, 2);
+		expand_halves(t, fma, pair_bytes, 2);
 		break;
 	case 3:
-		expand_rows(t, fma, pair_bytes, 3);
+		expand_halves(t, fma, pair_bytes, 3);
 		break;
 	case 4:
-		expand_rows(t, fma, pair_bytes, 4);
+		expand_halves(t, fma, pair_bytes, 4);
 		break;
 	case 5:
-		expand_rows(t, fma, pair_bytes, 5);
+		expand_halves(t, fma, pair_bytes, 5);
 		break;
 	default:
-		expand_rows(t, fma, pair_bytes, 6);
+		expand_halves(t, fma, pair_bytes, 6);
 	}
 }
 

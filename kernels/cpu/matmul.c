@@ -14,8 +14,9 @@
  * thread that is done takes units from the others' ranges, so one that is not scheduled
  * delays nobody.
  *
- * Where adapters take part (lora.h), x is shrunk first, by all threads; then, after the last block
- * of K of a tile, the sums of its adapted rows go on over the adapters' ranks, before the epilogue.
+ * Where adapters take part (lora.h), the sums of their rows do not begin with zero but with what the
+ * adapters add: x is shrunk by all threads before the units, and expanded then too, or at a unit's
+ * first block of K.
  *
  * Owns nothing: x_packed and scratch are the backend's.
  */
@@ -183,8 +184,11 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 	const uint16_t *w = start;
 	uint32_t row0 = tile_row(j, from);
 
+	if (j->lora && j->lora->sums)
+		acc = wk_lora_sums(j->lora, j->panel + panel, row0);
+
 	for (uint32_t kb = 0; kb < j->k_blocks; kb++) {
-		struct wk_tile t = {.w = w, .pairs = block_pairs(j, kb), .first = !kb};
+		struct wk_tile t = {.w = w, .pairs = block_pairs(j, kb)};
 		uint32_t row = row0;
 
 		w += (size_t)t.pairs * 2 * WK_CPU_PANEL;
@@ -193,15 +197,17 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 		for (uint32_t i = from; i < to; i++, row += t.rows) {
 			t.rows = tile_row(j, i + 1) - row;
 			t.x = packed_at(j, kb, row);
+			t.first = !kb;
 			t.acc = acc + (size_t)(row - row0) * WK_CPU_PANEL;
+			if (!kb && j->lora)
+				t.first = !wk_lora_begin(j->be, j->lora, i, j->panel + panel,
+							 i == from, t.acc);
 			set_prefetch(&t, w, i - from, to - from);
 			if (kb + 1 == j->k_blocks)
 				prefetch_out(j, row, t.rows, panel * j->panel_cols);
 			j->be->kern->tile(&t);
 			if (kb + 1 < j->k_blocks)
 				continue;
-			if (j->lora)
-				wk_lora_expand(j->be, j->lora, i, j->panel + panel, t.acc);
 			for (uint32_t r = 0; r < t.rows; r++)
 				finish_row(j, t.acc + (size_t)r * WK_CPU_PANEL, row + r,
 					   panel * j->panel_cols);
@@ -209,11 +215,11 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 	}
 }
 
-static void shrink_chunk(void *arg, uint32_t chunk, uint32_t thread)
+static void lora_chunk(void *arg, uint32_t chunk, uint32_t thread)
 {
 	const struct job *j = arg;
 
-	wk_lora_shrink(j->be, j->lora, chunk, thread);
+	wk_lora_unit(j->be, j->lora, chunk, thread);
 }
 
 /* --- division among threads ----------------------------------------------------------------------*/
@@ -316,6 +322,6 @@ void wk_cpu_matmul(struct wk_backend *be, const struct wk_matmul *op)
 		return;
 	pack_all(&j);
 	if (j.lora)
-		wk_pool_run(be->pool, shrink_chunk, &j, j.lora->n_units);
+		wk_pool_run(be->pool, lora_chunk, &j, j.lora->n_units);
 	wk_pool_run(be->pool, do_ranges, &j, j.n_ranges);
 }

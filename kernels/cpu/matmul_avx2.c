@@ -333,19 +333,24 @@ static void shrink(const struct wk_shrink *t)
 
 static ALWAYS_INLINE void expand_cols(const struct wk_expand *t, uint32_t col, const uint32_t rows)
 {
-	const char *s = t->s;
+	const struct wk_expand_half *h = &t->half[col / 32];
+	const char *s = h->s;
 	float *out = t->acc + col;
 	__m256 acc[WK_TILE_ROWS][2];
 
 	UNROLL
 	for (uint32_t r = 0; r < rows; r++) {
-		acc[r][0] = _mm256_loadu_ps(out + r * WK_CPU_PANEL);
-		acc[r][1] = _mm256_loadu_ps(out + r * WK_CPU_PANEL + 8);
+		const float *from = out + r * WK_CPU_PANEL;
+
+		acc[r][0] = t->first ? _mm256_setzero_ps() : _mm256_loadu_ps(from);
+		acc[r][1] = t->first ? _mm256_setzero_ps() : _mm256_loadu_ps(from + 8);
 	}
 	for (uint32_t n = 0; n < t->n; n++) {
-		const char *b = t->base + t->offsets[n] + 4 * col;
+		const char *b = h->base + h->offsets[n] + 4 * (col % 32);
 
 		for (uint32_t i = 0; i < 8; i++, b += 128, s += 8 * rows) {
+			if (t->ahead)
+				_mm_prefetch(b + t->ahead, _MM_HINT_T0);
 			fma_rows(acc, s, even(b), even(b + 32), rows);
 			fma_rows(acc, s + 4, odd(b), odd(b + 32), rows);
 		}
@@ -359,8 +364,8 @@ static ALWAYS_INLINE void expand_cols(const struct wk_expand *t, uint32_t col, c
 
 static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, const uint32_t rows)
 {
-	expand_cols(t, 0, rows);
-	expand_cols(t, 16, rows);
+	for (uint32_t col = 0; col < 32 * t->halves; col += 16)
+		expand_cols(t, col, rows);
 }
 
 static void expand(const struct wk_expand *t)
