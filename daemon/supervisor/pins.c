@@ -24,6 +24,7 @@ struct pins_entry {
 	uint64_t id;
 	enum pin_state state;
 	bool held, owed;  /* has been HELD; the engine owes a PINNED */
+	bool saved;	  /* there is a file of it */
 	uint32_t *tokens; /* owner */
 	uint32_t n_tokens, pinned_tokens;
 	uint64_t ticket;
@@ -79,10 +80,33 @@ static const struct pins_entry *same(const struct engine *e, uint32_t domain,
 	return NULL;
 }
 
+/* At its place in the order of numbers. NULL: out of memory. */
+static struct pins_entry *entry_new(struct engine *e, uint32_t domain, uint64_t id,
+				    uint32_t *tokens, uint32_t n_tokens)
+{
+	struct pins_entry **at = &e->d->pins.first, *it = calloc(1, sizeof(*it));
+
+	if (!it)
+		return NULL;
+	while (*at && (*at)->id < id)
+		at = &(*at)->next;
+	*it = (struct pins_entry){
+		.next = *at,
+		.engine = e,
+		.domain = domain,
+		.id = id,
+		.tokens = tokens,
+		.n_tokens = n_tokens,
+	};
+	*at = it;
+	e->d->pins.n++;
+	return it;
+}
+
 int pins_add(struct engine *e, uint32_t domain, uint32_t *tokens, uint32_t n_tokens,
 	     uint64_t ticket, struct weft_err *err)
 {
-	struct pins_entry **at = &e->d->pins.first, *it;
+	struct pins_entry *it;
 	const struct pins_entry *twin = same(e, domain, tokens, n_tokens);
 
 	if (e->state == ENGINE_FAILED)
@@ -93,23 +117,65 @@ int pins_add(struct engine *e, uint32_t domain, uint32_t *tokens, uint32_t n_tok
 			       (unsigned long long)twin->id);
 	if (e->d->pins.n >= PINS_MAX)
 		return err_set(err, -ENOSPC, "there are %u pins: no more are possible", PINS_MAX);
-	it = calloc(1, sizeof(*it));
+	it = entry_new(e, domain, e->d->pins.last_id + 1, tokens, n_tokens);
 	if (!it)
 		return err_set(err, -ENOMEM, "out of memory");
-	*it = (struct pins_entry){
-		.engine = e,
-		.domain = domain,
-		.id = ++e->d->pins.last_id,
-		.tokens = tokens,
-		.n_tokens = n_tokens,
-		.ticket = ticket,
-	};
-	while (*at)
-		at = &(*at)->next;
-	*at = it;
-	e->d->pins.n++;
+	e->d->pins.last_id++;
+	it->ticket = ticket;
 	engine_flush(e);
 	return 0;
+}
+
+/* Numbers go on where the last weftd ended, so that none means another pin than it did. */
+static void restore(void *arg, uint64_t id, struct pins_saved *pin)
+{
+	struct weftd *d = arg;
+	struct engine *e = pin ? weftd_engine(d, pin->model) : NULL;
+	struct pins_entry *it = NULL;
+	int domain = ENGINE_PUBLIC;
+
+	if (id > d->pins.last_id)
+		d->pins.last_id = id;
+	if (!pin)
+		return;
+	if (*pin->tenant)
+		domain = tenants_find(&d->tenants, pin->tenant);
+	if (e && domain >= 0 && d->pins.n < PINS_MAX)
+		it = entry_new(e, (uint32_t)domain, id, pin->tokens, pin->n_tokens);
+	if (!it) {
+		log_line(LOG_LEVEL_WARN,
+			 "pin=%llu event=pin-left model=%s tenant=%s why=\"there is no such model "
+			 "or "
+			 "tenant, or no room\"",
+			 (unsigned long long)id, pin->model, pin->tenant);
+		free(pin->tokens);
+		return;
+	}
+	it->held = it->saved = true;
+}
+
+void pins_start(struct weftd *d)
+{
+	pins_file_load(d->domains.dir_fd, restore, d);
+	for (uint32_t i = 0; i < d->n_engines; i++)
+		engine_flush(&d->engines[i]);
+}
+
+static void save(struct weftd *d, struct pins_entry *it)
+{
+	struct pins_saved pin = {.tokens = it->tokens, .n_tokens = it->n_tokens};
+	int rc;
+
+	strcpy(pin.model, it->engine->conf.name);
+	if (it->domain != ENGINE_PUBLIC)
+		strcpy(pin.tenant, d->tenants.tenant[it->domain].conf.name);
+	rc = pins_file_save(d->domains.dir_fd, it->id, &pin);
+	it->saved = !rc;
+	if (!rc)
+		return;
+	snprintf(it->why, sizeof(it->why), "it will not outlive weftd: %s", strerror(-rc));
+	log_line(LOG_LEVEL_WARN, "pin=%llu event=pin-file why=\"%s\"", (unsigned long long)it->id,
+		 it->why);
 }
 
 int pins_remove(struct weftd *d, uint64_t id, struct weft_err *err)
@@ -122,6 +188,9 @@ int pins_remove(struct weftd *d, uint64_t id, struct weft_err *err)
 	if (!it)
 		return err_set(err, -ENOENT, "there is no pin %llu", (unsigned long long)id);
 	e = it->engine;
+	if (it->saved)
+		pins_file_remove(d->domains.dir_fd, id);
+	it->saved = false;
 	answer(d, &it->ticket, admin_reply_error("it was unpinned before it was computed"));
 	if (it->state == PIN_SENT || it->state == PIN_HELD) {
 		it->state = PIN_LEAVE;
@@ -316,6 +385,8 @@ int pins_on_pinned(struct engine *e, const struct wlink_pinned *m)
 		it->held = true;
 		it->pinned_tokens = m->tokens;
 		it->why[0] = 0;
+		if (!it->saved)
+			save(d, it);
 		log_line(LOG_LEVEL_NOTICE, "model=%s pin=%llu event=pinned tokens=%u", e->conf.name,
 			 (unsigned long long)it->id, m->tokens);
 		answer(d, &it->ticket, json_pack("{s:b, s:o}", "ok", 1, "pin", entry_json(d, it)));

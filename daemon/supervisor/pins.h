@@ -7,7 +7,8 @@
  *            +-> FAILED           a pin that was HELD once and that the next engine refuses
  *            +-------+--> LEAVE   removed: UNPIN is to be sent; LEFT: its PINNED is still owed
  *
- * Tokens are kept here and handed over in a sealed memfd. Computing a prefix takes its time, so
+ * Tokens are kept here, and in the state directory once they have been pinned (a restarted weftd goes
+ * on with them), and handed over in a sealed memfd. Computing a prefix takes its time, so
  * PINNED has no limit of its own: the engine's steps show that it lives. A drop is answered at
  * once or by the engine's end, which has emptied the cache, too. Owned by weftd's only thread.
  */
@@ -44,6 +45,9 @@ json_t *pins_list(const struct weftd *d);
 int pins_drop(struct engine *e, uint32_t domain, bool all, uint64_t ticket, struct weft_err *err);
 void pins_fini(struct weftd *d);
 
+/* Those that an earlier weftd has left. */
+void pins_start(struct weftd *d);
+
 /* Send what is to be sent: 0 or -errno, the rest later. */
 int pins_send(struct engine *e);
 /* Answers. -EPROTO: it makes no sense. */
@@ -51,5 +55,19 @@ int pins_on_pinned(struct engine *e, const struct wlink_pinned *m);
 int pins_on_dropped(struct engine *e, const struct wlink_drop *m);
 void pins_engine_gone(struct engine *e);
 void pins_engine_failed(struct engine *e);
+
+/* --- pins_file.c ------------------------------------------------------------------------------------*/
+
+struct pins_saved {
+	char model[WCTL_NAME_BYTES], tenant[WCTL_NAME_BYTES]; /* tenant "": public */
+	uint32_t *tokens, n_tokens;
+};
+
+/* 0 or -errno. */
+int pins_file_save(int dir_fd, uint64_t id, const struct pins_saved *pin);
+void pins_file_remove(int dir_fd, uint64_t id);
+/* Call found() for each file: it takes over the tokens; pin is NULL for one that cannot be read. */
+typedef void (*pins_saved_fn)(void *arg, uint64_t id, struct pins_saved *pin);
+void pins_file_load(int dir_fd, pins_saved_fn found, void *arg);
 
 #endif

@@ -417,6 +417,7 @@ int weftd_start(struct weftd *d, const struct weftd_options *options, struct wef
 	for (uint32_t i = 0; i < d->n_engines; i++)
 		engine_start(&d->engines[i]);
 	registry_start(d);
+	pins_start(d);
 	log_line(LOG_LEVEL_NOTICE, "event=serving socket=%s/weftd.sock models=%u version=%s",
 		 d->runtime_dir, d->n_engines, WEFT_VERSION);
 	notify("READY=1");

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -273,6 +274,66 @@ static void test_drop(void)
 	is_int(json_integer_value(json_object_get(last, "blocks")), 0, "has nothing");
 }
 
+static void path_of(char ret[128], const char *file)
+{
+	snprintf(ret, 128, "%s/state/%s", d.dir, file);
+}
+
+static void put(const char *file, const char *text)
+{
+	char path[128];
+	FILE *f;
+
+	path_of(path, file);
+	f = fopen(path, "w");
+	if (!f || fputs(text, f) < 0 || fclose(f))
+		bail_out(path);
+}
+
+/* weftd ends, by force or in order, and pins go on; but not those that have been released. */
+static void test_weftd_restart(void)
+{
+	char path[128], file[40];
+	struct stat st;
+	long id, other;
+
+	ok(ask("{'cmd':'cache-pin','public':true,'tokens':" PREFIX "}"), "a public pin");
+	id = pinned("id");
+	ok(ask("{'cmd':'cache-pin','tenant':'ours','tokens':[7,8]}"), "and one to be released");
+	other = pinned("id");
+	ok(ask("{'cmd':'cache-unpin','id':%ld}", other), "which it is");
+	snprintf(file, sizeof(file), "pin-%ld.json", id);
+	path_of(path, file);
+	is_int(stat(path, &st) ? -1 : (int)(st.st_mode & 07777), 0600, "the pin's file, mode 0600");
+	snprintf(file, sizeof(file), "pin-%ld.json", other);
+	path_of(path, file);
+	ok(access(path, F_OK), "the other has none");
+	kill(d.pid, SIGKILL);
+	wd_wait(&d);
+	put("pin-900.json", "{\"model\":\"m\",\"tenant\":\"\",\"tokens\":[1,");
+	put("pin-901.json", "{\"model\":\"m\",\"tenant\":\"nobody\",\"tokens\":[1]}");
+	put("pin-902.json", "{\"model\":\"m\",\"tenant\":\"\",\"tokens\":[1,-1]}");
+	put("pin-903.json", "{\"model\":\"m\",\"tenant\":\"\",\"tokens\":[13]}");
+	put("pin-0904.json", "no name that weftd gives");
+	wd_restart(&d);
+	ok(wait_for(id, "state", "pinned"), "after weftd was killed the pin is there");
+	is_str(in_engine(id), expected(-1, prefix, 17), "with its tokens and domain");
+	is_str(listed(other, "state"), "", "the released one is not");
+	ok(wd_logged(&d, "pin=900 event=pin-file why=\"it is damaged\""), "a torn file is named");
+	ok(wd_logged(&d, "pin=901 event=pin-left"), "and one whose tenant is gone");
+	ok(wd_logged(&d, "pin=902 event=pin-file why=\"it is damaged\""), "and one with no token");
+	ok(wait_for(903, "why", "no room"),
+	   "one that the engine refuses is listed with its reason");
+	ok(ask("{'cmd':'cache-pin','tenant':'ours','tokens':[9]}"), "a new one");
+	is_int(pinned("id"), 904, "gets a number that none has had");
+	ok(ask("{'cmd':'cache-unpin','id':%ld}", id), "the old one is released");
+	kill(d.pid, SIGTERM);
+	is_int(wd_wait(&d), 0, "weftd ends");
+	wd_restart(&d);
+	ok(wait_for(904, "state", "pinned"), "the last pin is there");
+	is_str(listed(id, "state"), "", "and the released one is not");
+}
+
 int main(int argc, char **argv)
 {
 	long id;
@@ -285,6 +346,7 @@ int main(int argc, char **argv)
 	test_restart(id);
 	test_waiting(id);
 	test_drop();
+	test_weftd_restart();
 	json_decref(last);
 	is_int(wd_stop(&d), 0, "stopped");
 	return tap_done();
