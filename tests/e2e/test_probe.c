@@ -268,6 +268,30 @@ static void test_no_cache(void)
 	is_int(p.cached_tokens, 0, "and nothing is left behind");
 }
 
+/* What the operator publishes is everybody's, for the base model and before an activation. */
+static void test_public(void)
+{
+	uint32_t tokens[90], n = 70;
+	struct weft_result res;
+	char line[900];
+	size_t at =
+		(size_t)snprintf(line, sizeof(line), "%s/weft cache pin --public --socket %s",
+				 getenv("WEFT_BUILD") ? getenv("WEFT_BUILD") : "build", d.socket);
+
+	for (uint32_t i = 0; i < 90; i++) {
+		tokens[i] = i ? rnd(VOCAB) : 191;
+		if (i < n)
+			at += (size_t)snprintf(line + at, sizeof(line) - at, " %u", tokens[i]);
+	}
+	snprintf(line + at, sizeof(line) - at, " > /dev/null");
+	is_int(system(line), 0, "a prefix is published");
+	ok(becomes(0, tokens, 90, n), "to the token");
+	ok(becomes(3, tokens, 90, n), "an adapter that would fall back finds it too");
+	is_int(run(0, tokens, 90, 1, &res), WEFT_OK, "a request");
+	ok(res.cached_tokens >= n && res.cached_tokens < n + 16, "finds it (%u)",
+	   res.cached_tokens);
+}
+
 /* The cache goes with the engine; an open session sees that, and what comes after. */
 static void test_engine_killed(void)
 {
@@ -304,6 +328,7 @@ int main(void)
 	test_random();
 	test_fresh();
 	test_no_cache();
+	test_public();
 	test_engine_killed();
 	weft_close(w);
 	for (uint32_t i = 1; i < N_ADAPTERS; i++)
