@@ -30,7 +30,8 @@ check-run: all $(tests_bin) $(cache_check)
 
 # make check-collisions: an engine with keys of 8 bits, so that nearly all collide. Whatever says what is reused and by
 # whom must still be right; how much is reused becomes an upper bound. A build folder of its own.
-collision_tests := e2e/test_property e2e/test_complete e2e/test_reuse e2e/test_mistakes hostile/test_leak
+collision_tests := e2e/test_property e2e/test_complete e2e/test_reuse e2e/test_mistakes e2e/test_engine_cache \
+	e2e/test_engine_adapter hostile/test_leak
 .PHONY: check-collisions check-collisions-run
 check-collisions: deps
 	$(Q)$(MAKE) --no-print-directory DEPS=0 O=$(O)-key8 CFLAGS='$(CFLAGS) -DWSHM_KEY_BITS=8' check-collisions-run
