@@ -137,7 +137,7 @@ static int child(struct report *out)
 
 	oo.socket = options.socket;
 	oo.model = options.model;
-	oo.prompt_bytes = 8 * (uint64_t)options.prompt;
+	oo.prompt_bytes = (1 << 20) + 8 * (uint64_t)options.prompt;
 	if (weft_open(&p.weft, &oo, &e) < 0)
 		return cli_fail("%s", e.message);
 	weft_model_info(p.weft, &p.model);
