@@ -16,7 +16,7 @@ static const struct {
 	const char *call, *error;
 	int times;
 } faults[] = {
-	{"memfd_create", "ENOMEM", 4},
+	{"memfd_create", "ENOMEM", 6},
 	{"eventfd2", "EMFILE", 2},
 	{"socketpair", "EMFILE", 3},
 	{"accept4", "EMFILE", 2},
@@ -27,17 +27,18 @@ static const struct {
 	{"ftruncate", "ENOMEM", 4},
 	{"sendmsg", "ENOBUFS", 4},
 	{"recvmsg", "ENOMEM", 4},
-	{"pidfd_open", "EMFILE", 1},
+	{"pidfd_open", "EMFILE", 2},
 	{"getsockopt", "ENOBUFS", 4},
 	{"bind", "EADDRINUSE", 2},
 	{"signalfd4", "EMFILE", 1},
 	{"epoll_create1", "EMFILE", 1},
-	{"clone", "EAGAIN", 1},
-	{"waitid", "EINTR", 1},
+	{"clone", "EAGAIN", 2},
+	{"waitid", "EINTR", 2},
 	{"fsync", "EIO", 5},
 	{"linkat", "EACCES", 2},
 	{"flock", "ENOLCK", 3},
 	{"mkdir", "ENOSPC", 1},
+	{"pipe2", "EMFILE", 1},
 };
 
 /* weftd runs under strace, whose child it is; strace passes its exit status on. */
@@ -90,6 +91,29 @@ static int serves(struct wd *d)
 	return 0;
 }
 
+static void put(const struct wd *d, const char *name, const char *text)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", d->dir, name);
+	f = fopen(path, "w");
+	if (!f || fputs(text, f) < 0 || fclose(f))
+		bail_out(path);
+}
+
+/* A model with an adapter: copying that makes calls of its own. */
+static void configure(const struct wd *d)
+{
+	char text[256];
+
+	put(d, "adapter_config.json", "ok");
+	put(d, "adapter_model.safetensors", "weights");
+	snprintf(text, sizeof(text), "[model m]\npath = /fake/ok\n[adapter a]\npath = %s\n",
+		 d->dir);
+	put(d, "weftd.conf", text);
+}
+
 static void one(const char *call, const char *error, int when)
 {
 	char inject[96];
@@ -98,7 +122,8 @@ static void one(const char *call, const char *error, int when)
 	pid_t pid;
 
 	snprintf(inject, sizeof(inject), "%s:error=%s:when=%d", call, error, when);
-	wd_prepare(&d, "[model m]\npath = /fake/ok\n");
+	wd_prepare(&d, "");
+	configure(&d);
 	d.inject = inject;
 	wd_spawn(&d);
 	settle(&d);

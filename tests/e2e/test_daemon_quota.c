@@ -368,13 +368,47 @@ static int can_execute_self(void)
 }
 
 /* Root's weftd, engines of another user: SETGID, SETUID and KILL (5, 6, 7) are all it keeps. */
+/* Adapters are read as the engines' user: weftd's own rights open no file to an administrator. */
+static void test_adapter_of_nobody(void)
+{
+	static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
+	char path[128], line[256];
+	json_t *j;
+	FILE *f;
+
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s/%s", d.dir, files[i]);
+		f = fopen(path, "w");
+		if (!f || fputs("ok", f) < 0 || fchmod(fileno(f), 0600) || fclose(f))
+			bail_out(path);
+	}
+	snprintf(line, sizeof(line), "{\"cmd\":\"adapter-load\",\"name\":\"a\",\"path\":\"%s\"}",
+		 d.dir);
+	j = wd_admin(&d, line);
+	ok(strstr(json_string_value(json_object_get(j, "error")), "Permission denied"),
+	   "an adapter that nobody may not read is not loaded");
+	json_decref(j);
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s/%s", d.dir, files[i]);
+		chmod(path, 0644);
+	}
+	j = wd_admin(&d, line);
+	ok(json_is_true(json_object_get(j, "ok")), "one that nobody may read is");
+	json_decref(j);
+	j = wd_admin(&d, "{\"cmd\":\"cache-pin\",\"public\":true,\"tokens\":[1]}");
+	ok(json_is_true(json_object_get(j, "ok")), "a prefix is pinned");
+	json_decref(j);
+	snprintf(path, sizeof(path), "%s/state/pin-1.json", d.dir);
+	ok(!access(path, R_OK), "and kept, although weftd has dropped its privileges");
+}
+
 static void test_privileges(void)
 {
 	struct wd_client c;
 	long pid;
 
 	if (as(65534, 0, can_execute_self)) {
-		skip(13, "the build folder is closed to nobody");
+		skip(17, "the build folder is closed to nobody");
 		return;
 	}
 	wd_start(&d, "[daemon]\nengine_user = nobody\n[model m]\npath = /fake/ok\n");
@@ -393,6 +427,7 @@ static void test_privileges(void)
 	ok(wd_engine_wait(&d, 0, "engine.resumed", 1, 3000), "which takes the session over");
 	wd_close(&c);
 	ok(wd_daemon_wait(&d, "region_bytes", 0, 3000), "regions are given back as ever");
+	test_adapter_of_nobody();
 	is_int(wd_stop(&d), 0, "stopped");
 }
 
