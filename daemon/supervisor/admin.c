@@ -18,7 +18,7 @@
 
 #define MAX_CONNS      16u
 #define LINE_FIRST     4096u
-#define LINE_MAX_BYTES (1u << 20) /* the tokens of a pin */
+#define LINE_MAX_BYTES (2u << 20) /* PIN_MAX_TOKENS of them, and more */
 #define STATUS_WAIT_NS NS_PER_SECOND
 /* A connection that neither speaks nor reads for so long is hung up. */
 #define SILENCE_NS (60 * NS_PER_SECOND)
@@ -333,6 +333,8 @@ static bool take_line(struct admin_conn *c)
 	return true;
 }
 
+static const char too_long[] = "{\"ok\":false,\"error\":\"a request may have 2 MiB\"}\n";
+
 /* Room for more of the line. false: it is too long, or there is no memory. */
 static bool make_room(struct admin_conn *c)
 {
@@ -365,6 +367,7 @@ static void on_conn_event(struct loop_source *s, uint32_t events)
 	if (take_line(c)) /* left over from an earlier read */
 		return;
 	if (!make_room(c)) {
+		(void)!send(c->sock, too_long, strlen(too_long), MSG_NOSIGNAL | MSG_DONTWAIT);
 		conn_free(c);
 		return;
 	}

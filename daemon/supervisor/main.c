@@ -28,7 +28,8 @@ static int check(const char *file)
 	int rc = report && c ? config_load(c, file, report) : -ENOMEM;
 
 	if (!rc)
-		printf("OK: %u models, %u tenants\n", c->n_models, c->n_tenants);
+		printf("OK: %u models, %u adapters, %u tenants\n", c->n_models, c->n_adapters,
+		       c->n_tenants);
 	else
 		fprintf(stderr, "%s", rc == -EINVAL ? report->text : "out of memory\n");
 	free(report);

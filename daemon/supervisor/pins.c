@@ -13,7 +13,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PIN_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
+/* A prefix that ended so many engines is not given to another one. */
+#define MAX_CRASHES 2u
+#define PIN_SEALS   (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
 
 enum pin_state { PIN_SEND, PIN_SENT, PIN_HELD, PIN_FAILED, PIN_LEAVE, PIN_LEFT };
 
@@ -24,6 +26,7 @@ struct pins_entry {
 	uint64_t id;
 	enum pin_state state;
 	bool held, owed;  /* has been HELD; the engine owes a PINNED */
+	uint32_t crashes; /* engines that ended while they computed it */
 	bool saved;	  /* there is a file of it */
 	uint32_t *tokens; /* owner */
 	uint32_t n_tokens, pinned_tokens;
@@ -382,6 +385,7 @@ int pins_on_pinned(struct engine *e, const struct wlink_pinned *m)
 		pin_failed(d, it, m->head.code, m->text);
 	} else if (it->state == PIN_SENT) {
 		it->state = PIN_HELD;
+		it->crashes = 0;
 		it->held = true;
 		it->pinned_tokens = m->tokens;
 		it->why[0] = 0;
@@ -417,17 +421,25 @@ int pins_on_dropped(struct engine *e, const struct wlink_drop *m)
 void pins_engine_gone(struct engine *e)
 {
 	struct weftd *d = e->d;
+	bool blamed = false;
 
 	for (struct pins_entry *it = d->pins.first, *next; it; it = next) {
 		next = it->next;
 		if (it->engine != e)
 			continue;
+		/* They are computed one at a time, in order. */
+		if (it->owed && !blamed && !e->killed_outside) {
+			blamed = true;
+			it->crashes++;
+		}
 		it->owed = false;
 		it->pinned_tokens = 0;
 		if (it->state >= PIN_LEAVE)
 			entry_free(d, it);
-		else
+		else if (it->crashes < MAX_CRASHES)
 			it->state = PIN_SEND;
+		else if (it->state != PIN_FAILED)
+			pin_failed(d, it, -EIO, "the engine ended each time while it was computed");
 	}
 	for (struct pins_drop *it = d->pins.drops, *next; it; it = next) {
 		next = it->next;

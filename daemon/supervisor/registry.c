@@ -307,8 +307,12 @@ static void start_copies(struct weftd *d)
 
 		if (room > c->max_adapter_bytes)
 			room = c->max_adapter_bytes;
-		if (copier_start(it, room, &err))
+		if (copier_start(it, room, &err)) {
+			struct engine *e = it->engine;
+
 			fail(it, err.message);
+			engine_flush(e); /* sessions may have waited for this copy */
+		}
 	}
 }
 

@@ -41,7 +41,8 @@ struct adapter {
 	uint32_t on_missing, in_use;
 };
 
-/* A pin whose first token is 13 is refused; 14: answered when it is unpinned. */
+/* A pin whose first token is 13 is refused; 14: answered when it is unpinned;
+ * 15: the engine ends. */
 struct pin {
 	uint64_t id; /* 0: free */
 	uint32_t domain, n_tokens;
@@ -350,6 +351,8 @@ static void pin(const struct wlink_pin *m, const int *fds, uint32_t n_fds)
 		answer_pin(&p, -ENOSPC, "no room");
 		return;
 	}
+	if (tokens[0] == 15)
+		_exit(5);
 	p.waits = tokens[0] == 14;
 	while (fake.pins[i].id)
 		if (fake.pins[i++].id == p.id)

@@ -26,7 +26,7 @@
  * sealed, and read-only, and a name may be in use once.
  *
  * A pin whose first token is 13 is refused (-ENOSPC); one that begins with 14 is computed without
- * end. Dropping a domain frees 7 blocks, dropping all 99.
+ * end; 15 ends the engine. Dropping a domain frees 7 blocks, dropping all 99.
  *
  * Its status is {"attached":N,"resumed":N,"crashed":N,"restarts":N,"tenants":[{name,weight},...],
  * "loads":N,"late_loads":N (after the first session),"adapters":[{name,id,weights (a digest),

@@ -214,6 +214,28 @@ static void test_restart(long id)
 	is_str(in_engine(id), expected(1, prefix, 17), "with its tokens and domain");
 }
 
+/* The longest line that may be meant, in numbers of ten digits, and one that is too long. */
+static void test_lines(void)
+{
+	size_t room = 3u << 20, n;
+	char *line = malloc(room);
+
+	n = (size_t)sprintf(line, "{\"cmd\":\"cache-pin\",\"public\":true,\"tokens\":[");
+	for (int i = 0; i < 131072; i++)
+		n += (size_t)sprintf(line + n, "%s4294967295", i ? "," : "");
+	strcpy(line + n, "]}");
+	json_decref(last);
+	last = wd_admin(&d, line);
+	is_int(pinned("pinned_tokens"), 131072, "a line of %zu bytes", n);
+	ask("{'cmd':'cache-unpin','id':%ld}", pinned("id"));
+	memset(line, ' ', room);
+	line[room - 1] = 0;
+	json_decref(last);
+	last = wd_admin(&d, line);
+	ok(strstr(error(), "2 MiB"), "one of 3 MiB is refused");
+	free(line);
+}
+
 /* Another connection, which waits. */
 static int begin(const char *line)
 {
@@ -272,6 +294,18 @@ static void test_drop(void)
 	ok(ask("{'cmd':'cache-drop','public':true}"), "the public domain");
 	ok(ask("{'cmd':'cache-drop','tenant':'ours'}"), "a domain without a session yet");
 	is_int(json_integer_value(json_object_get(last, "blocks")), 0, "has nothing");
+}
+
+/* A prefix that ends the engine must not do so for ever. */
+static void test_poison(long id)
+{
+	long starts = wd_engine_int(&d, 0, "starts");
+
+	ok(!ask("{'cmd':'cache-pin','public':true,'tokens':[15]}") &&
+		   strstr(error(), "ended each time"),
+	   "a prefix that ends the engine is given up");
+	ok(wd_engine_wait(&d, 0, "starts", starts + 2, 3000), "after the second time");
+	ok(wait_for(id, "state", "pinned"), "the others are pinned");
 }
 
 static void path_of(char ret[128], const char *file)
@@ -343,9 +377,11 @@ int main(int argc, char **argv)
 	id = test_pin();
 	test_requests();
 	test_large();
+	test_lines();
 	test_restart(id);
 	test_waiting(id);
 	test_drop();
+	test_poison(id);
 	test_weftd_restart();
 	json_decref(last);
 	is_int(wd_stop(&d), 0, "stopped");
