@@ -10,6 +10,17 @@
 #include <unistd.h>
 #include <urcu-qsbr.h>
 
+/* liburcu orders by fences and assembly, which the thread sanitizer does not see. */
+#ifdef __SANITIZE_THREAD__
+void __tsan_acquire(void *addr);
+void __tsan_release(void *addr);
+#define SEEN_BEFORE(at) __tsan_release(at)
+#define SEEN_AFTER(at)	__tsan_acquire(at)
+#else
+#define SEEN_BEFORE(at) ((void)(at))
+#define SEEN_AFTER(at)	((void)(at))
+#endif
+
 /* --- control thread ------------------------------------------------------------------------------*/
 
 /* The control thread is the only writer, so it reads the table as its own. */
@@ -33,8 +44,10 @@ static int publish(struct engine *e, struct adapter_handle *add,
 			t->handles[t->n++] = old->handles[i];
 	if (add)
 		t->handles[t->n++] = add;
+	SEEN_BEFORE(&e->adapters);
 	rcu_assign_pointer(e->adapters, t);
 	synchronize_rcu();
+	SEEN_AFTER(&e->requests); /* any address of the core thread's would do */
 	free(old);
 	return 0;
 }
@@ -207,14 +220,45 @@ void adapters_forget(struct engine *e, struct adapter_handle *h)
 
 /* --- core thread ----------------------------------------------------------------------------------*/
 
+void adapters_reader(bool start)
+{
+	if (start)
+		rcu_register_thread();
+	else
+		rcu_unregister_thread();
+}
+
+void adapters_quiescent(struct engine *e)
+{
+	SEEN_BEFORE(&e->requests);
+	rcu_quiescent_state();
+}
+
+void adapters_asleep(struct engine *e, bool asleep)
+{
+	SEEN_BEFORE(&e->requests);
+	if (asleep)
+		rcu_thread_offline();
+	else
+		rcu_thread_online();
+}
+
+static const struct adapter_table *table_now(const struct engine *e)
+{
+	const struct adapter_table *t = rcu_dereference(e->adapters);
+
+	SEEN_AFTER((void *)&e->adapters);
+	return t;
+}
+
 /* The newest that fits; name NULL: any. */
 static struct adapter_handle *find(const struct engine *e, const char *name, uint64_t instance)
 {
 	struct adapter_handle *found = NULL;
-	struct adapter_table *t;
+	const struct adapter_table *t;
 
 	rcu_read_lock();
-	t = rcu_dereference(e->adapters);
+	t = table_now(e);
 	for (uint32_t i = t ? t->n : 0; i-- > 0 && !found;) {
 		struct adapter_handle *h = t->handles[i];
 
@@ -263,16 +307,27 @@ void adapters_enter(struct engine *e, struct adapter_handle *h)
 		adapters_place(e, h->weights);
 }
 
-void adapters_mirror(const struct engine *e, struct wshm_idx_writer *mirror)
+uint32_t adapters_all(const struct engine *e, struct adapter_handle **ret, uint32_t max)
 {
-	struct adapter_table *t;
+	const struct adapter_table *t;
+	uint32_t n = 0;
 
 	rcu_read_lock();
-	t = rcu_dereference(e->adapters);
-	for (uint32_t i = 0; t && i < t->n; i++)
+	t = table_now(e);
+	for (uint32_t i = 0; t && i < t->n && n < max; i++)
 		if (!t->handles[i]->gone)
-			wshm_idx_instance(mirror, t->handles[i]->index, &t->handles[i]->instance);
+			ret[n++] = t->handles[i];
 	rcu_read_unlock();
+	return n;
+}
+
+void adapters_mirror(const struct engine *e, struct wshm_idx_writer *mirror)
+{
+	struct adapter_handle *all[WSHM_MAX_INSTANCES];
+	uint32_t n = adapters_all(e, all, WSHM_MAX_INSTANCES);
+
+	for (uint32_t i = 0; i < n; i++)
+		wshm_idx_instance(mirror, all[i]->index, &all[i]->instance);
 }
 
 static void end_users(struct engine *e, const struct adapter_handle *h)

@@ -72,6 +72,11 @@ void adapters_forget(struct engine *e, struct adapter_handle *h);
 
 /* --- core thread ----------------------------------------------------------------------------------*/
 
+/* It reads tables from its start to its end, but for these: */
+void adapters_reader(bool start);
+void adapters_quiescent(struct engine *e); /* every round: no table is in use */
+void adapters_asleep(struct engine *e, bool asleep);
+
 /* By name, and by instance unless 0; NULL: none. */
 struct adapter_handle *adapters_find(const struct engine *e, const char *name, uint64_t instance);
 /* By instance alone: what a request of an earlier engine was admitted for. */
@@ -83,6 +88,8 @@ void adapters_enter(struct engine *e, struct adapter_handle *h);
 bool adapters_place(struct engine *e, struct adapter_weights *w);
 /* Unload, or refuse while requests stand in the way; force: end them. */
 void adapters_leave(struct engine *e, struct adapter_mail *m);
+/* All that are served now; ret lasts until the thread is quiescent. */
+uint32_t adapters_all(const struct engine *e, struct adapter_handle **ret, uint32_t max);
 /* The mirror of a new domain. */
 void adapters_mirror(const struct engine *e, struct wshm_idx_writer *mirror);
 

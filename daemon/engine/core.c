@@ -24,7 +24,6 @@
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <time.h>
-#include <urcu-qsbr.h>
 
 #define MS		 UINT64_C(1000000)
 #define SPIN_ALWAYS_NS	 (50 * MS)
@@ -346,9 +345,9 @@ static void core_sleep(struct engine *e)
 	need_wake(e, true);
 	if (!look_around(e, true) && !sched_has_work(&e->sched) && !e->stop) {
 		e->ops->idle(e->be, true);
-		rcu_thread_offline();
+		adapters_asleep(e, true);
 		n = epoll_wait(e->epoll_fd, events, MAX_EVENTS, sleep_ms(e, now_ns()));
-		rcu_thread_online();
+		adapters_asleep(e, false);
 		e->ops->idle(e->be, false);
 		now = now_ns();
 		for (int i = 0; i < n; i++)
@@ -398,14 +397,14 @@ void *core_main(void *arg)
 	struct engine *e = arg;
 	bool was_idle = true;
 
-	rcu_register_thread();
+	adapters_reader(true);
 	e->ops->idle(e->be, true);
 	e->ops->idle(e->be, false);
 	while (!e->stop) {
 		bool any = look_around(e, false);
 		uint64_t idle_ns;
 
-		rcu_quiescent_state();
+		adapters_quiescent(e);
 
 		if (sched_has_work(&e->sched)) {
 			announce(e, true);
@@ -427,7 +426,7 @@ void *core_main(void *arg)
 		else
 			core_sleep(e);
 	}
-	rcu_unregister_thread();
+	adapters_reader(false);
 	core_tell(e, MAIL_STOPPED, 0);
 	return NULL;
 }

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <urcu-qsbr.h>
 
 struct tenant_report {
 	struct tenant t; /* a copy */
@@ -42,24 +41,17 @@ struct status_report {
 
 static void collect_adapters(struct engine *e, struct status_report *r)
 {
-	struct adapter_table *t;
+	struct adapter_handle *all[WSHM_MAX_INSTANCES];
+	uint32_t n = adapters_all(e, all, WSHM_MAX_INSTANCES);
 
-	rcu_read_lock();
-	t = rcu_dereference(e->adapters);
-	r->adapters = t ? calloc(t->n + 1, sizeof(*r->adapters)) : NULL;
-	for (uint32_t i = 0; r->adapters && i < t->n; i++) {
-		const struct adapter_handle *h = t->handles[i];
-
-		if (h->gone)
-			continue;
+	r->adapters = calloc(n + 1, sizeof(*r->adapters));
+	for (uint32_t i = 0; r->adapters && i < n; i++)
 		r->adapters[r->n_adapters++] = (struct adapter_report){
-			.instance = h->instance,
-			.n_blocks = h->weights->node.n_blocks,
-			.users = h->requests,
-			.resident = h->weights->node.resident,
+			.instance = all[i]->instance,
+			.n_blocks = all[i]->weights->node.n_blocks,
+			.users = all[i]->requests,
+			.resident = all[i]->weights->node.resident,
 		};
-	}
-	rcu_read_unlock();
 }
 
 struct status_report *status_collect(struct engine *e)
