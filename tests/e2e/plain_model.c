@@ -436,6 +436,8 @@ static void normalize(struct wshm_desc *ret, const struct wshm_desc *d)
 	ret->timeout_ms = 0;
 	ret->instance = 0;
 	ret->no_cache = false;
+	ret->n_resume = 0;
+	memset(ret->resume, 0, sizeof(ret->resume));
 }
 
 const struct plain_result *plain_run(struct plain *p, const struct wshm_desc *d, uint32_t adapter,
@@ -474,8 +476,9 @@ static bool differ(const char *what, uint32_t sample, uint64_t got, uint64_t wan
 	return got != want;
 }
 
+/* Tokens that the client had already say no log-probabilities again. */
 static bool same_sample(const struct eh_req *r, const struct plain_result *want, uint32_t k,
-			bool partial)
+			bool partial, uint32_t resumed)
 {
 	const struct wshm_logprob *logprobs = eh_logprobs(r, k);
 	const uint32_t *tokens = eh_tokens(r, k);
@@ -493,8 +496,9 @@ static bool same_sample(const struct eh_req *r, const struct plain_result *want,
 			printf("#   token %u:\n", i);
 			return !differ("token", k, tokens[i], want->tokens[at]);
 		}
-		if (bytes && memcmp((const uint8_t *)logprobs + (size_t)i * bytes,
-				    want->logprobs + at * bytes, bytes)) {
+		if (bytes && i >= resumed &&
+		    memcmp((const uint8_t *)logprobs + (size_t)i * bytes,
+			   want->logprobs + at * bytes, bytes)) {
 			printf("#   sample %u: log-probabilities of token %u differ\n", k, i);
 			return false;
 		}
@@ -502,8 +506,8 @@ static bool same_sample(const struct eh_req *r, const struct plain_result *want,
 	return true;
 }
 
-bool plain_same(const struct eh_req *r, const struct plain_result *want, uint32_t n_client,
-		bool partial)
+bool plain_same_from(const struct eh_req *r, const struct plain_result *want, uint32_t n_client,
+		     bool partial, const uint32_t *resumed)
 {
 	const struct wshm_slot *s = eh_slot(r);
 	uint32_t entries = wshm_slot_prompt_count(s), whole = want->prompt_entry ? n_client : 0;
@@ -523,7 +527,13 @@ bool plain_same(const struct eh_req *r, const struct plain_result *want, uint32_
 		return false;
 	}
 	for (uint32_t k = 0; k < want->n; k++)
-		if (!same_sample(r, want, k, partial))
+		if (!same_sample(r, want, k, partial, resumed ? resumed[k] : 0))
 			return false;
 	return true;
+}
+
+bool plain_same(const struct eh_req *r, const struct plain_result *want, uint32_t n_client,
+		bool partial)
+{
+	return plain_same_from(r, want, n_client, partial, NULL);
 }

@@ -63,4 +63,8 @@ void plain_forget(struct plain *p);
 bool plain_same(const struct eh_req *r, const struct plain_result *want, uint32_t n_client,
 		bool partial);
 
+/* The same for a request that its client resumed: it had so many tokens of each answer already. */
+bool plain_same_from(const struct eh_req *r, const struct plain_result *want, uint32_t n_client,
+		     bool partial, const uint32_t *resumed);
+
 #endif

@@ -6,7 +6,7 @@
  * In rounds: each has an engine with a model, a chunk size, a batch size and a pool of its own,
  * mostly so small that sequences are preempted and blocks and adapters evicted all the time. Three
  * tenants send growing conversations for the base model, LoRAs and activated LoRAs, many at once;
- * requests are cancelled and given up, adapters are unloaded, by force or not, and others loaded
+ * requests are cancelled, given up and resumed, adapters are unloaded, by force or not, and others loaded
  * under their names, prefixes are pinned, for one tenant or for all, unpinned and dropped, and now and
  * then the engine is killed. Whatever a request was told to have been
  * reused must have been computed by its own tenant, for the same tokens and adapters.
@@ -43,6 +43,8 @@ struct op {
 	int version;	/* of its name, when it was submitted; -1: not loaded */
 	bool disturbed; /* its name was unloaded or loaded since */
 	bool cancelled;
+	bool is_resumed;
+	uint32_t resumed[WSHM_MAX_SAMPLES]; /* tokens of each answer */
 };
 
 struct round {
@@ -64,8 +66,8 @@ struct round {
 };
 
 static struct {
-	uint64_t pins, crowded_out, requests, compared, cut_short, refused, disturbed, kills,
-		reloads, busy;
+	uint64_t pins, crowded_out, resumed, requests, compared, cut_short, refused, disturbed,
+		kills, reloads, busy;
 	uint64_t prompt_tokens, cached_tokens, wrong, preemptions, evicted, adapters_evicted;
 } total;
 
@@ -201,7 +203,7 @@ static void check_reuse(struct round *rd, const struct op *op, const struct tr_m
 		.owner = op->id,
 	};
 
-	most = reuse_longest(rd->reuse, &seq, m->n - 1);
+	most = reuse_longest(rd->reuse, &seq, op->is_resumed ? m->n : m->n - 1);
 	if (op->r.d.no_cache || op->r.d.prompt_logprobs != WSHM_NO_LOGPROBS)
 		most = 0;
 	if (cached > most) {
@@ -231,7 +233,7 @@ static bool check_as(struct round *rd, const struct op *op, int v)
 		diag("invocation %u, not %u", eh_slot(&op->req)->invocation, m.invocation);
 		return false;
 	}
-	if (!plain_same(&op->req, want, op->r.n, partial))
+	if (!plain_same_from(&op->req, want, op->r.n, partial, op->resumed))
 		return false;
 	check_reuse(rd, op, &m, want);
 	total.compared += !partial;
@@ -308,15 +310,43 @@ static void prepare(struct round *rd, struct tr_request *r)
 		tr_answered(&rd->source, r, want->tokens, want->count[0]);
 }
 
+/* As libweft does after a daemon has died: the request again, with the tokens that were delivered. */
+static void resume(struct round *rd, struct op *op, const uint32_t **tokens)
+{
+	const struct plain_result *want;
+	struct tr_meaning m;
+	uint32_t all;
+
+	if (op->version < 0 || !tr_chance(&rd->source, 5))
+		return;
+	tr_meaning(rd->w, &op->r, op->version, &m);
+	if (m.status)
+		return;
+	want = plain_run(rd->w->plain, &op->r.d, m.adapter, m.prompt, m.n);
+	/* One that has all its answers ends at once, without what it asks about its prompt. */
+	all = op->r.d.prompt_logprobs == WSHM_NO_LOGPROBS;
+	op->is_resumed = true;
+	op->r.d.n_resume = op->r.d.n;
+	op->r.d.instance = op->r.name < 0 ? 0 : plain_instance(rd->w->plain, m.adapter)->digest[0];
+	for (uint32_t k = 0; k < want->n; k++) {
+		op->resumed[k] = tr_below(&rd->source, want->count[k] + all);
+		op->r.d.resume[k].tokens = op->resumed[k];
+		tokens[k] = want->tokens + (size_t)k * want->max_tokens;
+	}
+	total.resumed++;
+}
+
 static void submit(struct round *rd, const struct tr_request *r)
 {
 	struct op *op = &rd->ops[rd->n_ops++];
+	const uint32_t *tokens[WSHM_MAX_SAMPLES];
 
 	*op = (struct op){.r = *r, .id = ++next_id, .tenant = r->talk % N_TENANTS};
 	if (tr_chance(&rd->source, 10))
 		op->tenant = tr_below(&rd->source, N_TENANTS);
 	op->version = r->name < 0 ? 0 : rd->version[r->name];
-	eh_submit(rd->sessions[op->tenant], &op->r.d, op->r.prompt, op->r.n, NULL, &op->req);
+	resume(rd, op, tokens);
+	eh_submit(rd->sessions[op->tenant], &op->r.d, op->r.prompt, op->r.n, tokens, &op->req);
 	total.requests++;
 	if (op->version >= 0)
 		remember(rd, op, op->version);
@@ -493,7 +523,7 @@ static void start(struct round *rd)
 	snprintf(rd->args[2], sizeof(rd->args[2]), "%llu",
 		 (unsigned long long)(blocks * plain_block_bytes(rd->w->plain)));
 	eh_arg(&rd->h, "--threads");
-	eh_arg(&rd->h, "1");
+	eh_arg(&rd->h, tr_chance(s, 75) ? "1" : "2");
 	eh_arg(&rd->h, "--prefill-chunk");
 	eh_arg(&rd->h, rd->args[0]);
 	eh_arg(&rd->h, "--max-batch-tokens");
@@ -569,7 +599,8 @@ int main(void)
 	     (unsigned long long)total.kills, (unsigned long long)total.reloads,
 	     (unsigned long long)total.busy, (unsigned long long)total.preemptions,
 	     (unsigned long long)total.evicted, (unsigned long long)total.adapters_evicted);
-	diag("%llu pins, beside which %llu requests found no room", (unsigned long long)total.pins,
+	diag("%llu resumed by their clients; %llu pins, beside which %llu requests found no room",
+	     (unsigned long long)total.resumed, (unsigned long long)total.pins,
 	     (unsigned long long)total.crowded_out);
 	ok(total.crowded_out <= total.requests / 50, "few of which there were");
 	is_int(total.wrong, 0, "every answer is that of a model without a cache");
