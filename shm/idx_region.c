@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * idx_region.c - make an idx region and know its header. No state.
+ * idx_region.c - make an idx region, know its header, clear what an engine left. No state.
  */
 #include "shm/idx.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 static void section(struct wshm_hdr *h, uint32_t id, uint32_t entries, uint64_t off, uint64_t end)
 {
@@ -45,4 +48,18 @@ int wshm_idx_new(uint64_t domain_id)
 
 	wshm_idx_hdr_make(&h, domain_id);
 	return wshm_region_make("weft-idx", &h);
+}
+
+int wshm_idx_clear(int fd)
+{
+	static const uint8_t none[16];
+
+	static_assert(offsetof(struct wshm_idx_ctl, table) == 0 &&
+			      offsetof(struct wshm_idx_ctl, engine) == 8,
+		      "the two words that readers ask first");
+	if (pwrite(fd, none, sizeof(none), WSHM_IDX_OFF_CTL) != (ssize_t)sizeof(none) ||
+	    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, WSHM_IDX_OFF_INSTANCES,
+		      WSHM_IDX_BYTES - WSHM_IDX_OFF_INSTANCES))
+		return -errno;
+	return 0;
 }

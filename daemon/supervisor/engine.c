@@ -73,6 +73,10 @@ void engine_stop(struct engine *e)
 static void clear_process(struct engine *e)
 {
 	engine_stop(e);
+	/* Its cache is gone; programs that probe are told so until the next engine begins. */
+	for (uint32_t i = 0; i < DOMAIN_MAX; i++)
+		if (e->index_fd[i] >= 0 && wshm_idx_clear(e->index_fd[i]))
+			log_line(LOG_LEVEL_WARN, "model=%s event=index-not-cleared", e->conf.name);
 	loop_unwatch(&e->d->loop, &e->pid_source);
 	if (e->pidfd >= 0)
 		close(e->pidfd);

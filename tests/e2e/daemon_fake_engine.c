@@ -3,6 +3,7 @@
  * daemon_fake_engine.c - an engine without a model that keeps or breaks the link protocol as its
  * model's path says; see daemon_harness.h.
  */
+#include "shm/wshm_idx_abi.h"
 #include "tests/e2e/daemon_harness.h"
 
 #include <errno.h>
@@ -215,9 +216,11 @@ static uint64_t digest(const uint8_t *p, size_t n)
 	return h;
 }
 
-/* A domain comes once, with a writable region of the right kind, and the public one first. */
+/* A domain comes once, with a writable region of the right kind in which no engine says that it is
+ * there, and the public one first. */
 static void take_domain(const struct wlink_domain *m, const int *fds, uint32_t n_fds)
 {
+	uint64_t said[2], here[2] = {7, 1 + (uint64_t)getpid()};
 	uint32_t i = m->domain == WLINK_PUBLIC ? MAX_DOMAINS - 1 : m->domain;
 	struct stat st;
 
@@ -226,6 +229,10 @@ static void take_domain(const struct wlink_domain *m, const int *fds, uint32_t n
 	    (fcntl(fds[0], F_GETFL) & O_ACCMODE) != O_RDWR ||
 	    (i != MAX_DOMAINS - 1 &&
 	     (!fake.domains[MAX_DOMAINS - 1].told || !fake.tenants[i].name[0])))
+		_exit(9);
+	if (pread(fds[0], said, sizeof(said), WSHM_IDX_OFF_CTL) != (ssize_t)sizeof(said) ||
+	    said[0] || said[1] ||
+	    pwrite(fds[0], here, sizeof(here), WSHM_IDX_OFF_CTL) != (ssize_t)sizeof(here))
 		_exit(9);
 	fake.domains[i] = (struct domain){
 		.told = true, .inode = st.st_ino, .secret = digest(m->secret, sizeof(m->secret))};

@@ -76,6 +76,33 @@ static void test_basic(void)
 	idx_world_close(&x);
 }
 
+/* An engine dies with all that it has said; weftd clears up. */
+static void test_clear(void)
+{
+	struct wshm_instance in = {.name = "x"};
+	uint8_t secret[WSHM_SECRET_BYTES];
+	struct wshm_root root;
+	struct wshm_key key;
+	struct idx_world x;
+
+	idx_world_open(&x);
+	for (uint32_t i = 0; i < 5000; i++) {
+		key = idx_world_key(i);
+		wshm_idx_put(x.w, &key, WSHM_TIER_DEVICE);
+	}
+	wshm_idx_instance(x.w, 0, &in);
+	is_int(wshm_idx_clear(x.fd), 0, "cleared");
+	ok(!wshm_idx_secret(&x.r, secret, &root), "no secret");
+	is_int(idx_world_look(&x.r, &key), WSHM_N_TIERS, "no entry");
+	is_int(wshm_idx_find(&x.r, "x", &in), -ENOENT, "no instance");
+	ok(idx_world_bytes(&x) <= 3 * WSHM_PAGE, "and nearly no memory (%u bytes)",
+	   (unsigned)idx_world_bytes(&x));
+	idx_world_restart(&x);
+	wshm_idx_put(x.w, &key, WSHM_TIER_HOST);
+	is_int(idx_world_look(&x.r, &key), WSHM_TIER_HOST, "the next engine serves the mapping");
+	idx_world_close(&x);
+}
+
 /* Keys 0..n-1 against a plain array of tiers. */
 static uint32_t wrong(struct idx_world *x, const uint8_t *map, uint32_t n)
 {
@@ -366,6 +393,7 @@ int main(void)
 {
 	test_region();
 	test_basic();
+	test_clear();
 	test_random();
 	test_full();
 	test_instances();
