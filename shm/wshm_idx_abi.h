@@ -8,7 +8,7 @@
  *   4096     wshm_idx_instance[WSHM_MAX_INSTANCES]
  *            heads u64[WSHM_IDX_HEADS]       of the chains of tails
  *            wshm_idx_tail[WSHM_IDX_TAILS]
- *            tables of 2^7, 2^8, ... 2^20 buckets, one behind the other
+ *            tables of 2^7, 2^8, ... 2^18 buckets, one behind the other
  *
  * All of it is written by the engine alone. The size is the same for every domain; what was never
  * touched has no memory behind it.
@@ -25,10 +25,11 @@
 #define WSHM_SEC_TAILS		7u
 #define WSHM_SEC_TABLES		8u
 
-/* Tables: from 1,024 entries (two pages) to 8,388,608. The largest is 64 MiB, all together twice
- * that; a machine with 4 TiB of cache and the smallest blocks we know of (512 KiB) fills it. */
+/* Tables: from 1,024 entries (two pages) to 2,097,152: a terabyte of blocks of 512 KiB. The largest
+ * is 16 MiB, all together twice that. Not more, since a client that reads where nothing was ever
+ * written makes pages come into being, in its own domain's region and in the public one. */
 #define WSHM_IDX_LOG2_MIN	7u
-#define WSHM_IDX_LOG2_MAX	20u
+#define WSHM_IDX_LOG2_MAX	18u
 #define WSHM_IDX_ENTRIES	8u	/* of a bucket: one line of the processors we know */
 #define WSHM_IDX_HEADS		16384u
 #define WSHM_IDX_TAILS		65536u
@@ -87,7 +88,7 @@ struct wshm_idx_tail {
 #define WSHM_IDX_OFF_HEADS	UINT64_C(397312)
 #define WSHM_IDX_OFF_TAILS	UINT64_C(528384)
 #define WSHM_IDX_OFF_TABLES	UINT64_C(8916992)
-#define WSHM_IDX_BYTES		UINT64_C(143126528)
+#define WSHM_IDX_BYTES		UINT64_C(42463232)
 
 #define WSHM_SIZE(s, n)	 static_assert(sizeof(struct s) == (n), "ABI: size of " #s)
 #define WSHM_AT(s, f, n) static_assert(offsetof(struct s, f) == (n), "ABI: offset of " #f)

@@ -164,7 +164,7 @@ static void test_random(void)
 /* Far more than fits: no harm, nothing wrong; and a mirror that has room again is used again. */
 static void test_full(void)
 {
-	uint32_t n = 9u << 20, found = 0, bad = 0;
+	uint32_t n = 9u << 18, found = 0, bad = 0;
 	struct idx_world x;
 	struct wshm_key key;
 
@@ -193,7 +193,7 @@ static void test_full(void)
 	is_int(idx_world_look(&x.r, &key), WSHM_TIER_HOST, "emptied, it takes entries again");
 	while (wshm_idx_reclaim(x.w, UINT64_MAX, 1))
 		;
-	ok(idx_world_bytes(&x) < (UINT64_C(66) << 20),
+	ok(idx_world_bytes(&x) < (UINT64_C(18) << 20),
 	   "the smaller tables' pages are given back (%u MiB left)",
 	   (unsigned)(idx_world_bytes(&x) >> 20));
 	idx_world_close(&x);
