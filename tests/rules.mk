@@ -43,7 +43,7 @@ check-collisions-run: all $(filter $(addprefix $(O)/tests/,$(collision_tests)),$
 STRESS_KILLS ?= 200
 STRESS_CACHE ?= 20000000
 STRESS_REQUESTS ?= 1000000
-STRESS_TRIALS ?= 10000
+STRESS_TRIALS ?= 20000
 STRESS_LOOKUPS ?= 400000000
 stress_tests := $(patsubst %.c,$(O)/%,$(wildcard tests/fault/test_kill_*.c tests/hostile/test_re*.c tests/shm/test_*_torture.c \
 	tests/e2e/test_property.c tests/hostile/test_leak.c)) \

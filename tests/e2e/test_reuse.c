@@ -233,7 +233,7 @@ static void test_public(struct twin *t)
 
 	text_random(t, &p, 70);
 	pin = eh_pin(&t->h, EH_PUBLIC, p.tokens, p.n, &tokens);
-	ok(pin > 0 && tokens == p.n, "70 tokens are published");
+	ok(pin > 0 && reused(tokens, p.n), "70 tokens are published");
 	q = p;
 	text_random(t, &q, 30);
 	is_reused(twin_run(t, 1, BASE, &q, 4, NULL), p.n, "a tenant finds them");

@@ -15,8 +15,8 @@
  * lose older blocks all the time.
  *
  * A measure that tells nothing has an area under its ROC curve of 1/2; the estimate from n trials of
- * each class scatters by sqrt(1 / (6 n)). A check fails beyond four of these (for 10,000 trials: beyond
- * 0.016), which chance does once in 15,000 checks. The same attacker inside the victim's tenant is the
+ * each class scatters by sqrt(1 / (6 n)). A check fails beyond four of these (for 10,000 trials that
+ * have the measure: beyond 0.016), which chance does once in 15,000 checks. The same attacker inside the victim's tenant is the
  * control: it must succeed.
  *
  * WEFT_TRIALS sets the number of trials of each class.
@@ -181,7 +181,7 @@ static void attack(struct arena *a, struct eh_session *s, const uint32_t *prompt
 		x[m] = NAN;
 	x[INDEX] = probe(a, s->tenant, prompt);
 	x[OLDER] = probe(a, s->tenant, a->older[eh_random(&a->x) % REMEMBERS]);
-	if (eh_random(&a->x) % 4)
+	if (eh_random(&a->x) % 2)
 		time_one(a, s, prompt, x);
 	else
 		race(a, s, prompt, x);
@@ -254,41 +254,55 @@ static double area_of(const struct trial *t, uint32_t n, enum measure m, uint32_
 	return result;
 }
 
-/*
- * All measures together: each one's mean difference between the classes, over its variance, is its
- * weight; found from one half of the trials and tried on the other.
- */
-static double area_together(const struct trial *t, uint32_t n)
+struct weights {
+	double mean[N_MEASURES], weight[N_MEASURES];
+};
+
+/* Each measure's mean difference between the classes, over its variance. */
+static void learn(const struct trial *t, uint32_t n, struct weights *ret)
 {
-	double sum[2][N_MEASURES] = {0}, square[N_MEASURES] = {0};
-	double count[2][N_MEASURES] = {0};
+	for (int m = 0; m < N_MEASURES; m++) {
+		double sum[2] = {0}, square = 0, count[2] = {0}, both, variance;
+
+		for (uint32_t i = 0; i < n; i++) {
+			if (isnan(t[i].x[m]))
+				continue;
+			count[t[i].class]++;
+			sum[t[i].class] += t[i].x[m];
+			square += t[i].x[m] * t[i].x[m];
+		}
+		both = count[0] + count[1];
+		ret->mean[m] = (sum[0] + sum[1]) / both;
+		variance = square / both - ret->mean[m] * ret->mean[m];
+		ret->weight[m] =
+			variance > 0 ? (sum[1] / count[1] - sum[0] / count[0]) / variance : 0;
+	}
+}
+
+static double try_on(const struct trial *t, uint32_t n, const struct weights *w)
+{
 	struct ranked *r = calloc(n, sizeof(*r));
 	double result;
 
-	for (uint32_t i = 0; i < n / 2; i++) {
-		for (int m = 0; m < N_MEASURES; m++) {
-			if (isnan(t[i].x[m]))
-				continue;
-			count[t[i].class][m]++;
-			sum[t[i].class][m] += t[i].x[m];
-			square[m] += t[i].x[m] * t[i].x[m];
-		}
-	}
-	for (uint32_t i = n / 2; i < n; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		r[i].class = t[i].class;
-		for (int m = 0; m < N_MEASURES; m++) {
-			double both = count[0][m] + count[1][m];
-			double mean = (sum[0][m] + sum[1][m]) / both;
-			double variance = square[m] / both - mean * mean;
-
-			if (variance > 0 && !isnan(t[i].x[m]))
-				r[i].x += (t[i].x[m] - mean) / variance *
-					  (sum[1][m] / count[1][m] - sum[0][m] / count[0][m]);
-		}
+		for (int m = 0; m < N_MEASURES; m++)
+			if (!isnan(t[i].x[m]))
+				r[i].x += (t[i].x[m] - w->mean[m]) * w->weight[m];
 	}
-	result = area(r + n / 2, n - n / 2);
+	result = area(r, n);
 	free(r);
 	return result;
+}
+
+/* All measures together: what one half of the trials teaches is tried on the other half. */
+static double area_together(const struct trial *t, uint32_t n)
+{
+	struct weights first, second;
+
+	learn(t, n / 2, &first);
+	learn(t + n / 2, n - n / 2, &second);
+	return (try_on(t + n / 2, n - n / 2, &first) + try_on(t, n / 2, &second)) / 2;
 }
 
 /* --- setting up -------------------------------------------------------------------------------------*/
@@ -327,6 +341,9 @@ static void start(struct arena *a, const char *model, const char *adapter)
 	eh_init(&a->h, model);
 	eh_arg(&a->h, "--threads");
 	eh_arg(&a->h, "1");
+	/* In pieces, so that who has less to compute comes through first. */
+	eh_arg(&a->h, "--prefill-chunk");
+	eh_arg(&a->h, "64");
 	eh_arg(&a->h, "--kv-bytes");
 	eh_arg(&a->h, bytes);
 	eh_domain(&a->h, 0);
@@ -362,18 +379,17 @@ static void stop(struct arena *a, const char *model, const char *adapter)
 
 static void judge(const struct trial *t, uint32_t n)
 {
-	double half = 4 * sqrt(1 / (6.0 * n / 2)), together = area_together(t, 2 * n);
+	double within = 4 * sqrt(1 / (6.0 * n)), found = area_together(t, 2 * n);
+	uint32_t have;
 
+	ok(fabs(found - 0.5) <= within, "all together: area %.3f, within %.3f of 1/2", found,
+	   within);
 	for (int m = 0; m < N_MEASURES; m++) {
-		uint32_t have;
-		double found = area_of(t, 2 * n, (enum measure)m, &have);
-		double tolerance = 4 * sqrt(1 / (3.0 * have));
-
-		ok(fabs(found - 0.5) <= tolerance, "%s: area %.3f, within %.3f of 1/2", names[m],
-		   found, tolerance);
+		found = area_of(t, 2 * n, (enum measure)m, &have);
+		within = 4 * sqrt(1 / (3.0 * have));
+		ok(fabs(found - 0.5) <= within, "%s: area %.3f, within %.3f of 1/2", names[m],
+		   found, within);
 	}
-	ok(fabs(together - 0.5) <= half, "all together: area %.3f, within %.3f of 1/2", together,
-	   half);
 }
 
 /* The attacker inside the victim's tenant. */
@@ -412,7 +428,9 @@ int main(void)
 		control(&a, n_control);
 	t = run(&a, a.stranger, n);
 	judge(t, n);
-	ok(eh_number(&a.h, "cache.evicted") > POOL, "blocks were evicted meanwhile");
+	/* What collides is not kept, so that there is little to evict. */
+	if (WSHM_KEY_BITS == 128)
+		ok(eh_number(&a.h, "cache.evicted") > POOL, "blocks were evicted meanwhile");
 	free(t);
 	stop(&a, model, adapter);
 	rmdir(base);
