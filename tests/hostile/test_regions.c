@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The regions that a real weftd hands out, in the hands of another uid: no road leads to writing
- * rx; tx may be emptied, punched and unmapped under the engine but neither shrunk nor unsealed; no
+ * rx or an index; tx may be emptied, punched and unmapped under the engine but neither shrunk nor unsealed; no
  * tenant finds a way to another's memory.
  */
 #include "tests/hostile/raw.h"
@@ -162,11 +162,27 @@ static void become_other(void)
 	prctl(PR_SET_DUMPABLE, 1);
 }
 
-/* Bit i: road i led there. Bit 63: the session did not even work. */
-static uint64_t rx_as_other(void)
+/* The regions that a client may read only. The roads lead to whatever stands as rx. */
+enum { RX, OWN_INDEX, PUBLIC_INDEX, N_READ_ONLY };
+static const char *const read_only[N_READ_ONLY] = {"rx", "the index", "the public index"};
+
+static uint64_t try_roads(struct raw *r, int fd, const uint8_t *base, uint64_t bytes)
+{
+	struct raw as_rx = *r;
+	uint64_t got = 0;
+
+	as_rx.rx_fd = fd;
+	as_rx.rx = base ? base : mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+	as_rx.rx_bytes = bytes;
+	for (size_t i = 0; i < N_ROADS; i++)
+		got |= (uint64_t)roads[i].run(&as_rx) << i;
+	return got;
+}
+
+/* Of each region, bit i: road i led there. Of the first, bit 63: the session did not even work. */
+static void read_only_as_other(uint64_t ret[N_READ_ONLY])
 {
 	uint64_t *got = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	uint64_t result;
 	pid_t pid = fork();
 	int status;
 
@@ -178,31 +194,73 @@ static uint64_t rx_as_other(void)
 			*got = UINT64_C(1) << 63;
 			_exit(0);
 		}
-		for (size_t i = 0; i < N_ROADS; i++)
-			*got |= (uint64_t)roads[i].run(&r) << i;
+		got[RX] = try_roads(&r, r.rx_fd, r.rx, r.rx_bytes);
+		got[OWN_INDEX] = try_roads(&r, r.index_fd, NULL, wshm_idx_bytes());
+		got[PUBLIC_INDEX] = try_roads(&r, r.public_fd, NULL, wshm_idx_bytes());
 		/* The session must have survived all of it. */
 		*got |= (uint64_t)!raw_alive(&r, 0, 2) << 62;
 		_exit(0);
 	}
 	waitpid(pid, &status, 0);
-	result = status ? UINT64_C(1) << 63 : *got;
+	memcpy(ret, got, N_READ_ONLY * sizeof(*ret));
+	if (status)
+		ret[RX] = UINT64_C(1) << 63;
 	munmap(got, 4096);
-	return result;
 }
 
-static void rx_roads(void)
+static void read_only_roads(void)
 {
-	uint64_t got;
+	uint64_t got[N_READ_ONLY];
 
 	if (geteuid()) {
-		skip((int)N_ROADS + 2, "only root can be another user");
+		skip(N_READ_ONLY * (int)N_ROADS + 2, "only root can be another user");
 		return;
 	}
-	got = rx_as_other();
-	ok(!(got >> 63), "a session of another uid works");
-	for (size_t i = 0; i < N_ROADS; i++)
-		ok(!(got >> i & 1), "rx cannot be written: %s", roads[i].name);
-	ok(!(got >> 62 & 1), "and the session works after all of it");
+	read_only_as_other(got);
+	ok(!(got[RX] >> 63), "a session of another uid works");
+	for (int k = 0; k < N_READ_ONLY; k++)
+		for (size_t i = 0; i < N_ROADS; i++)
+			ok(!(got[k] >> i & 1), "%s cannot be written: %s", read_only[k],
+			   roads[i].name);
+	ok(!(got[RX] >> 62 & 1), "and the session works after all of it");
+}
+
+/* Each tenant has an index of its own, with a secret of its own; the public one is the same. */
+static void indexes_apart(void)
+{
+	uint8_t secret[2][2][WSHM_SECRET_BYTES];
+	struct stat st[2][2];
+	bool read = true;
+
+	if (geteuid()) {
+		skip(5, "only root can be another user");
+		return;
+	}
+	for (int who = 0; who < 2; who++) {
+		struct raw r;
+
+		if (raw_open(&r, world_socket(w), who ? world_attacker() : RAW_ANY_UID, 4))
+			bail_out("a raw client is refused");
+		for (int which = 0; which < 2; which++) {
+			struct wshm_idx_reader reader;
+			struct wshm_root root;
+			int fd = which ? r.public_fd : r.index_fd;
+
+			fstat(fd, &st[who][which]);
+			read = !wshm_idx_reader_open(&reader, fd) &&
+			       wshm_idx_secret(&reader, secret[who][which], &root) && read;
+			wshm_idx_reader_close(&reader);
+		}
+		raw_close(&r);
+	}
+	ok(read, "indexes can be read");
+	ok(st[0][0].st_ino != st[1][0].st_ino, "two tenants have two indexes");
+	ok(memcmp(secret[0][0], secret[1][0], WSHM_SECRET_BYTES) != 0, "with different secrets");
+	ok(st[0][1].st_ino == st[1][1].st_ino &&
+		   !memcmp(secret[0][1], secret[1][1], WSHM_SECRET_BYTES),
+	   "and one that is public");
+	ok(memcmp(secret[0][0], secret[0][1], WSHM_SECRET_BYTES) != 0,
+	   "whose secret is not a tenant's");
 }
 
 /* --- tx -------------------------------------------------------------------------------------------*/
@@ -364,7 +422,8 @@ int main(void)
 
 	w = world_start(NULL);
 	n = neighbours_start(w, 1);
-	rx_roads();
+	read_only_roads();
+	indexes_apart();
 	tx_seals();
 	tx_punched(n);
 	others_memory();
