@@ -286,7 +286,7 @@ run=none
 start 135m-16k
 none=$WEFT_SOCKET other=$daemon run=run
 start 135m-16k "$(adapters r16-1 r16-2 r16-3 r16-4 r16-5 r16-6 r16-7 r16-8)"
-"$bin/weft" bench adapters --against "$none" --batch 16 --tokens 48 --prompt 1024 --reps 7 --json > "$tmp/part"
+"$bin/weft" bench adapters --against "$none" --batch 16 --tokens 24 --prompt 1024 --reps 15 --json > "$tmp/part"
 collect "$tmp/part"
 stop_daemon
 
