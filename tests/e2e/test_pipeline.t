@@ -131,6 +131,18 @@ sys.exit(not good)
 CODE
 check $? "the picture is well-formed and has its lines"
 
+# Repetitions that share a first call: the second adapter finds the answer's last token too, which
+# the first one computed; plain adapters still find nothing.
+weft bench pipeline --pipelines base-adapter --arms alora,lora-cold --prompts 50 -g 8 --reps 2 --share 2 \
+	--json > "$dir/out"
+python3 -c "
+import json
+r = {r['name']: r for r in json.load(open('$dir/out'))}
+alora = r['pipeline: base-adapter, prompt 50, alora: cached']['spread']
+assert [round(v * 61 / 100, 3) for v in alora] == [57, 58], alora
+assert r['pipeline: base-adapter, prompt 50, lora-cold: cached']['spread'] == [0, 0]"
+check $? "repetitions that share a first call"
+
 weft bench pipeline --pipelines parallel --arms alora,alora-serial --prompts 40 -g 8 --reps 1 > "$dir/out"
 check $? "a table"
 [ "$(grep -c '^ *40  alora' "$dir/out")" = 4 ]
@@ -152,6 +164,7 @@ expect 2 'not a valid' weft bench pipeline --arms alora,other
 expect 2 'not a valid' weft bench pipeline --pipelines none
 expect 2 'not a valid' weft bench pipeline --rates 1,-1
 expect 1 'positions' weft bench pipeline --prompts 4096
+expect 1 'cannot share' weft bench pipeline --share 6
 expect 1 'begin at 1' weft bench pipeline --reps 0
 expect 1 'cannot\|No such\|write' weft bench pipeline --pipelines generation --generations 4 \
 	--reps 1 --arms alora --svg "$dir/none/a.svg"
