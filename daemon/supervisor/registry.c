@@ -388,13 +388,15 @@ int registry_load(struct weftd *d, const struct registry_load *how, struct weft_
 
 int registry_unload(struct registry_entry *it, bool force, uint64_t ticket, struct weft_err *err)
 {
+	struct weftd *d = it->d;
+
 	if (it->successor || it->former)
 		return err_set(err, -EBUSY, "adapter %s is being replaced", it->conf.name);
 	if (it->unload_ticket)
 		return err_set(err, -EBUSY, "adapter %s is being unloaded already", it->conf.name);
 	it->unload_ticket = ticket;
-	leave(it, force, false);
-	start_copies(it->d);
+	leave(it, force, false); /* it may be gone now, and its copy given up */
+	start_copies(d);
 	return 0;
 }
 
@@ -468,6 +470,7 @@ int registry_on_loaded(struct engine *e, const struct wlink_adapter_reply *m)
 	it->crashes = 0;
 	if (m->head.code) {
 		fail(it, *m->text ? m->text : strerror(-m->head.code));
+		start_copies(e->d); /* its successor's may have been given up with it */
 		return 0;
 	}
 	it->instance = m->instance;
@@ -556,6 +559,7 @@ void registry_engine_gone(struct engine *e)
 		if (it->engine == e && it->crashes < MAX_CRASHES)
 			send_again(it, &blamed);
 	}
+	start_copies(e->d);
 }
 
 void registry_engine_failed(struct engine *e)

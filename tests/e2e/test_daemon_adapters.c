@@ -392,6 +392,8 @@ static void test_configured(void)
 	ok(reload_says("adapter bad is tried again"), "a reload tries a failed one again");
 	ok(wait_for("bad", "state", "loaded", 3000), "with success when it is mended");
 	ok(wait_for("gone", "state", "failed", 3000), "and without when it is not");
+	ok(unload("gone", ""), "one that has failed can be unloaded");
+	is_str(listed("gone", "state"), "", "and is listed no more");
 }
 
 static void test_reload(void)
@@ -459,23 +461,51 @@ static void test_limits(void)
 	unload("big3", "");
 }
 
+/* A request whose answer nobody waits for yet. */
+static int __attribute__((format(printf, 1, 2))) ask_only(const char *fmt, ...)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), n;
+	char line[300];
+	va_list ap;
+
+	va_start(ap, fmt);
+	n = vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/admin.sock", d.dir);
+	if (connect(sock, (struct sockaddr *)&sa, sizeof(sa)) || write(sock, line, (size_t)n) != n)
+		bail_out("admin.sock");
+	return sock;
+}
+
+#define LOAD "{\"cmd\":\"adapter-load\",\"name\":\"%s\",\"path\":\"%s/%s\"}\n"
+
+/* Copies are made one at a time: one that is given up makes way for the next. */
+static void test_given_up(void)
+{
+	int socks[3];
+
+	/* weftd finds all three at once, the third while the first's copy has just begun. */
+	kill(d.pid, SIGSTOP);
+	socks[0] = ask_only(LOAD, "first", d.dir, "big");
+	socks[1] = ask_only(LOAD, "second", d.dir, "a");
+	socks[2] = ask_only("{\"cmd\":\"adapter-unload\",\"name\":\"first\"}\n");
+	kill(d.pid, SIGCONT);
+	ok(wait_for("second", "state", "loaded", 3000), "the second is copied and loaded");
+	ok(wait_for("first", "state", "", 3000), "the first is gone");
+	for (int i = 0; i < 3; i++)
+		close(socks[i]);
+	ok(unload("second", ""), "so is the second, when it is asked for");
+}
+
 /* An administrator who does not wait for the answer, and one whose weftd is killed. */
 static void test_cut_off(void)
 {
-	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	char line[300];
-	int sock, n;
+	int sock;
 
 	folder("s", "slow", "s");
-	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/admin.sock", d.dir);
 	for (int killed = 0; killed < 2; killed++) {
-		sock = socket(AF_UNIX, SOCK_STREAM, 0);
-		n = snprintf(line, sizeof(line),
-			     "{\"cmd\":\"adapter-load\",\"name\":\"s\",\"path\":\"%s/s\"}\n",
-			     d.dir);
-		if (connect(sock, (struct sockaddr *)&sa, sizeof(sa)) ||
-		    write(sock, line, (size_t)n) != n)
-			bail_out("admin.sock");
+		sock = ask_only(LOAD, "s", d.dir, "s");
 		if (!killed) {
 			close(sock);
 			ok(wait_for("s", "state", "loaded", 3000),
@@ -510,6 +540,7 @@ int main(int argc, char **argv)
 	test_configured();
 	test_reload();
 	test_limits();
+	test_given_up();
 	test_cut_off();
 	json_decref(last);
 	is_int(wd_stop(&d), 0, "stopped");
