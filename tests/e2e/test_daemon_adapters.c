@@ -498,6 +498,33 @@ static void test_given_up(void)
 	ok(unload("second", ""), "so is the second, when it is asked for");
 }
 
+/*
+ * At the start sessions wait for the adapters of the configuration: a client that has come over from
+ * a weftd that was killed goes on with one of them.
+ */
+static void test_early_session(void)
+{
+	struct wctl_hello h;
+	struct wd_client c;
+	char text[300];
+
+	folder("huge", "ok", "");
+	/* A hole: it takes no disk, but a moment to be copied. */
+	ok(!truncate(path_of("huge", WEIGHTS), 256 << 20), "an adapter of 256 MiB");
+	snprintf(text, sizeof(text), "[model m]\npath = /fake/ok\n[adapter huge]\npath = %s/huge\n",
+		 d.dir);
+	put(path_of("weftd.conf", NULL), text);
+	wd_restart(&d);
+	wd_hello_init(&h);
+	is_int(wd_open(&c, &d, &h), 0, "a client that comes at once is welcome");
+	if (strcmp(listed("huge", "state"), "copying"))
+		diag("it was copied before anybody looked: this run shows nothing");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 20000), "it is served");
+	is_int(wd_engine_int(&d, 0, "engine.loads"), 1, "the adapter was loaded");
+	is_int(wd_engine_int(&d, 0, "engine.late_loads"), 0, "before the session came");
+	wd_close(&c);
+}
+
 /* An administrator who does not wait for the answer, and one whose weftd is killed. */
 static void test_cut_off(void)
 {
@@ -542,6 +569,9 @@ int main(int argc, char **argv)
 	test_limits();
 	test_given_up();
 	test_cut_off();
+	kill(d.pid, SIGTERM);
+	is_int(wd_wait(&d), 0, "ended");
+	test_early_session();
 	json_decref(last);
 	is_int(wd_stop(&d), 0, "stopped");
 	return tap_done();
