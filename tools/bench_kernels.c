@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_kernels.c - `weft bench kernels`: matrix products of the 1b model's shapes, and attention,
- * against the limits probed between the repetitions (kernels/bench.h and bench_attention.h measure;
- * here the shapes are added up).
+ * against the limits probed between the repetitions, and products under adapters against the same
+ * without (kernels/bench*.h measure; here the shapes are added up).
  *
  * A row stands for all weights of a layer and the head at one number of rows: the time that all of
  * them would take at the limit, divided by the time that they take. The largest shapes count most,
@@ -10,6 +10,7 @@
  */
 #include "kernels/bench.h"
 #include "kernels/bench_attention.h"
+#include "kernels/bench_lora.h"
 #include "tools/bench.h"
 #include "tools/cli.h"
 
@@ -94,6 +95,34 @@ static int attention(struct bench_table *t, uint32_t threads)
 	return 0;
 }
 
+static void add_lora(struct bench_table *t, const char *what, uint32_t threads,
+		     const struct wk_bench_spread *s)
+{
+	struct bench_row r = {.unit = "ratio", .goal = BENCH_NONE, .pass = 1};
+	char name[128];
+
+	snprintf(name, sizeof(name), "products, 135m shapes, %s, %u thread%s: against base", what,
+		 threads, threads > 1 ? "s" : "");
+	r.name = name;
+	r.value = s->median;
+	r.lo = s->min;
+	r.hi = s->max;
+	bench_add(t, &r);
+}
+
+static int adapters(struct bench_table *t, uint32_t threads)
+{
+	struct wk_bench_lora l;
+	int err = wk_bench_lora(threads, NULL, 0, &l);
+
+	if (err < 0)
+		return cli_fail("bench kernels: adapters: %s", strerror(-err)) - 2;
+	add_lora(t, "512 rows, an adapter of r = 16", threads, &l.prefill);
+	add_lora(t, "16 rows, eight adapters of r = 16", threads, &l.decode);
+	add_lora(t, "1 row, an adapter of r = 16", threads, &l.one);
+	return 0;
+}
+
 int bench_kernels(struct bench_table *t)
 {
 	static const uint32_t ms[] = {48, 128, 512};
@@ -117,7 +146,7 @@ int bench_kernels(struct bench_table *t)
 		combine(t, rows, n, 16, o.threads[k], OVER_LIMIT, BENCH_NONE, 0);
 	}
 	for (uint32_t k = 0; k < o.n_threads; k++)
-		if (attention(t, o.threads[k]))
+		if (attention(t, o.threads[k]) || adapters(t, o.threads[k]))
 			return -1;
 	return 0;
 }

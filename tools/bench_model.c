@@ -340,13 +340,20 @@ static int run_1b(struct bench *b, const char *dir)
 
 static int run_135m(struct bench *b, const char *dir)
 {
+	char path[PATH_MAX];
 	double seconds;
 	int r;
 
 	r = open_model(b, dir, "135m", &seconds);
-	return r ? r
-		 : bench_prefill(b, LONG_CONTEXT, "prefill 135m, 4096 tokens", "prefill 135m, rate",
-				 0.6);
+	r = r ? r
+	      : bench_prefill(b, LONG_CONTEXT, "prefill 135m, 4096 tokens", "prefill 135m, rate",
+			      0.6);
+	if (r)
+		return r;
+	model_pool_free(b->m, b->pool);
+	b->pool = NULL;
+	snprintf(path, sizeof(path), "%.4080s/135m", dir);
+	return bench_model_lora(b->ops, b->be, b->m, path, b->reps, b->table);
 }
 
 static int run(struct bench *b, const char *dir)

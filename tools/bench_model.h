@@ -6,6 +6,9 @@
 #include <stdint.h>
 
 struct bench_table;
+struct model;
+struct wk_backend;
+struct wk_ops;
 
 struct bench_model_options {
 	const char *dir;  /* where the models 1b and 135m are, or are made and left; NULL: a
@@ -16,5 +19,10 @@ struct bench_model_options {
 
 /* Adds rows for loading, prefill, decode and decode attention. 0 or -1 with a message on stderr. */
 int bench_model(const struct bench_model_options *opt, struct bench_table *t);
+
+/* The same passes with adapters against without, for a model that is open and has no pool; its folder
+ * must be writable. Adds rows; 0 or -1 with a message on stderr. */
+int bench_model_lora(const struct wk_ops *ops, struct wk_backend *be, struct model *m,
+		     const char *model_dir, uint32_t reps, struct bench_table *t);
 
 #endif
