@@ -15,9 +15,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define GROUP_RUNS  4u	  /* A is read once for so many; a prefill still is many units */
-#define EARLY_ROWS  64u	  /* up to here sums of all panels are made before the product */
-#define EARLY_AHEAD 2048u /* bytes of B asked for in advance: what memory delivers meanwhile */
+#define GROUP_RUNS 4u  /* A is read once for so many; a prefill still is many units */
+#define EARLY_ROWS 64u /* up to here sums of all panels are made before the product */
 
 /* --- pieces --------------------------------------------------------------------------------------*/
 
@@ -508,7 +507,7 @@ static void expand_part(const struct wk_backend *be, const struct wk_lora_plan *
 			      .n = wk_lora_cuts(p->rank),
 			      .rows = run->rows,
 			      .first = !plan->holes,
-			      .ahead = EARLY_AHEAD};
+			      .ahead = WK_LORA_AHEAD};
 	bool whole[2];
 
 	for (uint32_t i = 0; i < 2; i++) {

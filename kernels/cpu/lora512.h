@@ -17,8 +17,6 @@
 
 typedef __m512 (*pair_fma_fn)(__m512 acc, const char *x, __m512i w);
 
-#define SHRINK_AHEAD (32 * 64) /* bytes of A asked for in advance; past its end comes B */
-
 /* --- shrink --------------------------------------------------------------------------------------*/
 
 /* s of one row and cut, rounded, to where expand wants it: pairs are `step` bytes apart. */
@@ -45,7 +43,7 @@ static ALWAYS_INLINE void shrink_pair(__m512 acc[][2][2], const struct wk_shrink
 
 	WK_UNROLL
 	for (uint32_t c = 0; c < cuts; c++) {
-		_mm_prefetch(t->a[c] + i * 64 + SHRINK_AHEAD, _MM_HINT_T0);
+		_mm_prefetch(t->a[c] + i * 64 + WK_LORA_AHEAD, _MM_HINT_T0);
 		a[c] = _mm512_loadu_si512(t->a[c] + i * 64);
 	}
 	WK_UNROLL

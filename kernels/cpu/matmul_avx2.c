@@ -276,6 +276,8 @@ static ALWAYS_INLINE void shrink_ranks(const struct wk_shrink *t, uint32_t cut, 
 		acc[r][1] = t->first ? _mm256_setzero_ps() : _mm256_loadu_ps(from + 16);
 	}
 	for (uint32_t i = 0; i < t->pairs / 2; i++, x += 2 * t->x_step, a += 128) {
+		_mm_prefetch(a + WK_LORA_AHEAD, _MM_HINT_T0);
+		_mm_prefetch(a + WK_LORA_AHEAD + 64, _MM_HINT_T0);
 		UNROLL
 		for (uint32_t r = 0; r < rows; r++) {
 			acc[r][0] = pair_fma(acc[r][0], x + 8 * r, a);
