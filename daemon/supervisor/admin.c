@@ -37,7 +37,6 @@ struct admin_conn {
 	size_t out_bytes, out_done;
 	bool waits_status;
 	uint64_t ticket; /* 0: none */
-	bool peer_done;	 /* it has finished sending: answer and hang up */
 };
 
 static void conn_free(struct admin_conn *c)
@@ -60,6 +59,15 @@ static void conn_free(struct admin_conn *c)
 static bool waits(const struct admin_conn *c)
 {
 	return c->waits_status || c->ticket;
+}
+
+/* What it is watched for between two answers. A request that came together with the last one is
+ * here already and nothing more may come: then for room to answer it, which there is. */
+static uint32_t listens(const struct admin_conn *c)
+{
+	if (waits(c))
+		return 0;
+	return c->line_bytes && memchr(c->line, '\n', c->line_bytes) ? EPOLLIN | EPOLLOUT : EPOLLIN;
 }
 
 static void on_silence(struct loop_timer *t)
@@ -92,7 +100,7 @@ static bool push(struct admin_conn *c)
 			c->out = NULL;
 		}
 	}
-	loop_rewatch(&c->d->loop, &c->source, waits(c) ? 0 : EPOLLIN);
+	loop_rewatch(&c->d->loop, &c->source, listens(c));
 	return true;
 }
 

@@ -58,6 +58,25 @@ static int admin_ok(const struct wd *d, const char *line)
 	return ok;
 }
 
+/* Lines that come back within two seconds, up to `want`, for these that are sent at once. */
+static int answers(const struct wd *d, const char *lines, int want)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	struct timeval patience = {.tv_sec = 2};
+	int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), n = 0;
+	char c;
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/admin.sock", d->dir);
+	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	if (connect(sock, (struct sockaddr *)&sa, sizeof(sa)) ||
+	    write(sock, lines, strlen(lines)) != (ssize_t)strlen(lines))
+		bail_out("admin.sock");
+	while (n < want && recv(sock, &c, 1, 0) == 1)
+		n += c == '\n';
+	close(sock);
+	return n;
+}
+
 static void test_commands(void)
 {
 	struct wd d;
@@ -86,7 +105,12 @@ static void test_commands(void)
 	ok(!admin_ok(&d, "{\"cmd\":\"drain\",\"seconds\":-1}"), "a drain into the past");
 	memset(big, 'x', sizeof(big) - 1);
 	big[sizeof(big) - 1] = 0;
-	ok(!admin_ok(&d, big), "a line without an end is hung up");
+	ok(!admin_ok(&d, big), "a long line of nonsense");
+	is_int(answers(&d,
+		       "{\"cmd\":\"sessions\"}\n{\"cmd\":\"status\"}\n[]\n"
+		       "{\"cmd\":\"sessions\"}\n",
+		       4),
+	       4, "four requests in one piece have four answers");
 	ok(admin_ok(&d, "{\"cmd\":\"status\"}"), "and status works after all that");
 	wd_close(&c);
 	is_int(wd_stop(&d), 0, "stopped");
