@@ -8,7 +8,7 @@
  * tenants send growing conversations for the base model, LoRAs and activated LoRAs, many at once;
  * requests are cancelled, given up and resumed, adapters are unloaded, by force or not, and others loaded
  * under their names, prefixes are pinned, for one tenant or for all, unpinned and dropped, and now and
- * then the engine is killed. Whatever a request was told to have been
+ * then a client dies or the engine is killed. Whatever a request was told to have been
  * reused must have been computed by its own tenant, for the same tokens and adapters.
  *
  * WEFT_REQUESTS sets the number of requests (10,000), WEFT_SEED the seed of the first round; each
@@ -25,6 +25,7 @@
 #define ROUND_REQUESTS 500
 #define MAX_FLIGHT     48
 #define N_TENANTS      3
+#define N_SESSIONS     5 /* of the tenants 0, 1, 2, 0, 1 */
 #define SLOTS	       64
 #define MAX_GIVEN_UP   8
 #define MAX_PINS       3
@@ -52,7 +53,7 @@ struct round {
 	struct tr_world *w;
 	struct tr_source source;
 	struct eh h;
-	struct eh_session *sessions[N_TENANTS];
+	struct eh_session *sessions[N_SESSIONS];
 	struct reuse *reuse;
 	int version[TR_NAMES]; /* loaded now; -1: none */
 	struct op ops[MAX_FLIGHT];
@@ -66,8 +67,8 @@ struct round {
 };
 
 static struct {
-	uint64_t pins, crowded_out, resumed, requests, compared, cut_short, refused, disturbed,
-		kills, reloads, busy;
+	uint64_t deaths, pins, crowded_out, resumed, requests, compared, cut_short, refused,
+		disturbed, kills, reloads, busy;
 	uint64_t prompt_tokens, cached_tokens, wrong, preemptions, evicted, adapters_evicted;
 } total;
 
@@ -336,6 +337,13 @@ static void resume(struct round *rd, struct op *op, const uint32_t **tokens)
 	total.resumed++;
 }
 
+static struct eh_session *session_of(struct round *rd, uint32_t tenant)
+{
+	uint32_t other = tenant + N_TENANTS;
+
+	return rd->sessions[other < N_SESSIONS && tr_chance(&rd->source, 50) ? other : tenant];
+}
+
 static void submit(struct round *rd, const struct tr_request *r)
 {
 	struct op *op = &rd->ops[rd->n_ops++];
@@ -346,7 +354,7 @@ static void submit(struct round *rd, const struct tr_request *r)
 		op->tenant = tr_below(&rd->source, N_TENANTS);
 	op->version = r->name < 0 ? 0 : rd->version[r->name];
 	resume(rd, op, tokens);
-	eh_submit(rd->sessions[op->tenant], &op->r.d, op->r.prompt, op->r.n, tokens, &op->req);
+	eh_submit(session_of(rd, op->tenant), &op->r.d, op->r.prompt, op->r.n, tokens, &op->req);
 	total.requests++;
 	if (op->version >= 0)
 		remember(rd, op, op->version);
@@ -423,6 +431,23 @@ static void count_status(struct round *rd)
 	}
 }
 
+/* A client dies with all that it has, and another one comes. */
+static void die(struct round *rd)
+{
+	uint32_t which = tr_below(&rd->source, N_SESSIONS);
+	struct eh_session *s = rd->sessions[which];
+
+	for (uint32_t i = rd->n_ops; i-- > 0;)
+		if (rd->ops[i].req.s == s)
+			rd->ops[i] = rd->ops[--rd->n_ops];
+	for (uint32_t i = rd->n_given_up; i-- > 0;)
+		if (rd->given_up[i].s == s)
+			rd->given_up[i] = rd->given_up[--rd->n_given_up];
+	eh_close(s);
+	rd->sessions[which] = eh_open(&rd->h, which % N_TENANTS, SLOTS, 4 << 20);
+	total.deaths++;
+}
+
 /* The beginning of a conversation, kept in a tenant's domain or for all. */
 static void pin(struct round *rd)
 {
@@ -482,6 +507,8 @@ static void mischief(struct round *rd)
 		reload(rd);
 	if (tr_chance(s, 1))
 		operate(rd);
+	if (tr_below(s, 200) == 0)
+		die(rd);
 	if (tr_below(s, 250) == 0) {
 		count_status(rd);
 		eh_kill(&rd->h);
@@ -542,8 +569,8 @@ static void start(struct round *rd)
 	eh_domain(&rd->h, EH_PUBLIC);
 	for (int i = 0; i < TR_NAMES; i++)
 		load(rd, i, (int)tr_below(s, TR_VERSIONS));
-	for (uint32_t i = 0; i < N_TENANTS; i++)
-		rd->sessions[i] = eh_open(&rd->h, i, SLOTS, 4 << 20);
+	for (uint32_t i = 0; i < N_SESSIONS; i++)
+		rd->sessions[i] = eh_open(&rd->h, i % N_TENANTS, SLOTS, 4 << 20);
 	rd->window = 1 + tr_below(s, MAX_FLIGHT - 1);
 	rd->reuse = reuse_new();
 }
@@ -593,6 +620,7 @@ int main(void)
 	     (unsigned long long)total.requests, (unsigned long long)total.compared,
 	     (unsigned long long)total.cut_short, (unsigned long long)total.refused,
 	     (unsigned long long)total.disturbed);
+	diag("%llu clients died", (unsigned long long)total.deaths);
 	diag("%llu kills, %llu reloads (%llu refused), %llu preemptions, %llu nodes and %llu "
 	     "adapters "
 	     "evicted",
