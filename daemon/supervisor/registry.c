@@ -255,6 +255,20 @@ static void restore_former(struct registry_entry *it)
 	engine_flush(old->engine);
 }
 
+/* It has never served, so there is nothing for its successor to wait for. */
+static void give_way(struct registry_entry *it)
+{
+	struct registry_entry *next = it->successor;
+
+	put_in_place_of(next, it);
+	it->successor = NULL;
+	next->predecessor = NULL;
+	if (next->state == ENTRY_HELD)
+		next->state = ENTRY_LOAD;
+	entry_free(it);
+	engine_flush(next->engine);
+}
+
 static void fail(struct registry_entry *it, const char *why)
 {
 	char text[WCTL_TEXT_BYTES + 80];
@@ -274,6 +288,8 @@ static void fail(struct registry_entry *it, const char *why)
 		gone(it);
 	} else if (it->configured || it->served) {
 		it->state = ENTRY_FAILED;
+	} else if (it->successor) {
+		give_way(it);
 	} else {
 		take_out(it);
 		entry_free(it);

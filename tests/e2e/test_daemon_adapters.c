@@ -495,6 +495,22 @@ static void test_given_up(void)
 	ok(wait_for("first", "state", "", 3000), "the first is gone");
 	for (int i = 0; i < 3; i++)
 		close(socks[i]);
+	/* One that fails is replaced meanwhile, at whatever point of its way. */
+	for (int i = 0; i < 6; i++) {
+		folder("r", i % 2 ? "slow refuse" : "refuse", "r");
+		kill(d.pid, SIGSTOP);
+		socks[0] = ask_only(LOAD, "first", d.dir, "r");
+		socks[1] =
+			ask_only("{\"cmd\":\"adapter-load\",\"name\":\"first\",\"path\":\"%s/%s\","
+				 "\"replace\":true}\n",
+				 d.dir, i < 3 ? "big" : "a");
+		kill(d.pid, SIGCONT);
+		ok(wait_for("first", "state", "loaded", 3000),
+		   "the one that replaces it is loaded");
+		ok(unload("first", ""), "and unloaded");
+		close(socks[0]);
+		close(socks[1]);
+	}
 	ok(unload("second", ""), "so is the second, when it is asked for");
 }
 
