@@ -149,6 +149,9 @@ static int find_activation(struct request *r, struct adapter_handle *h, uint32_t
 	r->invocation = in->activated ? WSHM_INVOCATION_FOUND : WSHM_INVOCATION_NONE;
 	if (a == WSHM_NO_ACTIVATION && in->on_missing == WSHM_MISSING_ERROR)
 		return refuse(ret_detail, WSHM_NO_INVOCATION, 0);
+	/* Who insists on an instance goes on with what it has of it: the base model would not. */
+	if (a == WSHM_NO_ACTIVATION && in->on_missing == WSHM_MISSING_BASE && r->desc.instance)
+		return refuse(ret_detail, WSHM_NO_INVOCATION, 0);
 	if (a == WSHM_NO_ACTIVATION && in->on_missing == WSHM_MISSING_BASE) {
 		r->invocation = WSHM_INVOCATION_BASE;
 		return 0;

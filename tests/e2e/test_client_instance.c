@@ -2,7 +2,8 @@
 /*
  * weftd is killed in the middle of a stream that runs with an adapter. If the next one loads the
  * same adapter, the stream continues and is what it is without a kill; if its folder holds other
- * weights by then, the stream ends with WEFT_NO_ADAPTER rather than going on under them. Real
+ * weights by then, the stream ends with WEFT_NO_ADAPTER rather than going on under them. Nor does a stream
+ * whose invocation was appended go on with the base model where that is the rule by then. Real
  * daemon, real engine.
  */
 #include "libclient/weft.h"
@@ -21,11 +22,21 @@ static struct real_daemon d;
 static char conf[300], folder[100];
 static uint32_t prompt[N_PROMPT];
 
-static void write_adapter(uint64_t seed)
+/* rule: what a prompt without the invocation means; NULL: a plain LoRA. */
+static void write_adapter(uint64_t seed, const char *rule)
 {
-	const struct af_adapter a = {.linears = AF_ALL, .rank = 8, .alpha = 32, .seed = seed};
+	const struct af_adapter a = {
+		.linears = AF_ALL,
+		.rank = 8,
+		.alpha = 32,
+		.seed = seed,
+		.n_invocation = rule ? 2 : 0,
+		.invocation = {3, 3},
+	};
 
 	af_write(folder, d.model, &a);
+	snprintf(conf, sizeof(conf), "[adapter a]\npath = %s\non_missing_invocation = %s\n", folder,
+		 rule ? rule : "error");
 }
 
 static struct weft_request *submit(struct weft *w)
@@ -72,8 +83,9 @@ static uint32_t different(struct weft_request *a, struct weft_request *b, uint32
 	return bad;
 }
 
-/* Kill weftd under a stream; then the folder holds the adapter of another seed. */
-static struct weft_request *interrupted(struct weft *w, uint64_t seed, struct weft_result *res)
+/* Kill weftd under a stream; then the folder holds the adapter of another seed, or the rule is another. */
+static struct weft_request *interrupted(struct weft *w, uint64_t seed, const char *rule,
+					struct weft_result *res)
 {
 	struct weft_request *r;
 
@@ -81,7 +93,7 @@ static struct weft_request *interrupted(struct weft *w, uint64_t seed, struct we
 		r = submit(w);
 		weft_wait(r, 0, 5, 30000);
 		real_daemon_kill(&d);
-		write_adapter(seed);
+		write_adapter(seed, rule);
 		if (real_daemon_start(&d))
 			bail_out("weftd does not start again");
 		wait_end(r);
@@ -91,6 +103,35 @@ static struct weft_request *interrupted(struct weft *w, uint64_t seed, struct we
 			return r;
 		weft_free(r);
 	}
+}
+
+/* The instance is the same, but now the base model would answer. */
+static void test_rule(struct weft *w)
+{
+	struct weft_request *r, *whole;
+	struct weft_result res;
+	uint32_t common;
+
+	real_daemon_kill(&d);
+	write_adapter(1, "append");
+	if (real_daemon_start(&d))
+		bail_out("weftd does not start with a rule");
+	whole = submit(w);
+	wait_end(whole);
+	res.size = sizeof(res);
+	weft_result(whole, &res);
+	is_int(res.invocation, WEFT_INVOCATION_APPENDED, "the invocation is appended");
+	r = interrupted(w, 1, "base", &res);
+	is_int(res.resubmitted, 1, "weftd was killed, and the base model is to answer by now");
+	is_int(res.status, WEFT_NO_INVOCATION, "the stream ends");
+	is_int(different(r, whole, &common), 0, "what had come is right");
+	weft_free(r);
+	r = submit(w);
+	wait_end(r);
+	weft_result(r, &res);
+	is_int(res.invocation, WEFT_INVOCATION_BASE, "a new request is the base model's");
+	weft_free(r);
+	weft_free(whole);
 }
 
 int main(void)
@@ -104,11 +145,10 @@ int main(void)
 
 	real_daemon_init(&d, "llama", NULL);
 	snprintf(folder, sizeof(folder), "%s/adapter", d.dir);
-	snprintf(conf, sizeof(conf), "[adapter a]\npath = %s\n", folder);
 	d.conf = conf;
 	for (uint32_t i = 0; i < N_PROMPT; i++)
 		prompt[i] = i * 7 % 150;
-	write_adapter(1);
+	write_adapter(1, NULL);
 	if (real_daemon_start(&d))
 		bail_out("weftd does not start");
 	oo.socket = d.socket;
@@ -117,14 +157,14 @@ int main(void)
 	whole = submit(w);
 	wait_end(whole);
 
-	r = interrupted(w, 1, &res);
+	r = interrupted(w, 1, NULL, &res);
 	is_int(res.resubmitted, 1, "weftd was killed under a stream");
 	is_int(res.status, WEFT_OK, "with the same adapter it continues");
 	is_int(different(r, whole, &common), 0, "as if nothing had happened");
 	is_int(common, SAMPLES * TOKENS, "to its end");
 	weft_free(r);
 
-	r = interrupted(w, 2, &res);
+	r = interrupted(w, 2, NULL, &res);
 	is_int(res.resubmitted, 1, "weftd was killed, and the folder holds other weights");
 	is_int(res.status, WEFT_NO_ADAPTER, "the stream ends");
 	is_int(different(r, whole, &common), 0, "what had come is right");
@@ -135,6 +175,7 @@ int main(void)
 	weft_free(other);
 	weft_free(r);
 	weft_free(whole);
+	test_rule(w);
 	weft_close(w);
 	af_remove(folder);
 	is_int(real_daemon_fini(&d), 0, "weftd ends cleanly");
