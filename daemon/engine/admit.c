@@ -109,10 +109,10 @@ static int find_adapter(const struct engine *e, const struct wshm_desc *d,
 	/* Names may have changed hands since it was admitted; or it runs as the base model. */
 	if (earlier && !earlier->adapter_instance)
 		return 0;
-	if (earlier)
+	/* Of several names for the same content, the one that was named: it is what keeps the request. */
+	*ret = adapters_find(e, d->adapter, earlier ? earlier->adapter_instance : d->instance);
+	if (earlier && !*ret)
 		*ret = adapters_by_instance(e, earlier->adapter_instance);
-	else
-		*ret = adapters_find(e, d->adapter, d->instance);
 	return *ret ? 0 : refuse(ret_detail, WSHM_NO_ADAPTER, 0);
 }
 

@@ -73,6 +73,31 @@ static void identity_by_name(struct twin *t)
 	twin_unload(t, old);
 }
 
+/* Two names for the same weights: after a restart a request belongs to the one that it named. */
+static void names_after_restart(struct twin *t)
+{
+	struct af_adapter both = reseeded(&spec_a, 91);
+	uint32_t first = twin_adapter(t, "first", &both, 0);
+	uint32_t second = twin_adapter(t, "second", &both, 0);
+	struct text p = {.n = 0};
+	struct eh_req r;
+
+	text_random(t, &p, 40);
+	text_add(&p, inv_a, 2);
+	twin_load(t, first);
+	twin_load(t, second);
+	twin_ask(t, 0, first, &p, 200, &r);
+	eh_wait_tokens(&r, 0, 3);
+	eh_kill(&t->h);
+	eh_restart(&t->h);
+	is_int(eh_adapter_unload(&t->h, "second", true, NULL), 0,
+	       "1: after a restart the other name is unloaded by force");
+	ok(twin_take(t, first, &p, 200, &r, NULL) != UINT32_MAX,
+	   "1: which ends nobody who named the first");
+	t->adapters[second].loaded = false;
+	twin_unload(t, first);
+}
+
 /* A tenant and an adapter of one name; KV of the base that an adapter left, and a tenant. */
 static void fields_that_imitate(struct twin *t)
 {
@@ -312,6 +337,7 @@ int main(void)
 	for (uint32_t i = 1; i <= 3; i++)
 		twin_load(&t, i);
 	identity_by_name(&t);
+	names_after_restart(&t);
 	fields_that_imitate(&t);
 	called_alike(&t);
 	invocation_in_answer(&t);
