@@ -134,12 +134,10 @@ static void tail_drop(struct engine *e, struct sample *a)
 /* Leading positions, of at most n, whose rows are the same in both. */
 static uint32_t common(const struct sample *a, const struct sample *b, uint32_t n)
 {
-	uint32_t first =
-		a->req->activation < b->req->activation ? a->req->activation : b->req->activation;
-	uint32_t same = 0;
+	const struct cache_chain *x = &a->chain, *y = &b->chain;
+	uint32_t first = x->activation < y->activation ? x->activation : y->activation, same = 0;
 
-	if ((a->req->adapter != b->req->adapter || a->req->activation != b->req->activation) &&
-	    n > first)
+	if ((x->adapter != y->adapter || x->activation != y->activation) && n > first)
 		n = first;
 	if (n > b->seq.target)
 		n = b->seq.target;
