@@ -243,20 +243,28 @@ static void test_together(struct eh *h, struct eh_session *s)
 	struct ask a[8];
 	uint32_t p[256], q[8][256];
 
-	/* The engine has chunks of 16 rows, so 200 tokens are thirteen passes. */
-	fresh_prompt(p, 200);
+	/* The engine has chunks of 24 rows, so 216 tokens are nine passes, and the last of them ends
+	 * a whole block: until then it is worth waiting, whenever a request comes. */
+	fresh_prompt(p, 216);
 	for (int i = 0; i < 8; i++)
-		a[i] = (struct ask){.prompt = p, .n = 200, .max_tokens = 2};
-	computed(rows_of(h, s, a, 8), 200 + 7 + 8,
+		a[i] = (struct ask){.prompt = p, .n = 216, .max_tokens = 2};
+	computed(rows_of(h, s, a, 8), 216 + 7 + 8,
 		 "eight at once: the prompt once, its last position each, then a token each");
 	/* Eight aLoRA requests, two adapters, one text: the base's part once, each adapter's once. */
-	fresh_prompt(p, 200);
-	invoke(p, 160);
+	fresh_prompt(p, 216);
+	invoke(p, 168);
 	for (int i = 0; i < 8; i++)
 		a[i] = (struct ask){
-			.adapter = i % 2 ? "one" : "two", .prompt = p, .n = 200, .max_tokens = 2};
-	computed(rows_of(h, s, a, 8), 160 + 2 * 40 + 6 + 8,
+			.adapter = i % 2 ? "one" : "two", .prompt = p, .n = 216, .max_tokens = 2};
+	computed(rows_of(h, s, a, 8), 168 + 2 * 48 + 6 + 8,
 		 "two adapters on one text: its unadapted part once, the rest once for each");
+	invoke(p, 0);
+	p[3] = 50;
+	a[0] = (struct ask){.adapter = "one", .prompt = p, .n = 216, .max_tokens = 2};
+	a[1] = a[0];
+	a[1].adapter = "same";
+	/* The invocation's own three rows are there, from an earlier prompt. */
+	computed(rows_of(h, s, a, 2), 216 - 3 + 1 + 2, "one adapter by two names: once");
 	/* Prompts that part at 128. */
 	fresh_prompt(p, 128);
 	for (int i = 0; i < 4; i++) {
@@ -430,7 +438,7 @@ int main(void)
 	eh_arg(&h, "--threads");
 	eh_arg(&h, "1");
 	eh_arg(&h, "--prefill-chunk");
-	eh_arg(&h, "16");
+	eh_arg(&h, "24");
 	eh_arg(&h, "--kv-bytes"); /* nothing is evicted: counts are exact */
 	eh_arg(&h, "33554432");
 	eh_domain(&h, 0);
