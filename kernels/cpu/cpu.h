@@ -123,6 +123,9 @@ struct wk_expand {
 	uint32_t rows;	 /* 1..WK_TILE_ROWS */
 	uint32_t halves; /* 1 or 2 */
 	bool first;	 /* acc is written only, as if it had been zero */
+	/* The same for `panels` panels: acc and B of each from the one before, in floats and bytes. */
+	uint32_t panels;
+	size_t acc_step, b_step;
 	uint32_t ahead; /* bytes from B to what will be wanted of it next, to ask for; 0: nothing */
 };
 

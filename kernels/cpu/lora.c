@@ -412,7 +412,8 @@ static void expand_odd(const struct wk_backend *be, const struct wk_lora_run *ru
 			      .acc = sums,
 			      .n = 1,
 			      .rows = run->rows,
-			      .halves = 1};
+			      .halves = 1,
+			      .panels = 1};
 
 	for (uint32_t r = 0; r < run->rows; r++)
 		memcpy(sums + r * WK_CPU_PANEL, acc + r * WK_CPU_PANEL, WK_LORA_HALF * 4);
@@ -480,7 +481,8 @@ static uint32_t find_half(const struct wk_backend *be, const struct wk_lora_run 
 static void expand_run(const struct wk_backend *be, const struct wk_lora_run *run,
 		       const struct half h[2], uint32_t ahead, float *acc)
 {
-	struct wk_expand e = {.acc = acc, .rows = run->rows, .halves = 2, .ahead = ahead};
+	struct wk_expand e = {
+		.acc = acc, .rows = run->rows, .halves = 2, .ahead = ahead, .panels = 1};
 	uint32_t n = find_half(be, run, h[1], &e.half[1], acc + WK_LORA_HALF);
 
 	e.n = find_half(be, run, h[0], &e.half[0], acc);
@@ -498,16 +500,25 @@ static void expand_run(const struct wk_backend *be, const struct wk_lora_run *ru
 		be->kern->expand(&e);
 }
 
-/* One part of a run into one panel's sums. */
+/* Of B, for the outputs of a panel that come from one part. */
+static uint32_t panel_bytes(const struct wk_weight *w)
+{
+	return WK_LORA_PAIRS * WK_LORA_HALF * 4 * (w->gate_up ? 1 : 2);
+}
+
+/* One part of a run into the sums of a panel, and of the next ones that it covers likewise. */
 static void expand_part(const struct wk_backend *be, const struct wk_lora_plan *plan,
 			const struct wk_lora_run *run, const struct wk_lora_part *p, const char *s,
-			const struct half h[2], float *acc)
+			const struct half h[2], uint32_t n_panels, float *acc)
 {
 	struct wk_expand e = {.acc = acc,
 			      .n = wk_lora_cuts(p->rank),
 			      .rows = run->rows,
 			      .first = !plan->holes,
-			      .ahead = WK_LORA_AHEAD};
+			      .ahead = WK_LORA_AHEAD,
+			      .panels = n_panels,
+			      .acc_step = (size_t)plan->op->n_rows * WK_CPU_PANEL,
+			      .b_step = panel_bytes(plan->op->w)};
 	bool whole[2];
 
 	for (uint32_t i = 0; i < 2; i++) {
@@ -541,7 +552,7 @@ bool wk_lora_begin(const struct wk_backend *be, const struct wk_lora_plan *p, ui
 {
 	uint32_t row0 = wk_tile_row(p->op->n_rows, p->tiles, tile);
 	uint32_t rows = wk_tile_row(p->op->n_rows, p->tiles, tile + 1) - row0;
-	uint32_t ahead = WK_LORA_PAIRS * WK_LORA_HALF * 4 * (p->op->w->gate_up ? 1 : 2);
+	uint32_t ahead = panel_bytes(p->op->w);
 	struct half halves[2];
 
 	if (p->sums)
@@ -569,7 +580,7 @@ static void early_unit(struct wk_backend *be, const struct wk_lora_plan *p,
 	const struct wk_lora_part *q = &runs->parts[part];
 	const struct wk_weight *w = p->op->w;
 	uint32_t cut = 0, cuts = wk_lora_cuts(q->rank), gates = w->gate_up ? w->n / 2 : 0;
-	uint32_t cols = w->gate_up ? WK_LORA_HALF : WK_CPU_PANEL;
+	uint32_t cols = w->gate_up ? WK_LORA_HALF : WK_CPU_PANEL, whole;
 	uint32_t from = q->col < gates ? q->col : q->col - gates, to = from + q->n;
 
 	for (uint32_t i = 0; i < part; i++)
@@ -580,13 +591,15 @@ static void early_unit(struct wk_backend *be, const struct wk_lora_plan *p,
 		from = 0;
 		to = gates;
 	}
-	for (uint32_t panel = from / cols; panel * cols < to; panel++) {
+	whole = part_even(q, w) && from % cols == 0 ? q->n / cols : 0;
+	for (uint32_t panel = from / cols, n; panel * cols < to; panel += n) {
 		struct half halves[2];
 
+		n = panel == from / cols && whole ? whole : 1;
 		panel_halves(w, panel, halves);
 		for (uint32_t i = 0; i < g->n_runs; i++)
 			expand_part(be, p, &runs[i], q, runs[i].s + s_bytes(be, &runs[i], cut),
-				    halves, wk_lora_sums(p, panel, runs[i].row));
+				    halves, n, wk_lora_sums(p, panel, runs[i].row));
 	}
 }
 

@@ -128,11 +128,12 @@ static ALWAYS_INLINE void shrink512(const struct wk_shrink *t, pair_fma_fn fma,
 
 /* --- expand --------------------------------------------------------------------------------------*/
 
-static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, pair_fma_fn fma,
-				      const uint32_t pair_bytes, const uint32_t rows,
-				      const uint32_t halves)
+static ALWAYS_INLINE void expand_panel(const struct wk_expand *t, uint32_t panel, pair_fma_fn fma,
+				       const uint32_t pair_bytes, const uint32_t rows,
+				       const uint32_t halves)
 {
 	const char *s[2] = {t->half[0].s, t->half[1].s};
+	float *sums = t->acc + panel * t->acc_step;
 	__m512 acc[WK_TILE_ROWS][4];
 
 	WK_UNROLL
@@ -140,14 +141,14 @@ static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, pair_fma_fn fma
 		WK_UNROLL
 		for (uint32_t c = 0; c < 2 * halves; c++)
 			acc[r][c] = t->first ? _mm512_setzero_ps()
-					     : _mm512_loadu_ps(t->acc + r * WK_CPU_PANEL + c * 16);
+					     : _mm512_loadu_ps(sums + r * WK_CPU_PANEL + c * 16);
 	}
 	for (uint32_t n = 0; n < t->n; n++) {
 		const char *b[2];
 
 		WK_UNROLL
 		for (uint32_t h = 0; h < halves; h++)
-			b[h] = t->half[h].base + t->half[h].offsets[n];
+			b[h] = t->half[h].base + t->half[h].offsets[n] + panel * t->b_step;
 		for (uint32_t i = 0; i < 8; i++) {
 			WK_UNROLL
 			for (uint32_t h = 0; h < halves; h++) {
@@ -173,8 +174,16 @@ static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, pair_fma_fn fma
 	for (uint32_t r = 0; r < rows; r++) {
 		WK_UNROLL
 		for (uint32_t c = 0; c < 2 * halves; c++)
-			_mm512_storeu_ps(t->acc + r * WK_CPU_PANEL + c * 16, acc[r][c]);
+			_mm512_storeu_ps(sums + r * WK_CPU_PANEL + c * 16, acc[r][c]);
 	}
+}
+
+static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, pair_fma_fn fma,
+				      const uint32_t pair_bytes, const uint32_t rows,
+				      const uint32_t halves)
+{
+	for (uint32_t i = 0; i < t->panels; i++)
+		expand_panel(t, i, fma, pair_bytes, rows, halves);
 }
 
 static ALWAYS_INLINE void expand_halves(const struct wk_expand *t, pair_fma_fn fma,

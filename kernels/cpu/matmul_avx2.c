@@ -333,11 +333,12 @@ static void shrink(const struct wk_shrink *t)
 	}
 }
 
-static ALWAYS_INLINE void expand_cols(const struct wk_expand *t, uint32_t col, const uint32_t rows)
+static ALWAYS_INLINE void expand_cols(const struct wk_expand *t, uint32_t panel, uint32_t col,
+				      const uint32_t rows)
 {
 	const struct wk_expand_half *h = &t->half[col / 32];
 	const char *s = h->s;
-	float *out = t->acc + col;
+	float *out = t->acc + panel * t->acc_step + col;
 	__m256 acc[WK_TILE_ROWS][2];
 
 	UNROLL
@@ -348,7 +349,7 @@ static ALWAYS_INLINE void expand_cols(const struct wk_expand *t, uint32_t col, c
 		acc[r][1] = t->first ? _mm256_setzero_ps() : _mm256_loadu_ps(from + 8);
 	}
 	for (uint32_t n = 0; n < t->n; n++) {
-		const char *b = h->base + h->offsets[n] + 4 * (col % 32);
+		const char *b = h->base + h->offsets[n] + panel * t->b_step + 4 * (col % 32);
 
 		for (uint32_t i = 0; i < 8; i++, b += 128, s += 8 * rows) {
 			if (t->ahead)
@@ -366,8 +367,9 @@ static ALWAYS_INLINE void expand_cols(const struct wk_expand *t, uint32_t col, c
 
 static ALWAYS_INLINE void expand_rows(const struct wk_expand *t, const uint32_t rows)
 {
-	for (uint32_t col = 0; col < 32 * t->halves; col += 16)
-		expand_cols(t, col, rows);
+	for (uint32_t i = 0; i < t->panels; i++)
+		for (uint32_t col = 0; col < 32 * t->halves; col += 16)
+			expand_cols(t, i, col, rows);
 }
 
 static void expand(const struct wk_expand *t)
