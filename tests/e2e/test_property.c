@@ -328,7 +328,7 @@ static void resume(struct round *rd, struct op *op, const uint32_t **tokens)
 	all = op->r.d.prompt_logprobs == WSHM_NO_LOGPROBS;
 	op->is_resumed = true;
 	op->r.d.n_resume = op->r.d.n;
-	op->r.d.instance = op->r.name < 0 ? 0 : plain_instance(rd->w->plain, m.adapter)->digest[0];
+	op->r.d.instance = want->instance; /* as the slot said; 0 where the base model answered */
 	for (uint32_t k = 0; k < want->n; k++) {
 		op->resumed[k] = tr_below(&rd->source, want->count[k] + all);
 		op->r.d.resume[k].tokens = op->resumed[k];
