@@ -108,7 +108,7 @@ engine_pid() { sed -n 's/.*event=engine-started pid=\([0-9]*\).*/\1/p' "$tmp/log
 
 # --- without a daemon ---------------------------------------------------------------------------
 
-for part in machine ring index kernels model; do
+for part in machine ring index tokenizer kernels model; do
 	say "weft bench $part"
 	mkdir -p "$models"
 	options=

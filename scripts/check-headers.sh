@@ -14,6 +14,7 @@ for h in $(git ls-files '*.h' | grep -v '_impl\.h$'); do
 	fi
 done
 rm -f /tmp/weft-headers.$$
-printf '#include "libclient/weft.h"\n' | ${CXX:-g++} -std=c++17 -I. -pedantic -Wall -Wextra \
+printf '#include "libclient/weft.h"\n#include "libclient/text/weft_text.h"\n' |
+	${CXX:-g++} -std=c++17 -I. -Ilibclient -pedantic -Wall -Wextra \
 	-fsyntax-only -x c++ - || failed=1
 exit $failed

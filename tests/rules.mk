@@ -2,7 +2,7 @@
 # Helpers shared by a group's tests are its other .c files.
 # The group cache has its own rules.
 include tests/cache/rules.mk
-test_groups := unit shm kernels model e2e hostile fault
+test_groups := unit shm kernels model text e2e hostile fault
 check_groups ?= cache $(test_groups)
 tests_src   := $(foreach g,$(test_groups),$(wildcard tests/$(g)/test_*.c))
 tests_bin   := $(patsubst %.c,$(O)/%,$(tests_src))
@@ -10,8 +10,8 @@ tests_group  = $(foreach g,$(check_groups),$(if $(filter cache,$(g)),$(cache_che
 tests_sh     = $(foreach g,$(check_groups),$(wildcard tests/$(g)/*.t))
 test_common := $(filter-out test_%,$(wildcard tests/*.c))
 
-test_archives := $(O)/libtools.a $(O)/libsupervisor.a $(O)/libengine.a $(O)/libweft.a $(O)/libwk.a
-test_libs := $(engine_libs) $(supervisor_libs) $(client_libs) -lseccomp
+test_archives := $(O)/libtools.a $(O)/libsupervisor.a $(O)/libengine.a $(O)/libweft.a $(O)/libweft-text.a $(O)/libwk.a
+test_libs := $(text_libs) $(engine_libs) $(supervisor_libs) $(client_libs) -lseccomp
 
 $(O)/libtest.a: $(call obj,$(test_common) $(foreach g,$(test_groups),$(filter-out tests/$(g)/test_%,$(wildcard tests/$(g)/*.c))))
 	$(archive)
@@ -59,11 +59,11 @@ FUZZ_SECONDS ?= 60
 FUZZ_CC      ?= clang
 fuzz_flags   := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 fuzz_targets := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-fuzz_shared  := $(shm_src) tests/shm/desc_oracle.c tests/shm/pair.c tests/shm/idx_damage.c daemon/common/err.c \
+fuzz_shared  := $(shm_src) $(text_src) tests/shm/desc_oracle.c tests/shm/pair.c tests/shm/idx_damage.c daemon/common/err.c \
 	$(addprefix daemon/engine/model/,json_file.c safetensors.c config.c rope.c adapter.c \
 	adapter_config.c adapter_pattern.c)
 
 fuzz:
 	$(Q)FUZZ_CC='$(FUZZ_CC)' FUZZ_FLAGS='$(fuzz_flags)' FUZZ_SECONDS='$(FUZZ_SECONDS)' \
 		scripts/fuzz.sh $(O)/fuzz '$(fuzz_targets)' '$(fuzz_shared)' \
-		'$(filter-out $(SANFLAGS),$(base_cflags)) -O1 -g' '$(call pc_libs,$(MSGPACK_PC) jansson libxxhash) -lm'
+		'$(filter-out $(SANFLAGS),$(base_cflags)) -O1 -g' '$(call pc_libs,$(MSGPACK_PC) jansson libxxhash libpcre2-8 libutf8proc) -lm'

@@ -48,6 +48,8 @@ int bench_ring(struct bench_row *rows, int max);
 int bench_machine(struct bench_table *t);
 int bench_kernels(struct bench_table *t);
 int bench_index(struct bench_table *t);
+/* dir: of a tokenizer, or NULL: one is made; file: a text, or NULL. */
+int bench_tokenizer(const char *dir, const char *file, struct bench_table *t);
 
 /* `weft bench serve` */
 struct bench_serve_options {

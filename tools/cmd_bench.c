@@ -123,6 +123,25 @@ static const struct cli_command index_command = {
 	0,
 };
 
+static const char *tokenizer_dir, *tokenizer_text;
+
+static const struct cli_option tokenizer_table[] = {
+	{"tokenizer", 't', "DIR", cli_set_str, &tokenizer_dir,
+	 "measure this one; default: one is made"},
+	{"file", 'f', "FILE", cli_set_str, &tokenizer_text,
+	 "encode this text; default: one is made"},
+	{"json", 'j', NULL, NULL, &json, "a JSON list instead of the table"},
+};
+
+static const struct cli_command tokenizer_command = {
+	"bench tokenizer",
+	"",
+	"Read a tokenizer of 128,000 tokens, and encode text with it on one core.",
+	tokenizer_table,
+	3,
+	0,
+};
+
 static struct bench_model_options model_options;
 
 /* clang-format off */
@@ -189,6 +208,16 @@ static int model(int argc, char **argv)
 	return measure(&model_command, add_model, argc, argv);
 }
 
+static int add_tokenizer(struct bench_table *t)
+{
+	return bench_tokenizer(tokenizer_dir, tokenizer_text, t);
+}
+
+static int tokenizer(int argc, char **argv)
+{
+	return measure(&tokenizer_command, add_tokenizer, argc, argv);
+}
+
 static int prefix_index(int argc, char **argv)
 {
 	return measure(&index_command, bench_index, argc, argv);
@@ -205,6 +234,7 @@ static const struct cli_entry commands[] = {
 	{"model", model, "whole passes of a model against those limits"},
 	{"ring", ring, "the round trip through shared memory"},
 	{"index", prefix_index, "reading the prefix index while it changes"},
+	{"tokenizer", tokenizer, "text to tokens"},
 	{"serve", serve, "clients against a running daemon"},
 	{"pipeline", cmd_bench_pipeline, "base model and adapters on one another's KV"},
 	{"adapters", cmd_bench_adapters, "what adapters cost, in a batch and unused"},

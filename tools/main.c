@@ -11,6 +11,7 @@
 static const struct cli_entry commands[] = {
 	{"run", cmd_run, "generate: token ids in, token ids out, streamed"},
 	{"probe", cmd_probe, "how much of a prompt is cached, and where"},
+	{"tokenize", cmd_tokenize, "text to token ids and back, with a model's tokenizer"},
 	{"status", cmd_status, "what the daemon and its engines are doing"},
 	{"model", cmd_model, "make a model with random weights, look at one, list those served"},
 	{"adapter", cmd_adapter,

@@ -4,8 +4,8 @@ $(O)/libtools.a: $(call obj,$(tools_src))
 
 # The command line talks to the daemon through libweft alone; `weft bench` and `weft model` also
 # use the kernels and the model loader directly, in their own process.
-$(O)/weft: $(O)/tools/main.o $(O)/libtools.a $(O)/libengine.a $(O)/libweft.a $(O)/libwk.a
-	$(call link,$(engine_libs) $(client_libs))
+$(O)/weft: $(O)/tools/main.o $(O)/libtools.a $(O)/libengine.a $(O)/libweft.a $(O)/libweft-text.a $(O)/libwk.a
+	$(call link,$(text_libs) $(engine_libs) $(client_libs))
 
 tools_programs := $(O)/weft
 

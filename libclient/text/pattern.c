@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pattern.c - what a file searches text for: literals, and regular expressions by PCRE2.
+ *
+ * The files' expressions are written for another engine. Where its classes and PCRE2's differ, the
+ * expression is rewritten to say the same: \s is Unicode's White_Space, \w has marks and connectors.
+ * Both files and texts are outside input: expressions are short, and matching has limits.
+ */
+#include "libclient/text/private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SPACE      \
+	"\\t-\\r " \
+	"\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define WORD                                                                                   \
+	"\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-" \
+	"\\x{1f169}\\x{1f170}-\\x{1f189}"
+
+/* The class that an escape stands for, in brackets of its own unless it is within a class. */
+static int add_class(struct wt_buf *b, char escape, bool in_class)
+{
+	bool space = escape == 's' || escape == 'S';
+	const char *set = space ? SPACE : WORD;
+
+	if (!in_class && wt_buf_add(b, escape == 'S' || escape == 'W' ? "[^" : "[",
+				    escape == 'S' || escape == 'W' ? 2 : 1))
+		return -ENOMEM;
+	if (wt_buf_add(b, set, strlen(set)))
+		return -ENOMEM;
+	return in_class ? 0 : wt_buf_add(b, "]", 1);
+}
+
+/* 0 and the expression for PCRE2, or -errno. */
+static int translate(struct wt_buf *b, const char *p, size_t n, struct weft_error *error)
+{
+	bool in_class = false;
+	int r = 0;
+
+	for (size_t i = 0; i < n && !r; i++) {
+		if (p[i] == '\\' && i + 1 < n) {
+			char e = p[++i];
+
+			if (in_class && (e == 'S' || e == 'W'))
+				return wt_fail(error, -EOPNOTSUPP,
+					       "a regular expression has \\%c within brackets, "
+					       "which is not supported",
+					       e);
+			if (e == 's' || e == 'S' || e == 'w' || e == 'W')
+				r = add_class(b, e, in_class);
+			else
+				r = wt_buf_add(b, p + i - 1, 2);
+			continue;
+		}
+		if (in_class && (p[i] == '[' || (p[i] == '&' && i + 1 < n && p[i + 1] == '&')))
+			return wt_fail(error, -EOPNOTSUPP,
+				       "a regular expression has a class within a class, which is "
+				       "not supported");
+		if (p[i] == '[')
+			in_class = true;
+		else if (p[i] == ']')
+			in_class = false;
+		r = wt_buf_add(b, p + i, 1);
+	}
+	return r ? wt_fail(error, r, "out of memory") : 0;
+}
+
+int wt_pattern_compile(struct wt_pattern *p, const char *regex, size_t bytes,
+		       struct weft_error *error)
+{
+	struct wt_buf b = {0};
+	PCRE2_SIZE where;
+	int r, code;
+
+	if (bytes > WT_MAX_PATTERN_BYTES)
+		return wt_fail(error, -EFBIG, "a regular expression of %zu bytes; at most %u",
+			       bytes, WT_MAX_PATTERN_BYTES);
+	r = translate(&b, regex, bytes, error);
+	if (!r) {
+		p->code = pcre2_compile((PCRE2_SPTR)b.p, b.n,
+					PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE |
+						PCRE2_NEVER_BACKSLASH_C,
+					&code, &where, NULL);
+		if (!p->code)
+			r = wt_fail(error, -EINVAL,
+				    "a regular expression cannot be compiled, at %zu: %.*s", where,
+				    (int)(bytes > 120 ? 120 : bytes), regex);
+		else
+			/* Without JIT on this machine matching is slower, and the same. */
+			pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
+	}
+	free(b.p);
+	return r;
+}
+
+int wt_pattern_read(struct wt_pattern *p, json_t *o, struct weft_error *error)
+{
+	json_t *text = json_object_get(o, "String"), *regex = json_object_get(o, "Regex");
+
+	if (json_is_string(regex))
+		return wt_pattern_compile(p, json_string_value(regex), json_string_length(regex),
+					  error);
+	if (!json_is_string(text) || !json_string_length(text))
+		return wt_fail(error, -EINVAL,
+			       "a pattern must be a non-empty \"String\" or \"Regex\"");
+	if (json_string_length(text) > WT_MAX_PATTERN_BYTES)
+		return wt_fail(error, -EFBIG, "a pattern of %zu bytes; at most %u",
+			       json_string_length(text), WT_MAX_PATTERN_BYTES);
+	p->bytes = json_string_length(text);
+	p->text = malloc(p->bytes);
+	if (!p->text)
+		return wt_fail(error, -ENOMEM, "out of memory");
+	memcpy(p->text, json_string_value(text), p->bytes);
+	return 0;
+}
+
+void wt_pattern_fini(struct wt_pattern *p)
+{
+	free(p->text);
+	pcre2_code_free(p->code);
+	*p = (struct wt_pattern){0};
+}
+
+static int search(struct wt_matches *m, struct wt_scratch *s, size_t *start, size_t *end)
+{
+	const PCRE2_SIZE *at;
+	int r;
+
+	if (m->pattern->text) {
+		const char *hit = memmem(m->text + m->at, m->bytes - m->at, m->pattern->text,
+					 m->pattern->bytes);
+
+		if (!hit)
+			return 0;
+		*start = (size_t)(hit - m->text);
+		*end = *start + m->pattern->bytes;
+		return 1;
+	}
+	r = pcre2_match(m->pattern->code, (PCRE2_SPTR)m->text, m->bytes, m->at, PCRE2_NO_UTF_CHECK,
+			s->match, s->context);
+	if (r == PCRE2_ERROR_NOMATCH)
+		return 0;
+	if (r < 0)
+		return r == PCRE2_ERROR_NOMEMORY ? -ENOMEM : -ELOOP;
+	at = pcre2_get_ovector_pointer(s->match);
+	*start = at[0];
+	*end = at[1];
+	/* \K in a lookahead can end a match before it starts, or before where it was sought. */
+	return *start < m->at || *end < *start ? -ELOOP : 1;
+}
+
+int wt_matches_next(struct wt_matches *m, struct wt_scratch *s, size_t *start, size_t *end)
+{
+	while (m->at <= m->bytes) {
+		int len = 1, r = search(m, s, start, end);
+
+		if (r <= 0)
+			return r;
+		if (*start < *end || m->last_end != *end) {
+			m->at = m->last_end = *end;
+			return 1;
+		}
+		/* An empty match right after a match does not count. */
+		if (m->at < m->bytes)
+			wt_utf8_next(m->text + m->at, m->bytes - m->at, &len);
+		m->at += (size_t)len;
+	}
+	return 0;
+}

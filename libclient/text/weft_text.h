@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * weft_text.h - text to tokens and back, with the tokenizer of a model's folder.
+ *
+ * A `struct weft_tokenizer` is read from tokenizer.json (with tokenizer_config.json and
+ * special_tokens_map.json, where there are any) and never changes afterwards. It gives the ids that
+ * the format's own implementation gives, or weft_tokenizer_open() refuses the file by the name of
+ * what it does not know. Byte-level BPE and BPE with byte fallback are known; WordPiece, Unigram and
+ * WordLevel are not.
+ *
+ * Text is UTF-8 with a length; it may hold zeros. What is not valid UTF-8 is read as U+FFFD, one for
+ * each maximal ill-formed part (Unicode's recommended practice). At most WEFT_TEXT_MAX_BYTES at once.
+ *
+ * Threads: every function may be called from any thread at any time, but for close and for a
+ * struct weft_stream, which belongs to one thread at a time.
+ *
+ * Errors: functions return >= 0, or a negative errno; outputs are written on success only.
+ */
+#ifndef WEFT_TEXT_H
+#define WEFT_TEXT_H
+
+#include "weft.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct weft_tokenizer;
+struct weft_stream;
+
+#define WEFT_TEXT_MAX_BYTES (64u << 20)
+#define WEFT_NO_TOKEN	    UINT32_MAX
+
+/* -EOPNOTSUPP: the file asks for something that this library does not know. */
+WEFT_API int weft_tokenizer_open(struct weft_tokenizer **ret, const char *dir,
+				 struct weft_error *error);
+/* Streams of it must be freed before. NULL allowed. */
+WEFT_API void weft_tokenizer_close(struct weft_tokenizer *t);
+
+struct weft_tokenizer_info {
+	size_t size;	    /* sizeof this struct, set by the caller */
+	uint32_t vocab;	    /* ids are below this; some may have no token */
+	uint32_t n_special; /* special tokens */
+	uint32_t bos;	    /* WEFT_NO_TOKEN: none */
+	uint32_t eos;
+	uint32_t unknown;
+	uint32_t pad;
+	uint32_t byte_level; /* 1: byte-level BPE; 0: BPE over characters */
+};
+WEFT_API int weft_tokenizer_info(const struct weft_tokenizer *t, struct weft_tokenizer_info *ret);
+
+/*
+ * Without WEFT_PARSE_SPECIAL the text cannot become a special token, whatever it says (the token for
+ * unknown characters, where a tokenizer has one, excepted): for text of others. Added tokens that
+ * are not special are found in either case.
+ */
+#define WEFT_ADD_SPECIAL   1u /* what the model expects around a text, such as a first token */
+#define WEFT_PARSE_SPECIAL 2u /* "<s>" in the text is the token <s> */
+
+/* The ids are the caller's, to be freed with weft_text_free(). */
+WEFT_API int weft_encode(struct weft_tokenizer *t, const char *text, size_t bytes, uint32_t flags,
+			 uint32_t **ret_ids, size_t *ret_n, struct weft_error *error);
+
+#define WEFT_SKIP_SPECIAL 1u /* leave special tokens out of the text */
+
+/*
+ * The text is valid UTF-8, with a zero after it that is not counted; freed with weft_text_free().
+ * Ids that have no token are left out.
+ */
+WEFT_API int weft_decode(struct weft_tokenizer *t, const uint32_t *ids, size_t n, uint32_t flags,
+			 char **ret_text, size_t *ret_bytes, struct weft_error *error);
+WEFT_API void weft_text_free(void *ids_or_text);
+
+/*
+ * Decode tokens as they come. Each call gives the text that is certain now: whole characters only.
+ * The pieces together are what weft_decode() gives for all ids, but that an ill-formed run of byte
+ * tokens becomes U+FFFD part by part and not byte by byte.
+ */
+WEFT_API int weft_stream_new(struct weft_stream **ret, struct weft_tokenizer *t, uint32_t flags);
+WEFT_API void weft_stream_free(struct weft_stream *s);
+/* *ret_text is the stream's, until the next call on it; zero-terminated. */
+WEFT_API int weft_stream_push(struct weft_stream *s, uint32_t id, const char **ret_text,
+			      size_t *ret_bytes);
+/* What is left at the end, after which the stream is new again. */
+WEFT_API int weft_stream_end(struct weft_stream *s, const char **ret_text, size_t *ret_bytes);
+
+/* The token as the file spells it, zero-terminated (byte-level ones in the byte alphabet), or NULL. */
+WEFT_API const char *weft_token_text(const struct weft_tokenizer *t, uint32_t id);
+/* The id of such a token, or WEFT_NO_TOKEN. */
+WEFT_API uint32_t weft_token_id(const struct weft_tokenizer *t, const char *text);
+WEFT_API int weft_token_is_special(const struct weft_tokenizer *t, uint32_t id);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

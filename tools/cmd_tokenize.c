@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cmd_tokenize.c - `weft tokenize`: text to token ids and back, with the tokenizer of a model's
+ * folder. Asks no daemon.
+ */
+#include "libclient/text/weft_text.h"
+#include "tools/cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *folder, *file;
+static int json, decode, bare, special, skip;
+
+/* clang-format off */
+static const struct cli_option options[] = {
+	{"tokenizer", 't', "DIR", cli_set_str, &folder, "the folder that holds tokenizer.json"},
+	{"file", 'f', "FILE", cli_set_str, &file, "read FILE"},
+	{"decode", 'd', NULL, NULL, &decode, "token ids in, text out"},
+	{"bare", 'b', NULL, NULL, &bare, "do not add the tokens that the model expects around a text"},
+	{"special", 's', NULL, NULL, &special, "take special tokens' texts for special tokens"},
+	{"skip-special", 0, NULL, NULL, &skip, "with --decode: leave special tokens out"},
+	{"json", 'j', NULL, NULL, &json, "a JSON object: ids and text"},
+};
+/* clang-format on */
+
+static const struct cli_command command = {
+	"tokenize",
+	"[TEXT|TOKEN...]",
+	"Text to token ids: the arguments joined by blanks, a file, or standard input without\n"
+	"either. With --decode token ids to text.",
+	options,
+	sizeof(options) / sizeof(*options),
+	-1,
+};
+
+struct text {
+	char *p; /* owner */
+	size_t n;
+};
+
+static int append(struct text *t, const char *p, size_t n)
+{
+	char *more = t->n + n > WEFT_TEXT_MAX_BYTES ? NULL : realloc(t->p, t->n + n + 1);
+
+	if (!more)
+		return cli_fail("the text is longer than %u bytes", WEFT_TEXT_MAX_BYTES);
+	t->p = more;
+	memcpy(t->p + t->n, p, n);
+	t->n += n;
+	return 0;
+}
+
+static int read_text(struct text *t, int n, char **argv)
+{
+	FILE *f = file ? fopen(file, "rb") : stdin;
+	char part[16384];
+	size_t got;
+	int err = 0;
+
+	if (!f)
+		return cli_fail("open %s: %s", file, strerror(errno));
+	if (n && file) {
+		fclose(f);
+		return cli_fail("a text is given both as arguments and as a file");
+	}
+	for (int i = 1; i <= n && !err; i++) {
+		err = i > 1 ? append(t, " ", 1) : 0;
+		err = err ? err : append(t, argv[i], strlen(argv[i]));
+	}
+	while (!n && !err && (got = fread(part, 1, sizeof(part), f)))
+		err = append(t, part, got);
+	if (!err && ferror(f))
+		err = cli_fail("read %s: %s", file ? file : "standard input", strerror(errno));
+	if (file)
+		fclose(f);
+	return err;
+}
+
+/* ids beside the text, as one object. */
+static void print_json(const uint32_t *ids, size_t n, const char *text)
+{
+	printf("{\"tokens\":[");
+	for (size_t i = 0; i < n; i++)
+		printf(i ? ",%u" : "%u", ids[i]);
+	printf("],\"text\":");
+	cli_json_string(text);
+	puts("}");
+}
+
+static int run_encode(struct weft_tokenizer *t, int n_args, char **argv)
+{
+	uint32_t flags = (bare ? 0 : WEFT_ADD_SPECIAL) | (special ? WEFT_PARSE_SPECIAL : 0), *ids;
+	struct text in = {0};
+	struct weft_error e;
+	char *text;
+	size_t n, bytes;
+	int err;
+
+	if (read_text(&in, n_args, argv)) {
+		free(in.p);
+		return 1;
+	}
+	err = weft_encode(t, in.p ? in.p : "", in.n, flags, &ids, &n, &e);
+	free(in.p);
+	if (err)
+		return cli_fail("%s", e.message);
+	for (size_t i = 0; i < n && !json; i++)
+		printf(i ? " %u" : "%u", ids[i]);
+	if (!json) {
+		putchar('\n');
+	} else {
+		err = weft_decode(t, ids, n, 0, &text, &bytes, &e);
+		if (err) {
+			cli_fail("%s", e.message);
+		} else {
+			print_json(ids, n, text);
+			weft_text_free(text);
+		}
+	}
+	weft_text_free(ids);
+	return err ? 1 : 0;
+}
+
+static int run_decode(struct weft_tokenizer *t, int n_args, char **argv)
+{
+	struct cli_tokens in = {0};
+	struct weft_error e;
+	char *text;
+	size_t bytes;
+	int err = cli_read_prompt(&in, n_args, argv, file);
+
+	if (err) {
+		free(in.tokens);
+		return 1;
+	}
+	for (uint32_t i = 0; i < in.n && !err; i++)
+		if (!weft_token_text(t, in.tokens[i]))
+			err = cli_fail("%u is not a token of this tokenizer", in.tokens[i]);
+	if (!err &&
+	    weft_decode(t, in.tokens, in.n, skip ? WEFT_SKIP_SPECIAL : 0, &text, &bytes, &e))
+		err = cli_fail("%s", e.message);
+	if (!err) {
+		if (json)
+			print_json(in.tokens, in.n, text);
+		else if (fwrite(text, 1, bytes, stdout) == bytes)
+			putchar('\n');
+		weft_text_free(text);
+	}
+	free(in.tokens);
+	return err;
+}
+
+int cmd_tokenize(int argc, char **argv)
+{
+	struct weft_tokenizer *t;
+	struct weft_error e;
+	int n = cli_parse(&command, argc, argv), err;
+
+	if (!folder)
+		return cli_fail("which tokenizer? (--tokenizer DIR)");
+	if (weft_tokenizer_open(&t, folder, &e))
+		return cli_fail("%s", e.message);
+	err = decode ? run_decode(t, n, argv) : run_encode(t, n, argv);
+	weft_tokenizer_close(t);
+	return err;
+}
