@@ -81,8 +81,9 @@ static bool recover_request(struct engine *e, struct session *s, uint32_t slot, 
 		session_slot_release(e, s, slot);
 		return true;
 	}
-	if (rc == WSHM_NO_ADAPTER) { /* gone since, and nothing else would answer the same */
-		publish_lost(e, s, slot, WSHM_NO_ADAPTER);
+	/* Gone since, and nothing else would answer the same; or this engine found less memory. */
+	if (rc == WSHM_NO_ADAPTER || rc == WSHM_TOO_BIG) {
+		publish_lost(e, s, slot, (enum wshm_status)rc);
 		return true;
 	}
 	if (rc || !sound_slot(w, r)) {

@@ -3,7 +3,7 @@
  * test_engine_recover.c - the engine is killed at random moments and started again: every request
  * ends with exactly the tokens and log-probabilities that it has without a kill. A client that
  * changes its request between crash and restart loses its session; one that was resumed by its
- * client continues after the tokens it names.
+ * client continues after the tokens it names; one that is too big for the new engine ends alone.
  *
  * WEFT_KILLS sets the number of kills (20).
  */
@@ -193,6 +193,45 @@ static void test_resume(struct eh_session *s)
 	ok(counted, "and the slot says how many tokens were not made here");
 }
 
+/* Without --kv-bytes the pool is a part of the memory that is free, and that may be less by then. */
+static void test_smaller_pool(void)
+{
+	char bytes[24];
+	uint32_t prompt[150] = {0};
+	struct wshm_desc d;
+	struct eh_session *s;
+	struct eh_req big, small;
+	double block;
+	struct eh h;
+
+	init(&h);
+	h.supervise = false;
+	eh_arg(&h, "--kv-bytes");
+	eh_arg(&h, bytes);
+	snprintf(bytes, sizeof(bytes), "1000000");
+	eh_start(&h);
+	block = eh_number(&h, "block_bytes");
+	s = eh_open(&h, 0, 16, 1 << 20);
+	eh_desc(&d);
+	d.ignore_eos = true;
+	d.max_tokens = 80;
+	eh_submit(s, &d, prompt, 150, NULL, &big);
+	d.max_tokens = 20;
+	eh_submit(s, &d, prompt, 20, NULL, &small);
+	eh_wait_tokens(&big, 0, 1);
+	eh_kill(&h);
+	snprintf(bytes, sizeof(bytes), "%.0f", 10 * block); /* 160 positions; big has 229 */
+	eh_restart(&h);
+	ok(eh_wait(&big), "a request too big for the new engine ends");
+	is_int(eh_status(&big), WSHM_TOO_BIG, "for that reason");
+	ok(eh_wait(&small), "others of its session go on");
+	is_int(eh_status(&small), WSHM_OK, "to their end");
+	is_int(h.offences, 0, "nobody is accused");
+	eh_release(&big);
+	eh_release(&small);
+	eh_stop(&h);
+}
+
 int main(void)
 {
 	const char *kills = getenv("WEFT_KILLS");
@@ -210,6 +249,7 @@ int main(void)
 	test_changed(&h, s[0]);
 	test_resume(s[1]);
 	eh_stop(&h);
+	test_smaller_pool();
 	for (uint32_t i = 0; i < N; i++)
 		eh_result_free(&alone[i]);
 	return tap_done();
