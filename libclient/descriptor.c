@@ -230,10 +230,8 @@ static void put_sampling(struct out *o, const struct wshm_desc *d, const struct 
 int wc_desc_pack(const struct wshm_desc *d, uint8_t *buf, uint32_t buf_bytes)
 {
 	struct out o = {.buf = buf, .room = buf_bytes};
-	struct wshm_desc dflt;
 
 	/* A map of at most 15 keys has a head of one byte; of more, of three. It is written last. */
-	wshm_desc_init(&dflt);
 	o.bytes = 3;
 	msgpack_packer_init(&o.pk, &o, out_write);
 	put_str(&o, WSHM_KEY_MODEL, d->model);
@@ -246,7 +244,7 @@ int wc_desc_pack(const struct wshm_desc *d, uint8_t *buf, uint32_t buf_bytes)
 		for (uint32_t i = 0; i < d->n_resume; i++)
 			put_span(&o, &d->resume[i]);
 	}
-	put_sampling(&o, d, &dflt);
+	put_sampling(&o, d, &wshm_desc_default);
 	put_lists(&o, d);
 	if (d->ignore_eos) {
 		put_key(&o, WSHM_KEY_IGNORE_EOS);

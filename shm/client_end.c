@@ -170,7 +170,7 @@ int wshm_client_notice(struct wshm_client *c, uint32_t *ret_slot, uint32_t *ret_
 
 	/* Asked for together, they arrive together. */
 	ord_expect_read(&ring[c->cq_head & (c->layout.ring_entries - 1)]);
-	/* C1: pairs with W1 in wshm_engine_publish(): the entry is there. */
+	/* C1: pairs with W1 in wshm_engine_post(): the entry is there. */
 	tail = ord_load_acquire(&wshm_client_rx_ctl(c)->cq_tail);
 	if (tail == c->cq_head || tail - c->cq_head > c->layout.ring_entries)
 		return 0;
@@ -184,7 +184,7 @@ int wshm_client_notice(struct wshm_client *c, uint32_t *ret_slot, uint32_t *ret_
 	/* N3: pairs with N2 in post_notice() */
 	ord_store_seq(&tx_ctl(c)->cq_head, c->cq_head);
 	/*
-	 * N4: pairs with W1 in wshm_engine_publish(). Either this load sees that publication, and
+	 * N4: pairs with W1 in wshm_engine_post(). Either this load sees that publication, and
 	 * with it everything written before, or its N2 sees the new head and posts again.
 	 */
 	(void)ord_load_seq(&s->progress);
@@ -199,7 +199,7 @@ int wshm_client_wait_slot(struct wshm_client *c, uint32_t slot, uint32_t seen, i
 	struct wshm_req *r = wshm_client_req(c, slot);
 	int rc = 0;
 
-	ord_add_seq(&r->waiters, 1); /* W3: pairs with W2 in wshm_engine_publish() */
+	ord_add_seq(&r->waiters, 1); /* W3: pairs with W2 in wshm_engine_post() */
 	if (wshm_slot_progress(s) == seen)
 		rc = wshm_futex_wait(&s->progress, seen, timeout_ns);
 	ord_add(&r->waiters, -1); /* seen late it costs the engine a wake-up in vain, no more */
@@ -213,10 +213,10 @@ int wshm_client_wait_any(struct wshm_client *c, int64_t timeout_ns)
 	uint32_t head, tail;
 	int rc = 0;
 
-	ord_add_seq(&ctl->any_waiters, 1); /* W3: pairs with W2 in wshm_engine_publish() */
+	ord_add_seq(&ctl->any_waiters, 1); /* W3: pairs with W2 in wshm_engine_wake() */
 	/* Our own word in tx, not c->cq_head: another thread may be taking notices meanwhile. */
 	head = ord_load(&ctl->cq_head);
-	tail = ord_load_seq(&rx->cq_tail); /* W4: pairs with W1 in wshm_engine_publish() */
+	tail = ord_load_seq(&rx->cq_tail); /* W4: pairs with W1 in wshm_engine_post() */
 	if (tail == head)
 		rc = wshm_futex_wait(&rx->cq_tail, tail, timeout_ns);
 	ord_add(&ctl->any_waiters, -1);
@@ -225,6 +225,6 @@ int wshm_client_wait_any(struct wshm_client *c, int64_t timeout_ns)
 
 void wshm_client_arm_bell(struct wshm_client *c, bool armed)
 {
-	/* W3: pairs with W2 in wshm_engine_publish() */
+	/* W3: pairs with W2 in wshm_engine_wake() */
 	ord_store_seq(&tx_ctl(c)->bell_armed, armed ? 1u : 0u);
 }

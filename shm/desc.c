@@ -387,16 +387,29 @@ static uint32_t cross_check(const struct wshm_desc *d)
 	return 0;
 }
 
+const struct wshm_desc wshm_desc_default = {
+	.n = 1,
+	.max_tokens = 128,
+	.temperature = 1,
+	.top_p = 1,
+	.repetition = 1,
+	.logprobs = WSHM_NO_LOGPROBS,
+	.prompt_logprobs = WSHM_NO_LOGPROBS,
+};
+
 void wshm_desc_init(struct wshm_desc *d)
 {
+	const struct wshm_desc *from = &wshm_desc_default;
+
+	/* Most of it is room for lists: not worth reading. */
 	memset(d, 0, sizeof(*d));
-	d->n = 1;
-	d->max_tokens = 128;
-	d->temperature = 1;
-	d->top_p = 1;
-	d->repetition = 1;
-	d->logprobs = WSHM_NO_LOGPROBS;
-	d->prompt_logprobs = WSHM_NO_LOGPROBS;
+	d->n = from->n;
+	d->max_tokens = from->max_tokens;
+	d->temperature = from->temperature;
+	d->top_p = from->top_p;
+	d->repetition = from->repetition;
+	d->logprobs = from->logprobs;
+	d->prompt_logprobs = from->prompt_logprobs;
 }
 
 static int fail(int rc, uint32_t key, uint32_t *ret_key)

@@ -282,11 +282,10 @@ static bool post_notice(struct wshm_engine *e, uint32_t slot, uint32_t generatio
 	return true;
 }
 
-int wshm_engine_publish(struct wshm_engine *e, uint32_t slot)
+void wshm_engine_post(struct wshm_engine *e, uint32_t slot)
 {
 	struct wshm_slot *s = wshm_engine_slot(e, slot);
 	const struct wshm_tx_ctl *ctl = tx_ctl(e);
-	bool posted;
 
 	ord_expect_read(&ctl->cq_head);
 	ord_expect_read(&req(e, slot)->waiters);
@@ -294,17 +293,30 @@ int wshm_engine_publish(struct wshm_engine *e, uint32_t slot)
 	ord_expect_write(&rx_ctl(e)->cq_tail);
 	/* W1: pairs with W4 in wshm_client_wait_slot() and N4 in wshm_client_notice() */
 	ord_store_seq(&s->progress, ord_load(&s->progress) + 1);
-	posted = post_notice(e, slot, e->generation[slot]);
+	e->posted |= post_notice(e, slot, e->generation[slot]);
 	/* W2: pairs with W3 in wshm_client_wait_slot() */
 	if (ord_load_seq(&req(e, slot)->waiters))
 		wshm_futex_wake(&s->progress);
-	if (!posted)
+}
+
+int wshm_engine_wake(struct wshm_engine *e)
+{
+	const struct wshm_tx_ctl *ctl = tx_ctl(e);
+
+	if (!e->posted)
 		return 0;
+	e->posted = false;
 	/* W2: pairs with W3 in wshm_client_wait_any() */
 	if (ord_load_seq(&ctl->any_waiters))
 		wshm_futex_wake(&rx_ctl(e)->cq_tail);
 	/* W2: pairs with W3 in wshm_client_arm_bell() */
 	return ord_load_seq(&ctl->bell_armed) != 0;
+}
+
+int wshm_engine_publish(struct wshm_engine *e, uint32_t slot)
+{
+	wshm_engine_post(e, slot);
+	return wshm_engine_wake(e);
 }
 
 void wshm_engine_announce_all(struct wshm_engine *e)

@@ -133,7 +133,7 @@ static inline uint32_t wshm_slot_state(const struct wshm_slot *s)
 
 static inline uint32_t wshm_slot_progress(const struct wshm_slot *s)
 {
-	return ord_load_seq(&s->progress); /* W4: pairs with W1 in wshm_engine_publish() */
+	return ord_load_seq(&s->progress); /* W4: pairs with W1 in wshm_engine_post() */
 }
 
 static inline uint32_t wshm_slot_count(const struct wshm_slot *s, uint32_t sample)
@@ -172,6 +172,7 @@ struct wshm_engine {
 	uint32_t *cq_shadow;  /* [ring_entries] slot of each ring position, or UINT32_MAX */
 	uint64_t peeked;      /* the entry that peek showed and accept takes; 0: none */
 	uint64_t violations;  /* nonsense seen; the session must end when it is not 0 */
+	bool posted;	      /* a notice that wshm_engine_wake() has not announced */
 };
 
 /* Map both regions. With `resume`, private state is read once from rx (which only engines
@@ -260,8 +261,14 @@ int wshm_engine_fetch_u32(const struct wshm_engine *e, uint64_t off, uint32_t *d
  *                                   full barrier, FUTEX_WAKE only if someone waits.
  * Returns 1 if the session's bell should be rung, else 0. A cq_head that makes no sense counts as a
  * violation, which the next peek reports.
+ *
+ * When many slots of a session have news at once: wshm_engine_post() for each, which wakes only who
+ * waits for that very slot, and then one wshm_engine_wake() for whoever waits for any, with publish's
+ * return value. A client that is woken by the first of many would only be woken again by the others.
  */
 int wshm_engine_publish(struct wshm_engine *e, uint32_t slot);
+void wshm_engine_post(struct wshm_engine *e, uint32_t slot);
+int wshm_engine_wake(struct wshm_engine *e);
 /* Announce everything unreleased again and wake every waiter (after a restart). */
 void wshm_engine_announce_all(struct wshm_engine *e);
 /* true: about to sleep; then look once more at every ring (wshm_engine_pending) and every cancel
@@ -346,6 +353,7 @@ struct wshm_desc {
 	bool no_cache;
 };
 
+extern const struct wshm_desc wshm_desc_default;
 void wshm_desc_init(struct wshm_desc *d); /* the defaults */
 
 /*

@@ -396,6 +396,8 @@ void publish_started(struct request *r, uint64_t now);
 void publish_token(struct sample *a, const struct wk_sampled *drawn);
 void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn);
 void publish_counts(struct engine *e, struct request *r, uint64_t now);
+/* Wake who waits for any news, once, after the counts of all. */
+void publish_wake(struct engine *e);
 void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail);
 void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
 		     enum wshm_status status, uint32_t detail);

@@ -144,8 +144,15 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 		}
 	}
 	/* A request that ends in this step is published once, by publish_end(). */
-	if (r->n_live && !r->end_status && wshm_engine_publish(&r->session->shm, r->slot))
-		session_ring_bell(e, r->session);
+	if (r->n_live && !r->end_status)
+		wshm_engine_post(&r->session->shm, r->slot);
+}
+
+void publish_wake(struct engine *e)
+{
+	for (struct session *s = e->sessions; s; s = s->next)
+		if (wshm_engine_wake(&s->shm))
+			session_ring_bell(e, s);
 }
 
 void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail)

@@ -443,6 +443,7 @@ bool step_run(struct engine *e)
 	apply(e, end - start);
 	for (uint32_t i = 0; i < st->n_touched; i++)
 		request_settle(e, st->touched[i], end);
+	publish_wake(e);
 	if (e->count.steps % RECLAIM_STEPS == 0)
 		domain_reclaim(e, end);
 	e->count.steps++;

@@ -172,8 +172,12 @@ static void invocation_in_answer(struct twin *t)
 		text_add(&p, plain->tokens, plain->count[0]);
 		right += reused(twin_run(t, 0, number, &p, 3, NULL), 32 + row);
 		right += reused(twin_run(t, 0, 0, &p, 3, NULL), p.n - 1);
+		/* The first answer's block again, but now its last token is what activates. */
+		p.n = 48;
+		text_random(t, &p, 10);
+		right += reused(twin_run(t, 0, number, &p, 3, NULL), row < 15 ? 47 : 48);
 	}
-	is_int(right, 48, "7: an invocation in the answer, called again at any row");
+	is_int(right, 64, "7: an invocation in the answer, called again at any row");
 	twin_unload(t, number);
 }
 
