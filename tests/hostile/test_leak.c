@@ -16,8 +16,8 @@
  *
  * A measure that tells nothing has an area under its ROC curve of 1/2; the estimate from n trials of
  * each class scatters by sqrt(1 / (6 n)). A check fails beyond four of these (for 10,000 trials that
- * have the measure: beyond 0.016), which chance does once in 15,000 checks. The same attacker inside the victim's tenant is the
- * control: it must succeed.
+ * have the measure: beyond 0.016), which chance does once in 15,000 checks. The same attacker inside
+ * the victim's tenant is the control: it must succeed.
  *
  * WEFT_TRIALS sets the number of trials of each class.
  *
@@ -211,7 +211,7 @@ static void run_trial(struct arena *a, struct eh_session *attacker, struct trial
 
 struct ranked {
 	double x;
-	int class;
+	int label; /* the trial's class; in ranks_of() its number */
 };
 
 static int compare(const void *a, const void *b)
@@ -231,7 +231,7 @@ static double area(struct ranked *r, uint32_t n)
 		for (end = i; end < n && r[end].x == r[i].x; end++)
 			;
 		for (uint32_t k = i; k < end; k++)
-			if (r[k].class) {
+			if (r[k].label) {
 				ranks += (i + 1 + end) / 2.0;
 				n1++;
 			}
@@ -255,14 +255,42 @@ static double area_of(const struct trial *t, uint32_t n, enum measure m, uint32_
 }
 
 struct weights {
-	double mean[N_MEASURES], weight[N_MEASURES];
+	double weight[N_MEASURES];
 };
+
+/*
+ * Each measure as its rank among all trials that have it, from 0 to 1, less 1/2: one trial that waited
+ * long for the processor is then no further out than any other. This does not look at the classes.
+ */
+static struct trial *ranks_of(const struct trial *t, uint32_t n)
+{
+	struct trial *result = calloc(n, sizeof(*result));
+	struct ranked *r = calloc(n, sizeof(*r));
+
+	memcpy(result, t, n * sizeof(*result));
+	for (int m = 0; m < N_MEASURES; m++) {
+		uint32_t have = 0;
+
+		for (uint32_t i = 0; i < n; i++)
+			if (!isnan(t[i].x[m]))
+				r[have++] = (struct ranked){t[i].x[m], (int)i};
+		qsort(r, have, sizeof(*r), compare);
+		for (uint32_t i = 0, end; i < have; i = end) {
+			for (end = i; end < have && r[end].x == r[i].x; end++)
+				;
+			for (uint32_t k = i; k < end; k++)
+				result[r[k].label].x[m] = (i + end) / 2.0 / have - 0.5;
+		}
+	}
+	free(r);
+	return result;
+}
 
 /* Each measure's mean difference between the classes, over its variance. */
 static void learn(const struct trial *t, uint32_t n, struct weights *ret)
 {
 	for (int m = 0; m < N_MEASURES; m++) {
-		double sum[2] = {0}, square = 0, count[2] = {0}, both, variance;
+		double sum[2] = {0}, square = 0, count[2] = {0}, both, mean, variance;
 
 		for (uint32_t i = 0; i < n; i++) {
 			if (isnan(t[i].x[m]))
@@ -272,8 +300,8 @@ static void learn(const struct trial *t, uint32_t n, struct weights *ret)
 			square += t[i].x[m] * t[i].x[m];
 		}
 		both = count[0] + count[1];
-		ret->mean[m] = (sum[0] + sum[1]) / both;
-		variance = square / both - ret->mean[m] * ret->mean[m];
+		mean = (sum[0] + sum[1]) / both;
+		variance = square / both - mean * mean;
 		ret->weight[m] =
 			variance > 0 ? (sum[1] / count[1] - sum[0] / count[0]) / variance : 0;
 	}
@@ -285,10 +313,10 @@ static double try_on(const struct trial *t, uint32_t n, const struct weights *w)
 	double result;
 
 	for (uint32_t i = 0; i < n; i++) {
-		r[i].class = t[i].class;
+		r[i].label = t[i].class;
 		for (int m = 0; m < N_MEASURES; m++)
 			if (!isnan(t[i].x[m]))
-				r[i].x += (t[i].x[m] - w->mean[m]) * w->weight[m];
+				r[i].x += t[i].x[m] * w->weight[m];
 	}
 	result = area(r, n);
 	free(r);
@@ -296,13 +324,17 @@ static double try_on(const struct trial *t, uint32_t n, const struct weights *w)
 }
 
 /* All measures together: what one half of the trials teaches is tried on the other half. */
-static double area_together(const struct trial *t, uint32_t n)
+static double area_together(const struct trial *raw, uint32_t n)
 {
+	struct trial *t = ranks_of(raw, n);
 	struct weights first, second;
+	double result;
 
 	learn(t, n / 2, &first);
 	learn(t + n / 2, n - n / 2, &second);
-	return (try_on(t + n / 2, n - n / 2, &first) + try_on(t, n / 2, &second)) / 2;
+	result = (try_on(t + n / 2, n - n / 2, &first) + try_on(t, n / 2, &second)) / 2;
+	free(t);
+	return result;
 }
 
 /* --- setting up -------------------------------------------------------------------------------------*/
