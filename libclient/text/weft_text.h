@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * weft_text.h - text to tokens and back, with the tokenizer of a model's folder.
+ * weft_text.h - text to tokens and back, with the tokenizer of a model's folder; conversations to
+ * text, with its chat template.
  *
  * A `struct weft_tokenizer` is read from tokenizer.json (with tokenizer_config.json and
  * special_tokens_map.json, where there are any) and never changes afterwards. It gives the ids that
@@ -89,6 +90,42 @@ WEFT_API const char *weft_token_text(const struct weft_tokenizer *t, uint32_t id
 /* The id of such a token, or WEFT_NO_TOKEN. */
 WEFT_API uint32_t weft_token_id(const struct weft_tokenizer *t, const char *text);
 WEFT_API int weft_token_is_special(const struct weft_tokenizer *t, uint32_t id);
+
+/* --- chat templates -------------------------------------------------------------------------------*/
+
+/*
+ * The text that a model was trained to see for a conversation is made by its chat template, a Jinja
+ * program. Here is an interpreter of the part of Jinja that such templates use. It gives the bytes
+ * that the format's own implementation gives, or refuses by name what it does not know.
+ *
+ * Neither template nor context is trusted: sizes, nesting, steps, memory and output have limits
+ * (weft_template_new(3)). -EOPNOTSUPP: something that this library does not know. -EINVAL: an error
+ * in the template or for this context. -EBADMSG: the template's own raise_exception(), whose text is
+ * the message's end. -E2BIG, -ELOOP: a limit. The message is one line and names the template's line.
+ */
+struct weft_template;
+
+#define WEFT_TEMPLATE_MAX_SOURCE  (1u << 20)
+#define WEFT_TEMPLATE_MAX_CONTEXT (16u << 20)
+#define WEFT_TEMPLATE_MAX_OUTPUT  WEFT_TEXT_MAX_BYTES
+
+/* It never changes afterwards: any number of threads may render it at once. */
+WEFT_API int weft_template_new(struct weft_template **ret, const char *source, size_t bytes,
+			       struct weft_error *error);
+/* The template of a model's folder: chat_template.jinja, or "chat_template" in
+ * tokenizer_config.json (of several the one named "default"). -ENOENT: it has none. */
+WEFT_API int weft_template_open(struct weft_template **ret, const char *dir,
+				struct weft_error *error);
+/* NULL allowed. */
+WEFT_API void weft_template_free(struct weft_template *t);
+/*
+ * context: a JSON object whose members are the template's variables, such as {"messages": [..],
+ * "add_generation_prompt": true, "bos_token": "<s>"}. A number "strftime_now" in it is the time, in
+ * seconds since 1970 and UTC, that the function of this name formats; without it that is now, local.
+ * The text is as weft_decode() gives it: freed with weft_text_free().
+ */
+WEFT_API int weft_template_render(const struct weft_template *t, const char *context, size_t bytes,
+				  char **ret_text, size_t *ret_bytes, struct weft_error *error);
 
 #ifdef __cplusplus
 }
