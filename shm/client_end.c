@@ -193,6 +193,16 @@ int wshm_client_notice(struct wshm_client *c, uint32_t *ret_slot, uint32_t *ret_
 	return 1;
 }
 
+/*
+ * The engine wakes a few at a time. Whoever is woken and finds more than those counted wakes the
+ * rest: the first to look finds all, because nobody takes its 1 back before it has looked.
+ */
+static void pass_on(const _Atomic uint32_t *word, const _Atomic uint32_t *waiters)
+{
+	if (ord_load(waiters) > WSHM_WAKE_MOST)
+		wshm_futex_wake(word, UINT32_MAX);
+}
+
 int wshm_client_wait_slot(struct wshm_client *c, uint32_t slot, uint32_t seen, int64_t timeout_ns)
 {
 	const struct wshm_slot *s = wshm_client_slot(c, slot);
@@ -202,6 +212,8 @@ int wshm_client_wait_slot(struct wshm_client *c, uint32_t slot, uint32_t seen, i
 	ord_add_seq(&r->waiters, 1); /* W3: pairs with W2 in wshm_engine_post() */
 	if (wshm_slot_progress(s) == seen)
 		rc = wshm_futex_wait(&s->progress, seen, timeout_ns);
+	if (!rc)
+		pass_on(&s->progress, &r->waiters);
 	ord_add(&r->waiters, -1); /* seen late it costs the engine a wake-up in vain, no more */
 	return rc;
 }
@@ -219,6 +231,8 @@ int wshm_client_wait_any(struct wshm_client *c, int64_t timeout_ns)
 	tail = ord_load_seq(&rx->cq_tail); /* W4: pairs with W1 in wshm_engine_post() */
 	if (tail == head)
 		rc = wshm_futex_wait(&rx->cq_tail, tail, timeout_ns);
+	if (!rc)
+		pass_on(&rx->cq_tail, &ctl->any_waiters);
 	ord_add(&ctl->any_waiters, -1);
 	return rc;
 }

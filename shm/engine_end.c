@@ -12,7 +12,8 @@
  *   - a slot's contents and generation are visible before sq_head passes its entry (Q1);
  *   - an engine that finds nothing after set_need_wake(true) will be rung for whatever comes (S3, S4);
  *   - whoever sees a new progress or cq_tail sees everything written before publish (W1);
- *   - a publication wakes every sleeper that could have missed it (W1, W2).
+ *   - a publication wakes every sleeper that could have missed it (W1, W2): two of them, and these
+ *     the others.
  */
 #include "shm/internal.h"
 #include "shm/wshm_idx.h"
@@ -296,7 +297,7 @@ void wshm_engine_post(struct wshm_engine *e, uint32_t slot)
 	e->posted |= post_notice(e, slot, e->generation[slot]);
 	/* W2: pairs with W3 in wshm_client_wait_slot() */
 	if (ord_load_seq(&req(e, slot)->waiters))
-		wshm_futex_wake(&s->progress);
+		wshm_futex_wake(&s->progress, WSHM_WAKE_MOST);
 }
 
 int wshm_engine_wake(struct wshm_engine *e)
@@ -308,7 +309,7 @@ int wshm_engine_wake(struct wshm_engine *e)
 	e->posted = false;
 	/* W2: pairs with W3 in wshm_client_wait_any() */
 	if (ord_load_seq(&ctl->any_waiters))
-		wshm_futex_wake(&rx_ctl(e)->cq_tail);
+		wshm_futex_wake(&rx_ctl(e)->cq_tail, WSHM_WAKE_MOST);
 	/* W2: pairs with W3 in wshm_client_arm_bell() */
 	return ord_load_seq(&ctl->bell_armed) != 0;
 }
@@ -331,9 +332,9 @@ void wshm_engine_announce_all(struct wshm_engine *e)
 		else
 			/* W1: pairs with W4 in wshm_client_wait_slot() */
 			ord_store_seq(&s->progress, ord_load(&s->progress) + 1);
-		wshm_futex_wake(&s->progress);
+		wshm_futex_wake(&s->progress, WSHM_WAKE_MOST);
 	}
-	wshm_futex_wake(&rx_ctl(e)->cq_tail);
+	wshm_futex_wake(&rx_ctl(e)->cq_tail, WSHM_WAKE_MOST);
 }
 
 /* --- fetching ------------------------------------------------------------------------------------*/

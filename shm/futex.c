@@ -4,7 +4,7 @@
  *
  * Not the PRIVATE kind: sleeper and waker are different processes with different mappings, and the
  * kernel finds them by the page of the memfd. The sleeper's mapping is read-only; FUTEX_WAIT only
- * reads. The waker names its own mapping of rx, so the call cannot fail on what a client does.
+ * reads. The engine names its own mapping of rx, so the call cannot fail on what a client does.
  */
 #include "shm/internal.h"
 
@@ -25,7 +25,7 @@ int wshm_futex_wait(const _Atomic uint32_t *word, uint32_t seen, int64_t timeout
 	return errno == ETIMEDOUT || errno == EINTR ? -errno : 0;
 }
 
-void wshm_futex_wake(const _Atomic uint32_t *word)
+void wshm_futex_wake(const _Atomic uint32_t *word, uint32_t most)
 {
-	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	syscall(SYS_futex, word, FUTEX_WAKE, most < INT_MAX ? most : INT_MAX, NULL, NULL, 0);
 }

@@ -25,7 +25,13 @@ int wshm_map(int fd, uint64_t bytes, int prot, void **ret);
 
 /* Sleep while *word == seen; timeout_ns < 0: no limit. 0, -ETIMEDOUT or -EINTR. */
 int wshm_futex_wait(const _Atomic uint32_t *word, uint32_t seen, int64_t timeout_ns);
-/* Wake every sleeper of word. */
-void wshm_futex_wake(const _Atomic uint32_t *word);
+/* Wake sleepers of word, at most so many. */
+void wshm_futex_wake(const _Atomic uint32_t *word, uint32_t most);
+
+/*
+ * Sleepers that the engine wakes at one publication: each costs it a microsecond or more, and how
+ * many there are is the client's choice. Who is woken wakes the others.
+ */
+#define WSHM_WAKE_MOST 2u
 
 #endif

@@ -38,7 +38,7 @@ int wshm_futex_wait(const _Atomic uint32_t *word, uint32_t seen, int64_t timeout
 	return 0;
 }
 
-void wshm_futex_wake(const _Atomic uint32_t *word)
+void wshm_futex_wake(const _Atomic uint32_t *word, uint32_t most)
 {
 	woke = true;
 }
