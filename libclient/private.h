@@ -24,6 +24,7 @@
 #include "libclient/weft.h"
 #include "shm/wshm.h"
 #include "shm/wshm_control.h"
+#include "shm/wshm_files.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -93,6 +94,7 @@ struct weft {
 	struct weft_request *requests;
 	uint32_t n_news;	 /* requests with .news */
 	char *socket, *model;	 /* owner */
+	struct wshm_files files; /* constant once it is there */
 	struct wctl_hello hello; /* as asked at weft_open() */
 	uint32_t flags, wait_ready_ms, reconnect_ms;
 	int event_fd; /* epoll: bell, control socket, timer while down; -1: unused */
@@ -127,6 +129,7 @@ int wc_session_check(struct weft *w, bool no_progress);
 int64_t wc_session_retry_in_ns(struct weft *w);
 void wc_session_end(struct weft *w, enum weft_status status);
 void wc_session_put_retired(struct weft *w);
+void wc_session_down(struct weft *w);
 
 /* probe.c */
 void wc_probe_end(struct weft *w);

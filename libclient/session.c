@@ -132,7 +132,7 @@ void wc_session_end(struct weft *w, enum weft_status status)
 }
 
 /* Under the lock. */
-static void session_down(struct weft *w)
+void wc_session_down(struct weft *w)
 {
 	wc_link_hang_up(w->link);
 	w->down_since_ns = wc_now_ns();
@@ -164,7 +164,7 @@ static void session_listen(struct weft *w)
 		}
 	} while (r > 0 && m.head.type != WCTL_BYE);
 	if (r != -EAGAIN && r != -EINTR)
-		session_down(w);
+		wc_session_down(w);
 }
 
 static int check_up(struct weft *w, bool no_progress)
@@ -489,6 +489,7 @@ static void session_free(struct weft *w)
 		munmap(w->fork_page, WSHM_PAGE);
 	pthread_mutex_destroy(&w->connect_lock);
 	pthread_mutex_destroy(&w->lock);
+	wshm_files_close(&w->files);
 	free(w->socket);
 	free(w->model);
 	free(w);

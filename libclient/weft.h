@@ -89,6 +89,16 @@ WEFT_API int weft_model_info(struct weft *w, struct weft_model *ret);
 WEFT_API int weft_models(const char *socket, struct weft_model *ret, uint32_t max,
 			 struct weft_error *error);
 
+/*
+ * A text file of the session's model, as the daemon read it when it loaded the model: "tokenizer.json",
+ * "tokenizer_config.json", "special_tokens_map.json", "generation_config.json" or
+ * "chat_template.jinja". The bytes are read-only and stay until weft_close(); a zero follows them that
+ * is not counted. The daemon is asked once in a session, and waited for if it is away. 0; -ENOENT: the model has no such file;
+ * -EOPNOTSUPP: a daemon that does not hand files out; -ECONNRESET, -ETIMEDOUT, -EOWNERDEAD.
+ */
+WEFT_API int weft_model_file(struct weft *w, const char *name, const char **ret, size_t *ret_bytes,
+			     struct weft_error *error);
+
 /* --- requests -------------------------------------------------------------------------------------*/
 
 struct weft_bias {

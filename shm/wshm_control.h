@@ -25,18 +25,25 @@
 #define WCTL_MAX_FDS	 8u
 #define WCTL_WELCOME_FDS 6u
 #define WCTL_STATUS_BYTES 32768u
+#define WCTL_MAX_FILES_ASKED 4u
+
+/* Features of a welcome. */
+#define WCTL_FEATURE_FILES UINT64_C(1)	/* WCTL_FILES is known */
 
 enum wctl_type {
 	/* client -> weftd */
 	WCTL_HELLO = 1,		/* struct wctl_hello; first and once */
 	WCTL_MODELS = 2,	/* wctl_head alone; allowed before the hello too */
 	WCTL_COMPLAIN = 3,	/* wctl_head alone: no progress for a second; rate-limited */
+	WCTL_FILES = 4,		/* wctl_head alone: the model's text files; after the welcome, and only
+				 * if that says WCTL_FEATURE_FILES; at most WCTL_MAX_FILES_ASKED times */
 	/* weftd -> client */
 	WCTL_WELCOME = 16,	/* struct wctl_welcome + fds: tx, rx (read-only), wake, bell, and the
 				 * indexes (read-only) of the domain and of the public one */
 	WCTL_REFUSED = 17,	/* struct wctl_text; the connection is closed */
 	WCTL_MODEL_LIST = 18,	/* struct wctl_models */
 	WCTL_BYE = 19,		/* struct wctl_text: the session is over (protocol, drain, admin) */
+	WCTL_FILE_SET = 20,	/* wctl_head; code 0: + fd (sealed, see wshm_files.h); -ENOENT: none */
 
 	/* weftd -> engine */
 	WLINK_ATTACH = 32,	/* struct wlink_attach + fds: tx, rx, wake, bell */
@@ -149,6 +156,8 @@ struct wctl_welcome {
 /* Descriptors that the engine inherits at exec, by number. */
 #define WLINK_FD_SOCKET	   3	/* this socketpair */
 #define WLINK_FD_HEARTBEAT 4	/* memfd of one page: struct wlink_heartbeat */
+#define WLINK_FD_FILES	   6	/* empty memfd, if --files says so: the model's text files (wshm_files.h),
+				 * to be filled and closed before READY. 5 is a lock: to be left alone */
 
 /* Written by the engine's core thread, read by weftd. */
 struct wlink_heartbeat {

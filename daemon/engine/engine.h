@@ -208,6 +208,7 @@ struct engine_options {
 	uint64_t kv_bytes; /* 0: computed */
 	uint32_t max_batch_tokens, max_seqs, prefill_chunk;
 	bool poll_always;
+	bool files;	      /* WLINK_FD_FILES is there, to be filled */
 	uint32_t crash_token; /* WK_NO_TOKEN: none; see step.c */
 	bool no_system_calls; /* after the first token; see test_hook.c */
 	bool poison_free;     /* free blocks hold NaN; see test_hook.c */

@@ -5,11 +5,13 @@
  *
  *   weft-engine --name NAME --model DIR [--backend cpu|ref] [--threads N] [--kv-bytes N]
  *               [--max-batch-tokens N] [--max-seqs N] [--prefill-chunk N] [--poll always|adaptive]
+ *               [--files]
  *
  * The main thread loads the model and then is the control thread (link.c); the core thread (core.c)
  * computes. The process ends when weftd hangs up.
  */
 #include "daemon/engine/engine.h"
+#include "daemon/engine/model/text_files.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -32,7 +34,8 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: weft-engine --name NAME --model DIR [--backend cpu|ref] "
 			"[--threads N] [--kv-bytes N]\n                   [--max-batch-tokens N] "
-			"[--max-seqs N] [--prefill-chunk N] [--poll always|adaptive]\n"
+			"[--max-seqs N] [--prefill-chunk N] [--poll always|adaptive] "
+			"[--files]\n"
 			"weft-engine is started by weftd\n");
 	return 2;
 }
@@ -82,6 +85,9 @@ static bool option(struct engine_options *o, int c, const char *arg)
 		return number32(arg, 1, SCHED_MAX_SEQS, &o->max_seqs);
 	case 'c':
 		return number32(arg, 0, WK_MAX_ROWS, &o->prefill_chunk);
+	case 'f':
+		o->files = true;
+		return true;
 	case 'p':
 		o->poll_always = !strcmp(arg, "always");
 		return o->poll_always || !strcmp(arg, "adaptive");
@@ -101,6 +107,7 @@ static bool options(struct engine_options *o, int argc, char **argv)
 		{"max-seqs", required_argument, NULL, 's'},
 		{"prefill-chunk", required_argument, NULL, 'c'},
 		{"poll", required_argument, NULL, 'p'},
+		{"files", no_argument, NULL, 'f'},
 		{NULL, 0, NULL, 0},
 	};
 	const char *crash = getenv("WEFT_TEST_CRASH_TOKEN");
@@ -292,6 +299,8 @@ int main(int argc, char **argv)
 		 e->config->model_type, e->info.name, e->info.path, e->info.n_threads,
 		 (unsigned long long)e->weight_bytes, e->blocks.n,
 		 (unsigned long long)e->block_bytes);
+	if (e->opt.files)
+		text_files_send(e->opt.model_dir, WLINK_FD_FILES);
 	link_ready(e);
 	/* Not exit(): the core thread is in the middle of something. */
 	_exit(link_main(e));

@@ -6,6 +6,7 @@
  * or broken link only leads to SIGKILL, never to conclusions. Owned by weftd's only thread.
  */
 #include "daemon/supervisor/weftd.h"
+#include "shm/wshm_files.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -28,6 +29,7 @@ static void on_link_event(struct loop_source *s, uint32_t events);
 int engine_init(struct engine *e, struct weftd *d, const struct config_model *conf)
 {
 	*e = (struct engine){.d = d, .conf = *conf, .pidfd = -1, .link = -1, .heartbeat_fd = -1};
+	e->filling_fd = e->files_fd = -1;
 	for (uint32_t i = 0; i < DOMAIN_MAX; i++)
 		e->index_fd[i] = -1;
 	return 0;
@@ -53,6 +55,37 @@ void engine_describe(const struct engine *e, struct wctl_model *ret)
 	snprintf(ret->name, sizeof(ret->name), "%s", e->conf.name);
 	ret->ready = e->state == ENGINE_READY;
 	ret->failed = e->state == ENGINE_FAILED;
+}
+
+/* --- the model's text files -----------------------------------------------------------------------*/
+
+int engine_open_files(const struct engine *e)
+{
+	/* An open file of its own: what one client does with it (its position) no other sees. */
+	return e->files_fd < 0 ? -ENOENT : wshm_open_read_only(e->files_fd);
+}
+
+/*
+ * Clients keep the memory of what they were given. An engine that is started again brings the same
+ * files, usually; then the copy that is out already stays the only one.
+ */
+void engine_take_files(struct engine *e)
+{
+	int err = e->filling_fd < 0 ? -ENODATA : wshm_files_seal(e->filling_fd);
+
+	if (err && err != -ENODATA)
+		log_line(LOG_LEVEL_WARN, "model=%s event=files-not-sealed error=\"%s\"",
+			 e->conf.name, strerror(-err));
+	if (!err && e->files_fd >= 0 && wshm_files_same(e->filling_fd, e->files_fd) > 0)
+		err = -EEXIST;
+	if (!err) {
+		if (e->files_fd >= 0)
+			close(e->files_fd);
+		e->files_fd = e->filling_fd;
+	} else if (e->filling_fd >= 0) {
+		close(e->filling_fd);
+	}
+	e->filling_fd = -1;
 }
 
 /* --- the process ----------------------------------------------------------------------------------*/
@@ -84,7 +117,9 @@ static void clear_process(struct engine *e)
 		munmap(e->heartbeat, WSHM_PAGE);
 	if (e->heartbeat_fd >= 0)
 		close(e->heartbeat_fd);
-	e->pidfd = e->heartbeat_fd = -1;
+	if (e->filling_fd >= 0)
+		close(e->filling_fd);
+	e->pidfd = e->heartbeat_fd = e->filling_fd = -1;
 	e->heartbeat = NULL;
 	e->pid = 0;
 }
@@ -309,6 +344,9 @@ void engine_fini(struct engine *e)
 			close(e->index_fd[i]);
 		e->index_fd[i] = -1;
 	}
+	if (e->files_fd >= 0)
+		close(e->files_fd);
+	e->files_fd = -1;
 	free(e->status_text);
 	e->status_text = NULL;
 }

@@ -63,6 +63,10 @@ struct engine {
 	uint32_t n_owed;      /* answers about adapters and the cache */
 	uint64_t owed_ns;     /* the last one came, or the first of them was asked for */
 
+	/* The model's text files, owner, -1: none. What a process fills until it is READY, and what was
+	 * sealed then: that is handed out, and replaced only by other bytes. */
+	int filling_fd, files_fd;
+
 	/* index regions, owner; [ENGINE_PUBLIC] is the public domain's, -1: not made yet */
 	int index_fd[DOMAIN_MAX];
 
@@ -92,6 +96,10 @@ void engine_nudge(struct engine *e);
 /* The index region of a tenant's domain (or ENGINE_PUBLIC), made when it is first asked for.
  * Borrowed descriptor or -errno. */
 int engine_index(struct engine *e, uint32_t domain);
+/* The model's text files for one client. A descriptor of its own, or -ENOENT, or -errno. */
+int engine_open_files(const struct engine *e);
+/* The process is READY: nothing is written any more. */
+void engine_take_files(struct engine *e);
 /* The model as clients see it. */
 void engine_describe(const struct engine *e, struct wctl_model *ret);
 
@@ -99,7 +107,9 @@ void engine_describe(const struct engine *e, struct wctl_model *ret);
 
 /* engine_spawn.c: fork and exec with fds 3 (link), 4 (heartbeat), 5 (lock). 0 or -errno. */
 int engine_spawn(struct engine *e);
-/* In a child: these descriptors (at most 3) from number 3 on, and none above them. 0 or -errno. */
+/* In a child: these descriptors (at most ENGINE_MAX_FDS) from number 3 on, and none above them. 0 or
+ * -errno. */
+#define ENGINE_MAX_FDS 4
 int engine_place_fds(const int *fds, int n);
 /* engine_link.c: take every message that is there. false: hung up or broken. */
 bool engine_link_read(struct engine *e);

@@ -224,6 +224,7 @@ static int on_ready(struct engine *e, struct wlink_ready *m)
 	e->state = ENGINE_READY;
 	e->ready_ns = e->alive_ns = loop_now_ns();
 	e->failure[0] = 0;
+	engine_take_files(e);
 	log_line(LOG_LEVEL_NOTICE, "model=%s event=ready pid=%d load_ms=%llu", e->conf.name,
 		 (int)e->pid, (unsigned long long)((e->ready_ns - e->started_ns) / NS_PER_MS));
 	engine_flush(e);

@@ -7,6 +7,7 @@
  * seeing its link hang up.
  */
 #include "daemon/supervisor/weftd.h"
+#include "shm/wshm_files.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -63,13 +64,14 @@ static void build_args(struct args *a, const struct engine *e)
 	add_number(a, "--max-batch-tokens", m->max_batch_tokens);
 	add_number(a, "--max-seqs", m->max_seqs);
 	add_number(a, "--prefill-chunk", m->prefill_chunk);
+	a->argv[a->n++] = (char *)"--files";
 }
 
 /* fds[0] becomes WLINK_FD_SOCKET, and so on. All are moved out of the way first, so that
  * none is overwritten before its turn. */
 int engine_place_fds(const int *fds, int n)
 {
-	int high[3];
+	int high[ENGINE_MAX_FDS];
 
 	for (int i = 0; i < n; i++) {
 		high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 16);
@@ -96,7 +98,7 @@ static void reset_signals(void)
 /* In the child; the parent is single-threaded, so anything may be called here. */
 static void __attribute__((noreturn)) child(const struct engine *e, pid_t parent, int link)
 {
-	const int fds[3] = {link, e->heartbeat_fd, e->d->engine_lock_fd};
+	const int fds[4] = {link, e->heartbeat_fd, e->d->engine_lock_fd, e->filling_fd};
 	struct args args;
 	int null, err;
 
@@ -113,7 +115,7 @@ static void __attribute__((noreturn)) child(const struct engine *e, pid_t parent
 			dup2(null, STDIN_FILENO);
 			dup2(null, STDOUT_FILENO);
 		}
-		err = engine_place_fds(fds, 3);
+		err = engine_place_fds(fds, 4);
 	}
 	if (!err) {
 		execv(e->d->engine_path, args.argv);
@@ -160,7 +162,9 @@ static void discard(struct engine *e)
 		munmap(e->heartbeat, WSHM_PAGE);
 	if (e->heartbeat_fd >= 0)
 		close(e->heartbeat_fd);
-	e->link = e->heartbeat_fd = -1;
+	if (e->filling_fd >= 0)
+		close(e->filling_fd);
+	e->link = e->heartbeat_fd = e->filling_fd = -1;
 	e->heartbeat = NULL;
 }
 
@@ -169,6 +173,10 @@ int engine_spawn(struct engine *e)
 	int pair[2] = {-1, -1}, err = make_heartbeat(e);
 	pid_t parent = getpid(), pid;
 
+	if (!err) {
+		e->filling_fd = wshm_files_new();
+		err = e->filling_fd < 0 ? e->filling_fd : 0;
+	}
 	if (!err)
 		err = make_link(pair);
 	e->link = pair[0];

@@ -207,6 +207,7 @@ static int send_welcome(struct session *s, const struct tenant *t, const int fds
 	struct wctl_welcome m = {
 		.minor = WSHM_MINOR,
 		.max_in_flight = t->conf.quota.max_in_flight,
+		.features = WCTL_FEATURE_FILES,
 		.session_id = s->id,
 		.daemon_id = s->d->daemon_id,
 		.params = s->region->layout.params,

@@ -215,6 +215,32 @@ static void on_models(struct session *s)
 		drop(s, err);
 }
 
+/*
+ * Each answer may lie unread with a descriptor in it, and the kernel limits how many of these are on
+ * their way for all of weftd. Once is what a session needs.
+ */
+static void on_files(struct session *s)
+{
+	struct wctl_head m;
+	int fd, err;
+
+	if (s->state != SESSION_OPEN || ++s->files_asked > WCTL_MAX_FILES_ASKED) {
+		session_refuse(s, -EPROTO, "asked for the model's files %s",
+			       s->state == SESSION_OPEN ? "too often" : "without a hello");
+		return;
+	}
+	fd = engine_open_files(s->engine);
+	/* Before the first READY nobody knows what there will be. */
+	if (fd == -ENOENT && !s->engine->model.vocab)
+		fd = -EAGAIN;
+	wctl_head_init(&m, WCTL_FILE_SET, sizeof(m), fd < 0 ? fd : 0);
+	err = wctl_send(s->sock, &m, sizeof(m), &fd, fd >= 0);
+	if (fd >= 0)
+		close(fd);
+	if (err)
+		drop(s, err);
+}
+
 static void on_message(struct session *s, const struct wctl_hello *m, int bytes, uint32_t n_fds)
 {
 	if (m->head.type == WCTL_HELLO && s->state == SESSION_HELLO) {
@@ -226,6 +252,8 @@ static void on_message(struct session *s, const struct wctl_hello *m, int bytes,
 			       m->head.type, bytes);
 	} else if (m->head.type == WCTL_MODELS) {
 		on_models(s);
+	} else if (m->head.type == WCTL_FILES) {
+		on_files(s);
 	} else if (m->head.type == WCTL_COMPLAIN) {
 		on_complain(s);
 	} else {

@@ -49,7 +49,8 @@ struct session {
 	int wake, bell;		  /* bell: the engine's end */
 	enum wlink_resume resume; /* how the last engine that served these regions ended */
 	uint64_t opened_ns, complained_ns;
-	uint32_t requests; /* model lists asked for before the hello */
+	uint32_t requests;    /* model lists asked for before the hello */
+	uint32_t files_asked; /* in all */
 };
 
 /* Accept one connection. 0, or -errno of accept4() when it is not about that one connection. */

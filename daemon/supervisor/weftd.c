@@ -31,7 +31,7 @@
 /* Descriptors of a session: socket, tx, rx, eventfd, bell; and tx and rx of an ended one whose
  * memory is still held. */
 #define FDS_PER_SESSION 7u
-#define FDS_OF_OWN	(64u + WEFTD_MAX_PENDING + 4u * WCTL_MAX_MODELS)
+#define FDS_OF_OWN	(64u + WEFTD_MAX_PENDING + 6u * WCTL_MAX_MODELS)
 
 /* The two files of an adapter, and of the one that replaces it. */
 #define FDS_PER_ADAPTER 4u

@@ -50,11 +50,29 @@ static int read_text(int fd, char **ret, size_t *ret_bytes)
 	return 0;
 }
 
+static int parse_json(const char *where, const char *text, size_t bytes, json_t **ret,
+		      struct weft_error *error)
+{
+	json_error_t je;
+
+	if (bytes > WT_MAX_FILE_BYTES)
+		return wt_fail(error, -EFBIG, "%.150s: longer than %u bytes", where,
+			       WT_MAX_FILE_BYTES);
+	*ret = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &je);
+	if (!*ret)
+		return wt_fail(error, -EINVAL, "%.120s: not valid JSON, line %d: %.80s", where,
+			       je.line, je.text);
+	if (json_is_object(*ret))
+		return 0;
+	json_decref(*ret);
+	*ret = NULL;
+	return wt_fail(error, -EINVAL, "%.150s: must be a JSON object", where);
+}
+
 /* The object in dir/name; -ENOENT, with *error set, if there is no such file. */
 static int read_json(const char *dir, const char *name, json_t **ret, struct weft_error *error)
 {
 	char path[PATH_MAX], *text = NULL;
-	json_error_t je;
 	size_t bytes = 0;
 	int fd, r;
 
@@ -67,15 +85,9 @@ static int read_json(const char *dir, const char *name, json_t **ret, struct wef
 		close(fd);
 	if (r)
 		return wt_fail(error, r, "cannot read %.150s: %s", path, strerror(-r));
-	*ret = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &je);
+	r = parse_json(path, text, bytes, ret, error);
 	free(text);
-	if (!*ret)
-		return wt_fail(error, -EINVAL, "%.120s: not valid JSON, line %d: %.80s", path,
-			       je.line, je.text);
-	if (json_is_object(*ret))
-		return 0;
-	json_decref(*ret);
-	return wt_fail(error, -EINVAL, "%.150s: must be a JSON object", path);
+	return r;
 }
 
 /* --- added tokens --------------------------------------------------------------------------------*/
@@ -369,29 +381,67 @@ static int read_optional(const char *dir, const char *name, json_t **ret, struct
 	return r == -ENOENT ? 0 : r;
 }
 
-int weft_tokenizer_open(struct weft_tokenizer **ret, const char *dir, struct weft_error *error)
+/* The files as objects: owned references, NULL where there is none. */
+struct files {
+	json_t *root, *config, *map;
+};
+
+static void files_fini(struct files *f)
 {
-	json_t *root = NULL, *config = NULL, *map = NULL;
+	json_decref(f->root);
+	json_decref(f->config);
+	json_decref(f->map);
+}
+
+static int tokenizer_new(struct weft_tokenizer **ret, const struct files *f,
+			 struct weft_error *error)
+{
 	struct weft_tokenizer *t = calloc(1, sizeof(*t));
-	struct weft_error why = {0};
 	int r;
 
 	if (!t)
 		return wt_fail(error, -ENOMEM, "out of memory");
 	pthread_mutex_init(&t->lock, NULL);
-	r = read_json(dir, "tokenizer.json", &root, &why);
-	r = r ? r : read_optional(dir, "tokenizer_config.json", &config, &why);
-	r = r ? r : read_optional(dir, "special_tokens_map.json", &map, &why);
-	r = r ? r : build(t, root, config, map, &why);
-	json_decref(root);
-	json_decref(config);
-	json_decref(map);
-	if (r) {
+	r = build(t, f->root, f->config, f->map, error);
+	if (r)
 		weft_tokenizer_close(t);
-		return wt_fail(error, r, "tokenizer of %.80s: %.160s", dir, why.message);
-	}
-	*ret = t;
-	return 0;
+	else
+		*ret = t;
+	return r;
+}
+
+int weft_tokenizer_open(struct weft_tokenizer **ret, const char *dir, struct weft_error *error)
+{
+	struct weft_error why = {0};
+	struct files f = {0};
+	int r = read_json(dir, "tokenizer.json", &f.root, &why);
+
+	r = r ? r : read_optional(dir, "tokenizer_config.json", &f.config, &why);
+	r = r ? r : read_optional(dir, "special_tokens_map.json", &f.map, &why);
+	r = r ? r : tokenizer_new(ret, &f, &why);
+	files_fini(&f);
+	return r ? wt_fail(error, r, "tokenizer of %.80s: %.160s", dir, why.message) : 0;
+}
+
+int weft_tokenizer_new(struct weft_tokenizer **ret, const struct weft_tokenizer_files *files,
+		       struct weft_error *error)
+{
+	struct weft_error why = {0};
+	struct files f = {0};
+	int r;
+
+	if (files->size != sizeof(*files) || !files->tokenizer)
+		return wt_fail(error, -EINVAL, "tokenizer: no tokenizer.json is given");
+	r = parse_json("tokenizer.json", files->tokenizer, files->tokenizer_bytes, &f.root, &why);
+	if (!r && files->config)
+		r = parse_json("tokenizer_config.json", files->config, files->config_bytes,
+			       &f.config, &why);
+	if (!r && files->special_map)
+		r = parse_json("special_tokens_map.json", files->special_map,
+			       files->special_map_bytes, &f.map, &why);
+	r = r ? r : tokenizer_new(ret, &f, &why);
+	files_fini(&f);
+	return r ? wt_fail(error, r, "tokenizer: %.200s", why.message) : 0;
 }
 
 void weft_tokenizer_close(struct weft_tokenizer *t)

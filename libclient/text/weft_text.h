@@ -35,6 +35,35 @@ struct weft_stream;
 /* -EOPNOTSUPP: the file asks for something that this library does not know. */
 WEFT_API int weft_tokenizer_open(struct weft_tokenizer **ret, const char *dir,
 				 struct weft_error *error);
+/* The same from the files' bytes, which are not needed afterwards. */
+struct weft_tokenizer_files {
+	size_t size;	       /* sizeof this struct, set by the caller */
+	const char *tokenizer; /* tokenizer.json */
+	size_t tokenizer_bytes;
+	const char *config; /* tokenizer_config.json; NULL: there is none */
+	size_t config_bytes;
+	const char *special_map; /* special_tokens_map.json; NULL: there is none */
+	size_t special_map_bytes;
+};
+WEFT_API int weft_tokenizer_new(struct weft_tokenizer **ret,
+				const struct weft_tokenizer_files *files, struct weft_error *error);
+/*
+ * The tokenizer of a session's model, whose folder the program need not be able to read
+ * (weft_model_file()). -ENOENT: the model has none. Inline, so that libweft-text itself needs no
+ * libweft.
+ */
+static inline int weft_tokenizer_open_served(struct weft_tokenizer **ret, struct weft *w,
+					     struct weft_error *error)
+{
+	struct weft_tokenizer_files f = {sizeof(f), NULL, 0, NULL, 0, NULL, 0};
+	int r = weft_model_file(w, "tokenizer.json", &f.tokenizer, &f.tokenizer_bytes, error);
+
+	if (r)
+		return r;
+	weft_model_file(w, "tokenizer_config.json", &f.config, &f.config_bytes, NULL);
+	weft_model_file(w, "special_tokens_map.json", &f.special_map, &f.special_map_bytes, NULL);
+	return weft_tokenizer_new(ret, &f, error);
+}
 /* Streams of it must be freed before. NULL allowed. */
 WEFT_API void weft_tokenizer_close(struct weft_tokenizer *t);
 

@@ -517,7 +517,7 @@ static void load(void)
 /* The engine may hold the three descriptors that it is given, the standard ones, and no more. */
 static void check_inheritance(void)
 {
-	for (int fd = 6; fd < 256; fd++)
+	for (int fd = WLINK_FD_FILES + 1; fd < 256; fd++)
 		if (fcntl(fd, F_GETFD) >= 0)
 			_exit(8);
 }

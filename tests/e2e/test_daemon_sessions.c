@@ -53,7 +53,7 @@ static void test_defaults(void)
 	wd_close(&c);
 	h.features = UINT64_MAX;
 	is_int(wd_open(&c, &d, &h), 0, "unknown features are ignored");
-	is_int(c.welcome.features, 0, "and not granted");
+	is_int(c.welcome.features, WCTL_FEATURE_FILES, "and not granted");
 	wd_close(&c);
 }
 
