@@ -340,9 +340,19 @@ struct wk_ops {
 	int (*wait)(struct wk_backend *be, uint64_t ticket);
 	/* The engine is about to sleep (true) or has work again (false): threads park or spin. */
 	void (*idle)(struct wk_backend *be, bool idle);
+
+	/*
+	 * Between steps: have fn(arg) called by a thread of the backend's that is awake and has nothing
+	 * to compute, beside what the caller goes on to do. true: it is being called, or will be, and
+	 * arg stays as it is until then. false: nobody is free, or the last one is still under way; the
+	 * caller had better call it itself. aside_end: if no thread has come to it yet (it may not be
+	 * scheduled), it is called now; does not wait for one that has. Both NULL: never anybody.
+	 */
+	bool (*aside)(struct wk_backend *be, void (*fn)(void *arg), void *arg);
+	void (*aside_end)(struct wk_backend *be);
 };
 
-#define WK_ABI 2
+#define WK_ABI 3
 
 extern const struct wk_ops wk_ref_ops;
 extern const struct wk_ops wk_cpu_ops;

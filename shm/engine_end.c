@@ -283,6 +283,21 @@ static bool post_notice(struct wshm_engine *e, uint32_t slot, uint32_t generatio
 	return true;
 }
 
+void wshm_wakes_run(struct wshm_wakes *w)
+{
+	for (uint32_t i = 0; i < w->n; i++)
+		wshm_futex_wake(w->words[i], WSHM_WAKE_MOST);
+	w->n = 0;
+}
+
+static void wake(struct wshm_engine *e, const _Atomic uint32_t *word)
+{
+	if (e->wakes && e->wakes->n < WSHM_MAX_WAKES)
+		e->wakes->words[e->wakes->n++] = word;
+	else
+		wshm_futex_wake(word, WSHM_WAKE_MOST);
+}
+
 void wshm_engine_post(struct wshm_engine *e, uint32_t slot)
 {
 	struct wshm_slot *s = wshm_engine_slot(e, slot);
@@ -297,7 +312,7 @@ void wshm_engine_post(struct wshm_engine *e, uint32_t slot)
 	e->posted |= post_notice(e, slot, e->generation[slot]);
 	/* W2: pairs with W3 in wshm_client_wait_slot() */
 	if (ord_load_seq(&req(e, slot)->waiters))
-		wshm_futex_wake(&s->progress, WSHM_WAKE_MOST);
+		wake(e, &s->progress);
 }
 
 int wshm_engine_wake(struct wshm_engine *e)
@@ -309,7 +324,7 @@ int wshm_engine_wake(struct wshm_engine *e)
 	e->posted = false;
 	/* W2: pairs with W3 in wshm_client_wait_any() */
 	if (ord_load_seq(&ctl->any_waiters))
-		wshm_futex_wake(&rx_ctl(e)->cq_tail, WSHM_WAKE_MOST);
+		wake(e, &rx_ctl(e)->cq_tail);
 	/* W2: pairs with W3 in wshm_client_arm_bell() */
 	return ord_load_seq(&ctl->bell_armed) != 0;
 }

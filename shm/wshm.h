@@ -161,6 +161,18 @@ static inline uint32_t wshm_rx_engine_state(const struct wshm_rx_ctl *ctl)
 
 /* --- engine end ----------------------------------------------------------------------------------*/
 
+/*
+ * Words of rx whose sleepers are to be woken: gathered by publications of any number of sessions, so
+ * that the system calls can be made later, or by another thread. A word whose region has been
+ * unmapped meanwhile does no harm: the call fails.
+ */
+#define WSHM_MAX_WAKES 128
+struct wshm_wakes {
+	uint32_t n;
+	const _Atomic uint32_t *words[WSHM_MAX_WAKES];
+};
+void wshm_wakes_run(struct wshm_wakes *w); /* and empty it */
+
 struct wshm_engine {
 	struct wshm_layout layout;
 	const uint8_t *tx; /* owner; mapped read-only: the engine never writes tx */
@@ -173,6 +185,8 @@ struct wshm_engine {
 	uint64_t peeked;      /* the entry that peek showed and accept takes; 0: none */
 	uint64_t violations;  /* nonsense seen; the session must end when it is not 0 */
 	bool posted;	      /* a notice that wshm_engine_wake() has not announced */
+	/* Borrowed: where publications leave whom to wake; NULL (or full): they wake at once. */
+	struct wshm_wakes *wakes;
 };
 
 /* Map both regions. With `resume`, private state is read once from rx (which only engines
@@ -258,7 +272,7 @@ int wshm_engine_fetch_u32(const struct wshm_engine *e, uint64_t off, uint32_t *d
 /*
  * Publication. Tokens and log-probabilities are written first, then for each slot that changed:
  *   wshm_engine_publish(e, slot)    progress + 1 (release), notice unless one is outstanding,
- *                                   full barrier, FUTEX_WAKE only if someone waits.
+ *                                   full barrier, FUTEX_WAKE (see wakes) only if someone waits.
  * Returns 1 if the session's bell should be rung, else 0. A cq_head that makes no sense counts as a
  * violation, which the next peek reports.
  *

@@ -267,6 +267,7 @@ static bool look_around(struct engine *e, bool all)
 		any |= session_poll(e, s, now, all);
 	check_deadlines(e, now);
 	check_drain(e, now);
+	publish_wake(e, false);
 	if (all)
 		e->readers_waited = domain_reclaim(e, now);
 	return any;
@@ -415,6 +416,7 @@ void *core_main(void *arg)
 				continue;
 			}
 		}
+		publish_wake_end(e);
 		if (any)
 			worked(e, &was_idle);
 		was_idle = true;

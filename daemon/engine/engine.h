@@ -238,6 +238,10 @@ struct engine {
 	struct bell *bell;		    /* has its own lock */
 	struct adapter_table *adapters;	    /* RCU: see adapters.h; NULL: none yet */
 
+	/* whose thread makes the calls: see publish_wake() */
+	struct wshm_wakes waking;
+	_Atomic bool waking_lent;
+
 	/* the control thread's */
 	struct pin_job *pin_queue; /* owned; the first one is with the core thread */
 	uint64_t n_internal;	   /* sessions made so far */
@@ -252,6 +256,7 @@ struct engine {
 	struct tenant **tenants; /* owned; by domain number, NULL: unknown */
 	uint32_t n_tenants;
 	struct session *sessions;
+	struct wshm_wakes wakes;  /* gathered since the last publish_wake() */
 	struct request *requests; /* fetched and not ended */
 	uint32_t n_requests, n_suspects;
 	uint64_t next_order;
@@ -397,8 +402,13 @@ void publish_started(struct request *r, uint64_t now);
 void publish_token(struct sample *a, const struct wk_sampled *drawn);
 void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn);
 void publish_counts(struct engine *e, struct request *r, uint64_t now);
-/* Wake who waits for any news, once, after the counts of all. */
-void publish_wake(struct engine *e);
+/*
+ * After everything was published: wake whoever waits for any of it, once for each session. busy:
+ * there is more to do, so a compute thread that is free makes the calls. publish_wake_end(): they are
+ * made now, if it has not begun.
+ */
+void publish_wake(struct engine *e, bool busy);
+void publish_wake_end(struct engine *e);
 void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail);
 void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
 		     enum wshm_status status, uint32_t detail);

@@ -6,6 +6,11 @@
  * counts, stored with release by publish_counts() once per step, make them visible. A slot's
  * state and its generation come last of all, so an engine that is killed between any two stores
  * leaves behind something that recover.c understands (see wshm_slot_admit()).
+ *
+ * Waking a client that sleeps takes tens of microseconds on a virtual machine, most of them in the
+ * host. So publications only gather whom to wake, and after a pass a compute thread makes the calls
+ * while the core thread goes on to the next pass. What is gathered outside of a pass, or when no
+ * thread is awake and free, the core thread does itself.
  */
 #include "daemon/engine/engine.h"
 
@@ -148,11 +153,41 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 		wshm_engine_post(&r->session->shm, r->slot);
 }
 
-void publish_wake(struct engine *e)
+/* By whoever makes the calls. */
+static void wake_lent(void *engine)
+{
+	struct engine *e = engine;
+
+	wshm_wakes_run(&e->waking);
+	/* L1: pairs with L2 in publish_wake(): the list may be written again. */
+	ord_store_release(&e->waking_lent, false);
+}
+
+void publish_wake(struct engine *e, bool busy)
 {
 	for (struct session *s = e->sessions; s; s = s->next)
 		if (wshm_engine_wake(&s->shm))
 			session_ring_bell(e, s);
+	if (!e->wakes.n)
+		return;
+	/* L2: pairs with L1 in wake_lent(): it has been read to its end. */
+	if (busy && e->ops->aside && !ord_load_acquire(&e->waking_lent)) {
+		e->waking.n = e->wakes.n;
+		memcpy(e->waking.words, e->wakes.words, e->wakes.n * sizeof(e->wakes.words[0]));
+		ord_store(&e->waking_lent, true);
+		if (e->ops->aside(e->be, wake_lent, e)) {
+			e->wakes.n = 0;
+			return;
+		}
+		ord_store(&e->waking_lent, false);
+	}
+	wshm_wakes_run(&e->wakes);
+}
+
+void publish_wake_end(struct engine *e)
+{
+	if (e->ops->aside_end)
+		e->ops->aside_end(e->be);
 }
 
 void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail)
@@ -163,8 +198,7 @@ void publish_end(struct engine *e, struct request *r, enum wshm_status status, u
 	ord_store(&s->detail, detail);
 	ord_store(&s->t_end_ns, now_ns());
 	wshm_slot_set_state(s, WSHM_SLOT_ENDED);
-	if (wshm_engine_publish(&r->session->shm, r->slot))
-		session_ring_bell(e, r->session);
+	wshm_engine_post(&r->session->shm, r->slot);
 }
 
 void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_t generation,
@@ -178,8 +212,7 @@ void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_
 	ord_store(&w->t_end_ns, w->t_arrival_ns);
 	wshm_slot_admit(w, generation, WSHM_SLOT_ENDED);
 	wshm_engine_accept(&s->shm);
-	if (wshm_engine_publish(&s->shm, slot))
-		session_ring_bell(e, s);
+	wshm_engine_post(&s->shm, slot);
 }
 
 void publish_lost(struct engine *e, struct session *s, uint32_t slot, enum wshm_status status)
@@ -190,8 +223,7 @@ void publish_lost(struct engine *e, struct session *s, uint32_t slot, enum wshm_
 	ord_store(&w->detail, 0);
 	ord_store(&w->t_end_ns, now_ns());
 	wshm_slot_set_state(w, WSHM_SLOT_ENDED);
-	if (wshm_engine_publish(&s->shm, slot))
-		session_ring_bell(e, s);
+	wshm_engine_post(&s->shm, slot);
 }
 
 void publish_free(struct session *s, uint32_t slot)

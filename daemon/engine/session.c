@@ -223,6 +223,7 @@ void session_attach(struct engine *e, struct session *s, enum wlink_resume resum
 			      WSHM_OK, e->instance_id);
 	if (resume)
 		wshm_engine_announce_all(&s->shm);
+	s->shm.wakes = &e->wakes;
 	session_ring_bell(e, s);
 }
 

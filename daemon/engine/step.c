@@ -436,6 +436,7 @@ bool step_run(struct engine *e)
 	st->flops = plan_flops(e);
 	start = now_ns();
 	heartbeat_start(e, start);
+	publish_wake_end(e);
 	forward(e, &batch);
 	forward_given(e);
 	end = now_ns();
@@ -443,7 +444,7 @@ bool step_run(struct engine *e)
 	apply(e, end - start);
 	for (uint32_t i = 0; i < st->n_touched; i++)
 		request_settle(e, st->touched[i], end);
-	publish_wake(e);
+	publish_wake(e, sched_has_work(&e->sched));
 	if (e->count.steps % RECLAIM_STEPS == 0)
 		domain_reclaim(e, end);
 	e->count.steps++;

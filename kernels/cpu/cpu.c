@@ -355,6 +355,16 @@ static void cpu_idle(struct wk_backend *be, bool idle)
 	wk_pool_idle(be->pool, idle);
 }
 
+static bool cpu_aside(struct wk_backend *be, void (*fn)(void *arg), void *arg)
+{
+	return wk_pool_aside(be->pool, fn, arg);
+}
+
+static void cpu_aside_end(struct wk_backend *be)
+{
+	wk_pool_aside_end(be->pool);
+}
+
 const struct wk_ops wk_cpu_ops = {
 	.abi = WK_ABI,
 	.name = "cpu",
@@ -389,4 +399,6 @@ const struct wk_ops wk_cpu_ops = {
 	.query = cpu_query,
 	.wait = cpu_wait,
 	.idle = cpu_idle,
+	.aside = cpu_aside,
+	.aside_end = cpu_aside_end,
 };

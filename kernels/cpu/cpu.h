@@ -63,6 +63,9 @@ int wk_pool_new(uint32_t n_threads, bool poll_always, struct wk_pool **ret);
 void wk_pool_free(struct wk_pool *pool); /* NULL allowed */
 void wk_pool_run(struct wk_pool *pool, wk_chunk_fn fn, void *arg, uint32_t n_chunks);
 void wk_pool_idle(struct wk_pool *pool, bool idle);
+/* As wk_ops.aside and aside_end say. */
+bool wk_pool_aside(struct wk_pool *pool, void (*fn)(void *arg), void *arg);
+void wk_pool_aside_end(struct wk_pool *pool);
 uint32_t wk_pool_threads(const struct wk_pool *pool);
 /* WK_SCRATCH_BYTES of a thread's own, 64-byte aligned, contents undefined between chunks. */
 void *wk_pool_scratch(struct wk_pool *pool, uint32_t thread);

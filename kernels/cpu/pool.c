@@ -19,6 +19,12 @@
  *     return at once.
  * J4  Sleeping caller, likewise. Caller: caller_sleeps = 1; load done; futex_wait. Worker: done++;
  *     load caller_sleeps; wake.
+ * J5  Something at the side. The caller's store of `aside` (release) and whoever swaps it from POSTED
+ *     to TAKEN (acquire): function and argument are seen; its store of NONE (release) and the
+ *     caller's load of it (acquire): it is done, and both may be written again.
+ * J6  Nobody sleeps over it. Caller: store aside; load sleepers. Worker: sleepers++; load aside;
+ *     futex_wait. All sequentially consistent: either the caller sees that all sleep, and takes it
+ *     back, or one of them sees it and does not.
  *
  * The pool belongs to one calling thread; `struct worker` belongs to its worker, but for the
  * scratch pointer, which is constant.
@@ -48,6 +54,8 @@ struct worker {
 	bool started;
 };
 
+enum aside { ASIDE_NONE, ASIDE_POSTED, ASIDE_TAKEN };
+
 struct wk_pool {
 	/* Line of the job: written by the caller, and `claim` by whoever claims. */
 	_Alignas(128) _Atomic uint64_t claim; /* generation << 32 | chunks left */
@@ -63,6 +71,10 @@ struct wk_pool {
 	_Atomic uint32_t polling; /* workers spin without a limit */
 	_Atomic uint32_t parked;  /* workers do not spin at all */
 	_Atomic uint32_t stop;
+
+	_Alignas(128) _Atomic uint32_t aside; /* enum aside */
+	void (*aside_fn)(void *arg);	      /* the caller's while `aside` is NONE */
+	void *aside_arg;
 
 	_Alignas(128) uint32_t n_threads;
 	bool poll_always;
@@ -187,6 +199,48 @@ void wk_pool_run(struct wk_pool *p, wk_chunk_fn fn, void *arg, uint32_t n_chunks
 	wait_done(p, n_chunks);
 }
 
+/* --- at the side ---------------------------------------------------------------------------------*/
+
+/* Whoever swaps it away from POSTED calls it. */
+static bool aside_take(struct wk_pool *p)
+{
+	uint32_t posted = ASIDE_POSTED;
+
+	return atomic_load_explicit(&p->aside, memory_order_relaxed) == posted &&
+	       atomic_compare_exchange_strong_explicit(&p->aside, &posted, ASIDE_TAKEN,
+						       memory_order_acquire, /* J5 */
+						       memory_order_relaxed);
+}
+
+static void aside_call(struct wk_pool *p)
+{
+	p->aside_fn(p->aside_arg);
+	atomic_store_explicit(&p->aside, ASIDE_NONE, memory_order_release); /* J5 */
+}
+
+bool wk_pool_aside(struct wk_pool *p, void (*fn)(void *arg), void *arg)
+{
+	if (p->n_threads == 1)
+		return false;
+	wk_pool_aside_end(p);
+	if (atomic_load_explicit(&p->aside, memory_order_acquire) != ASIDE_NONE) /* J5 */
+		return false;
+	p->aside_fn = fn;
+	p->aside_arg = arg;
+	atomic_store_explicit(&p->aside, ASIDE_POSTED, memory_order_seq_cst); /* J5, J6 */
+	if (atomic_load_explicit(&p->sleepers, memory_order_seq_cst) < p->n_threads - 1 || /* J6 */
+	    !aside_take(p))
+		return true;
+	atomic_store_explicit(&p->aside, ASIDE_NONE, memory_order_relaxed);
+	return false;
+}
+
+void wk_pool_aside_end(struct wk_pool *p)
+{
+	if (aside_take(p))
+		aside_call(p);
+}
+
 /* --- workers -------------------------------------------------------------------------------------*/
 
 /* Sleep, unless since the caller looked there was a job, an end, or a word about parking. */
@@ -197,6 +251,7 @@ static void worker_sleep(struct wk_pool *p, uint64_t seen, uint32_t parked)
 	atomic_fetch_add_explicit(&p->sleepers, 1, memory_order_seq_cst);    /* J3 */
 	if (atomic_load_explicit(&p->claim, memory_order_seq_cst) == seen && /* J3 */
 	    atomic_load_explicit(&p->parked, memory_order_seq_cst) == parked &&
+	    atomic_load_explicit(&p->aside, memory_order_seq_cst) != ASIDE_POSTED && /* J6 */
 	    !atomic_load_explicit(&p->stop, memory_order_seq_cst))
 		futex_wait(&p->bell, bell);
 	atomic_fetch_sub_explicit(&p->sleepers, 1, memory_order_relaxed);
@@ -211,6 +266,8 @@ static void worker_wait(struct wk_pool *p, uint64_t seen)
 	       !atomic_load_explicit(&p->stop, memory_order_relaxed)) {
 		uint32_t parked = atomic_load_explicit(&p->parked, memory_order_relaxed);
 
+		if (aside_take(p))
+			aside_call(p);
 		if (!parked) {
 			if (atomic_load_explicit(&p->polling, memory_order_relaxed)) {
 				pause_cpu();
