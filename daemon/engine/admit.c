@@ -280,10 +280,14 @@ static int check_quota(const struct request *r, uint32_t *ret_detail)
 	return 0;
 }
 
-/* A splitmix64 sequence from a random start: seeds need to differ, not to be secret. */
-static uint64_t next_seed(struct engine *e)
+/*
+ * A splitmix64 sequence from a random start. Clients see their seeds and can go back from one to
+ * the state, so each session has its own: a common one would tell how many requests of others came
+ * in between, and what is drawn for them.
+ */
+static uint64_t next_seed(struct session *s)
 {
-	uint64_t z = e->seed_state += UINT64_C(0x9E3779B97F4A7C15);
+	uint64_t z = s->seed_state += UINT64_C(0x9E3779B97F4A7C15);
 
 	z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
 	z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
@@ -446,7 +450,7 @@ static bool admit_entry(struct engine *e, struct session *s, uint32_t slot, uint
 	r->arrival_ns = now;
 	if (r->desc.timeout_ms)
 		r->deadline_ns = now + r->desc.timeout_ms * UINT64_C(1000000);
-	r->seed = r->desc.has_seed ? r->desc.seed : next_seed(e);
+	r->seed = r->desc.has_seed ? r->desc.seed : next_seed(s);
 	request_link(e, r);
 	if (!admit_place(e, r)) {
 		s->pending = r;

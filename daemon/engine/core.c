@@ -22,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <time.h>
 
 #define MS		 UINT64_C(1000000)
@@ -47,8 +46,6 @@ int core_init(struct engine *e)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
 
-	if (getrandom(&e->seed_state, sizeof(e->seed_state), 0) < 0)
-		return -errno;
 	e->next_deadline_ns = NO_DEADLINE;
 	e->count.start_ns = now_ns();
 	e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

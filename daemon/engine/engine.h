@@ -155,6 +155,7 @@ struct session {
 	uint32_t n_used, cursor;
 	struct request *pending;	    /* the ring's first entry, which waits for room in rx */
 	uint64_t slabs_freed, pending_seen; /* has room been made since the last try? */
+	uint64_t seed_state;		    /* for requests that bring no seed */
 };
 
 /* --- a step --------------------------------------------------------------------------------------*/
@@ -262,7 +263,6 @@ struct engine {
 	uint64_t next_order;
 	uint64_t fetched_tokens;   /* out of clients' memory, whatever became of them */
 	uint64_t next_deadline_ns; /* of any request, or NO_DEADLINE; may be too early */
-	uint64_t seed_state;
 	struct step step;
 	double ns_per_flop; /* the slowest seen lately; 0: nothing measured */
 	bool announced_busy, draining, drained, stop;

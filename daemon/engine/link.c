@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define SEND_PATIENCE_MS     5000
@@ -148,7 +149,9 @@ static int session_open(struct engine *e, const struct wlink_attach *msg, int *f
 	s->bell = BELL_NONE;
 	s->id = msg->session_id;
 	s->tenant = msg->tenant + 1; /* 0 is the public domain's; see engine.h */
-	rc = wshm_layout_init(&layout, &msg->params);
+	rc = getrandom(&s->seed_state, sizeof(s->seed_state), 0) < 0 ? -errno : 0;
+	if (!rc)
+		rc = wshm_layout_init(&layout, &msg->params);
 	if (!rc)
 		rc = wshm_engine_open(&s->shm, &layout, fds[0], fds[1], msg->resume != 0);
 	if (!rc)
