@@ -21,7 +21,8 @@
 #define LINE_MAX_BYTES (2u << 20) /* PIN_MAX_TOKENS of them, and more */
 #define STATUS_WAIT_NS NS_PER_SECOND
 /* A connection that neither speaks nor reads for so long is hung up. */
-#define SILENCE_NS (60 * NS_PER_SECOND)
+#define SILENCE_NS	(60 * NS_PER_SECOND)
+#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 /* Beyond load_seconds, the time that an engine has for an answer. */
 #define TICKET_EXTRA_NS (60 * NS_PER_SECOND)
 
@@ -424,6 +425,22 @@ static const char *refusal(const struct weftd *d, int sock)
 	return NULL;
 }
 
+static void on_accept_timer(struct loop_timer *t)
+{
+	struct admin *a = container_of(t, struct admin, accept_timer);
+	struct weftd *d = container_of(a, struct weftd, admin);
+
+	loop_rewatch(&d->loop, &a->source, EPOLLIN);
+}
+
+/* No descriptor, no memory: without a pause the loop would spin on the connection that waits. */
+static void accept_later(struct weftd *d)
+{
+	loop_rewatch(&d->loop, &d->admin.source, 0);
+	loop_timer_set(&d->loop, &d->admin.accept_timer, loop_now_ns() + ACCEPT_PAUSE_NS,
+		       on_accept_timer);
+}
+
 static void on_accept(struct loop_source *s, uint32_t events)
 {
 	struct admin *a = container_of(s, struct admin, source);
@@ -432,8 +449,10 @@ static void on_accept(struct loop_source *s, uint32_t events)
 	struct admin_conn *c = NULL;
 	const char *why;
 
-	if (sock < 0)
+	if (sock < 0) {
+		accept_later(d);
 		return;
+	}
 	why = refusal(d, sock);
 	if (why)
 		(void)!send(sock, why, strlen(why), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -465,6 +484,7 @@ void admin_close(struct weftd *d)
 	while (d->admin.conns)
 		conn_free(d->admin.conns);
 	loop_timer_clear(&d->loop, &d->admin.status_timer);
+	loop_timer_clear(&d->loop, &d->admin.accept_timer);
 	loop_unwatch(&d->loop, &d->admin.source);
 	if (d->admin.fd >= 0)
 		close(d->admin.fd);

@@ -30,7 +30,7 @@ struct admin {
 	struct admin_conn *conns;
 	uint32_t n_conns;
 	gid_t group; /* -1: none */
-	struct loop_timer status_timer;
+	struct loop_timer status_timer, accept_timer;
 	uint64_t last_ticket;
 };
 
