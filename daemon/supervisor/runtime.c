@@ -121,6 +121,24 @@ int runtime_listen(const char *dir, const char *name, int type, uint32_t mode, s
 	return err->code;
 }
 
+/* Whoever may write the directory can put a socket of his own in the place of ours; in a sticky one
+ * (/tmp) only its owner can. */
+static int check_directory(const char *dir, struct weft_err *err)
+{
+	struct stat st;
+
+	if (stat(dir, &st))
+		return err_set(err, -errno, "%s: %s", dir, strerror(errno));
+	if ((st.st_uid && st.st_uid != geteuid()) ||
+	    ((st.st_mode & 022) && !(st.st_mode & S_ISVTX)))
+		return err_set(err, -EPERM,
+			       "%s belongs to uid %u and has mode %04o: the runtime directory must "
+			       "be weftd's own (uid %u) or root's, and nobody else's to write",
+			       dir, (unsigned)st.st_uid, (unsigned)(st.st_mode & 07777),
+			       (unsigned)geteuid());
+	return 0;
+}
+
 int runtime_open(struct weftd *d, struct weft_err *err)
 {
 	int rc;
@@ -128,6 +146,9 @@ int runtime_open(struct weftd *d, struct weft_err *err)
 	if (mkdir(d->runtime_dir, 0755) && errno != EEXIST)
 		return err_set(err, -errno, "%s cannot be made: %s", d->runtime_dir,
 			       strerror(errno));
+	rc = check_directory(d->runtime_dir, err);
+	if (rc)
+		return rc;
 	rc = take_lock(d, err);
 	if (rc)
 		return rc;

@@ -271,6 +271,30 @@ static void test_lock_and_crash(void)
 	is_int(wd_stop(&d), 0, "stopped");
 }
 
+/* Who may write the directory could serve in weftd's place. */
+static void test_directory(void)
+{
+	struct wd d;
+
+	wd_prepare(&d, one_model);
+	chmod(d.dir, 0777);
+	wd_spawn(&d);
+	is_int(wd_wait(&d), 1, "a directory that others may write is not served from");
+	ok(wd_logged(&d, "nobody else's to write"), "it says why");
+	if (!geteuid()) {
+		chmod(d.dir, 0755);
+		if (chown(d.dir, 65534, (gid_t)-1))
+			bail_out("chown");
+		wd_spawn(&d);
+		is_int(wd_wait(&d), 1, "nor one that is another user's");
+		if (chown(d.dir, 0, (gid_t)-1))
+			bail_out("chown");
+	}
+	chmod(d.dir, 01777);
+	wd_restart(&d);
+	is_int(wd_stop(&d), 0, "a sticky one will do");
+}
+
 static long kill_daemon(struct wd *d)
 {
 	long engine;
@@ -390,6 +414,7 @@ int main(int argc, char **argv)
 	test_drain();
 	test_stubborn();
 	test_lock_and_crash();
+	test_directory();
 	test_engines_of_the_dead();
 	test_idle();
 	test_notify();
