@@ -16,10 +16,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* What a client gets that does not say: 64 requests, prompts of a million tokens, results of four
- * million. Pages cost nothing until they are touched. */
+/* What a client gets that does not say: 64 requests, prompts of a million tokens (more with more
+ * than 256 requests, so that all can stand at once), results of four million. Pages cost nothing
+ * until they are touched. */
 #define DEFAULT_SLOTS	 64u
 #define DEFAULT_TX_ARENA (UINT64_C(4) << 20)
+#define DEFAULT_TX_SLOT	 (UINT64_C(16) << 10) /* at least: a descriptor and 3,000 tokens */
 #define DEFAULT_RX_ARENA (UINT64_C(16) << 20)
 
 static bool all_zero(const uint8_t *p, size_t n)
@@ -55,7 +57,9 @@ static struct engine *choose_engine(struct session *s, const char *name)
 		return NULL;
 	}
 	if (!e) {
-		session_refuse(s, -ENOENT, "no model \"%.64s\" is served (weft model list)", name);
+		/* The words go into the log, where a quotation mark would end them. */
+		session_refuse(s, -ENOENT, "no model \"%.64s\" is served (weft model list)",
+			       config_name_ok(name) ? name : "?");
 		return NULL;
 	}
 	if (e->state == ENGINE_FAILED) {
@@ -141,11 +145,14 @@ static uint64_t round_up(uint64_t v, uint64_t to)
 /* Defaults filled in and rounded up to what a layout can have. */
 static int choose_layout(struct session *s, const struct wctl_hello *h, struct wshm_layout *ret)
 {
+	uint32_t slots = h->slots ? h->slots : DEFAULT_SLOTS;
+	uint64_t prompts = slots * DEFAULT_TX_SLOT;
 	struct wshm_params p = {
-		.tx_arena_bytes = h->tx_arena_bytes ? h->tx_arena_bytes : DEFAULT_TX_ARENA,
+		.tx_arena_bytes = h->tx_arena_bytes	       ? h->tx_arena_bytes
+				  : prompts > DEFAULT_TX_ARENA ? prompts
+							       : DEFAULT_TX_ARENA,
 		.rx_arena_bytes = h->rx_arena_bytes ? h->rx_arena_bytes : DEFAULT_RX_ARENA,
 	};
-	uint32_t slots = h->slots ? h->slots : DEFAULT_SLOTS;
 
 	if (slots > WSHM_MAX_SLOTS || p.tx_arena_bytes > WSHM_MAX_ARENA ||
 	    p.rx_arena_bytes > WSHM_MAX_ARENA) {

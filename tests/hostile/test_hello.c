@@ -125,6 +125,19 @@ static void fields(void)
 #undef TRY
 }
 
+/* First of all: refusals are logged at a limited rate. */
+static void forged(void)
+{
+	struct wctl_hello h;
+
+	raw_hello_init(&h);
+	strcpy(h.model, "x\" event=forged uid=0 why=\"y");
+	refused("a model's name that means to add to the log",
+		first_message(&h, sizeof(h), NULL, 0));
+	ok(world_logged(w, "event=refused"), "the refusal is logged");
+	ok(!world_logged(w, "event=forged"), "without a field that the client has made up");
+}
+
 static void small_and_odd(void)
 {
 	struct wctl_hello h;
@@ -143,6 +156,12 @@ static void small_and_odd(void)
 	is_int(r.welcome.params.rx_arena_bytes, 8192, "a page and a byte become two pages");
 	is_int(r.welcome.features & ~WCTL_FEATURE_FILES, 0,
 	       "no feature is promised that is not there");
+	raw_close(&r);
+	raw_hello_init(&h);
+	h.slots = 1024;
+	is_int(raw_open_hello(&r, world_socket(w), world_attacker(), &h), 0, "1,024 slots");
+	ok(r.welcome.params.tx_arena_bytes >= 1024 * (WSHM_MAX_DESC + 4096),
+	   "and by default room for as many requests");
 	raw_close(&r);
 }
 
@@ -276,6 +295,7 @@ int main(void)
 
 	w = world_start(&(struct world_options){.daemon = "hello_seconds = 2"});
 	n = neighbours_start(w, 1);
+	forged();
 	sizes();
 	fields();
 	small_and_odd();
