@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@
 
 /* An engine whose link has hung up has only a step to finish; one that hangs dies by PDEATHSIG. */
 #define ENGINE_WAIT_MS 30000
+#define ORPHAN_WAIT_MS 10000
 
 static int lock_file(const char *dir, const char *name, struct weft_err *err)
 {
@@ -39,21 +41,44 @@ static int lock_file(const char *dir, const char *name, struct weft_err *err)
 	return fd < 0 ? err_set(err, -errno, "%s: %s", path, strerror(errno)) : fd;
 }
 
+static void pause_ms(long ms)
+{
+	const struct timespec t = {.tv_nsec = ms * 1000000};
+
+	nanosleep(&t, NULL);
+}
+
+/* The process that the lock names; 0: none. */
+static pid_t lock_holder(int fd)
+{
+	char text[32] = "";
+
+	if (pread(fd, text, sizeof(text) - 1, 0) < 0)
+		return 0;
+	return (pid_t)strtol(text, NULL, 10);
+}
+
+/*
+ * A child that a killed weftd had just made holds the lock until it has closed what it inherited,
+ * or has seen that it is orphaned: so one that names a dead process is waited for.
+ */
 static int take_lock(struct weftd *d, struct weft_err *err)
 {
+	uint64_t give_up = loop_now_ns() + ORPHAN_WAIT_MS * NS_PER_MS;
 	char holder[32] = "";
 
 	d->lock_fd = lock_file(d->runtime_dir, "weftd.lock", err);
 	if (d->lock_fd < 0)
 		return d->lock_fd;
-	if (flock(d->lock_fd, LOCK_EX | LOCK_NB)) {
-		if (read(d->lock_fd, holder, sizeof(holder) - 1) < 0)
-			holder[0] = 0;
-		holder[strspn(holder, "0123456789")] = 0;
-		return err_set(err, -EBUSY,
-			       "another weftd (process %s) serves %s: stop it first, "
-			       "or choose another --runtime-dir",
-			       *holder ? holder : "unknown", d->runtime_dir);
+	while (flock(d->lock_fd, LOCK_EX | LOCK_NB)) {
+		pid_t pid = lock_holder(d->lock_fd);
+
+		if (!pid || !kill(pid, 0) || errno != ESRCH || loop_now_ns() > give_up)
+			return err_set(err, -EBUSY,
+				       "another weftd (process %d) serves %s: stop it first, "
+				       "or choose another --runtime-dir",
+				       (int)pid, d->runtime_dir);
+		pause_ms(5);
 	}
 	snprintf(holder, sizeof(holder), "%d\n", (int)getpid());
 	if (ftruncate(d->lock_fd, 0) ||
@@ -64,7 +89,6 @@ static int take_lock(struct weftd *d, struct weft_err *err)
 
 static int wait_engines_gone(struct weftd *d, struct weft_err *err)
 {
-	const struct timespec pause = {.tv_nsec = 20 * 1000000};
 	uint64_t give_up = loop_now_ns() + ENGINE_WAIT_MS * NS_PER_MS;
 	bool said = false;
 
@@ -82,7 +106,7 @@ static int wait_engines_gone(struct weftd *d, struct weft_err *err)
 			log_line(LOG_LEVEL_NOTICE, "event=waiting why=\"an engine of the weftd "
 						   "before this one is still ending\"");
 		said = true;
-		nanosleep(&pause, NULL);
+		pause_ms(20);
 	}
 	return 0;
 }
