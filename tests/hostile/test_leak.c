@@ -15,9 +15,10 @@
  * lose older blocks all the time.
  *
  * A measure that tells nothing has an area under its ROC curve of 1/2; the estimate from n trials of
- * each class scatters by sqrt(1 / (6 n)). A check fails beyond four of these (for 10,000 trials that
- * have the measure: beyond 0.016), which chance does once in 15,000 checks. The same attacker inside
- * the victim's tenant is the control: it must succeed.
+ * each class scatters by sqrt(1 / (6 n)). A check fails beyond 5.5 of these, which chance does once
+ * in 25 million checks; from FULL_SIZE trials of each class on, of which half have the measures that
+ * take a request of their own, beyond 0.02, five of these. The same attacker inside the victim's
+ * tenant is the control: it must succeed.
  *
  * WEFT_TRIALS sets the number of trials of each class.
  *
@@ -39,6 +40,7 @@
 #define POOL	  2000u /* blocks */
 #define BLOCK	  5120u /* bytes */
 #define REMEMBERS 20u	/* trials, for the fate of older prompts */
+#define FULL_SIZE 20000u
 
 static const uint32_t invocation[] = {500, 501};
 
@@ -254,14 +256,31 @@ static double area_of(const struct trial *t, uint32_t n, enum measure m, uint32_
 	return result;
 }
 
+/*
+ * All measures together: the discriminant of Fisher's. In half of the trials the attacker has timed
+ * one request, in half of them raced two: each kind has measures of its own, and so weights of its
+ * own. A trial's score is how much likelier class 1 is than class 0 if the measures are normal with
+ * one covariance, so scores of both kinds can be compared.
+ */
+enum { TIMED, RACED, N_KINDS };
+
 struct weights {
-	double weight[N_MEASURES];
+	double weight[N_KINDS][N_MEASURES], middle[N_KINDS][N_MEASURES];
 };
 
-/*
- * Each measure as its rank among all trials that have it, from 0 to 1, less 1/2: one trial that waited
- * long for the processor is then no further out than any other. This does not look at the classes.
- */
+static int kind_of(const struct trial *t)
+{
+	return isnan(t->x[FIRST_TOKEN]) ? RACED : TIMED;
+}
+
+/* What a trial does not have is the middle: no reason for either class. */
+static double have(const struct trial *t, int m)
+{
+	return isnan(t->x[m]) ? 0 : t->x[m];
+}
+
+/* Each measure as its rank among all trials that have it, from 0 to 1, less 1/2: one trial that waited
+ * long for the processor is then no further out than any other. This does not look at the classes. */
 static struct trial *ranks_of(const struct trial *t, uint32_t n)
 {
 	struct trial *result = calloc(n, sizeof(*result));
@@ -269,70 +288,98 @@ static struct trial *ranks_of(const struct trial *t, uint32_t n)
 
 	memcpy(result, t, n * sizeof(*result));
 	for (int m = 0; m < N_MEASURES; m++) {
-		uint32_t have = 0;
+		uint32_t k = 0;
 
 		for (uint32_t i = 0; i < n; i++)
 			if (!isnan(t[i].x[m]))
-				r[have++] = (struct ranked){t[i].x[m], (int)i};
-		qsort(r, have, sizeof(*r), compare);
-		for (uint32_t i = 0, end; i < have; i = end) {
-			for (end = i; end < have && r[end].x == r[i].x; end++)
+				r[k++] = (struct ranked){t[i].x[m], (int)i};
+		qsort(r, k, sizeof(*r), compare);
+		for (uint32_t i = 0, end; i < k; i = end) {
+			for (end = i; end < k && r[end].x == r[i].x; end++)
 				;
-			for (uint32_t k = i; k < end; k++)
-				result[r[k].label].x[m] = (i + end) / 2.0 / have - 0.5;
+			for (uint32_t j = i; j < end; j++)
+				result[r[j].label].x[m] = (i + end) / 2.0 / k - 0.5;
 		}
 	}
 	free(r);
 	return result;
 }
 
-/* Each measure's mean difference between the classes, over its variance. */
-static void learn(const struct trial *t, uint32_t n, struct weights *ret)
+/* a x = b by elimination; a is positive definite, so no pivot is looked for. x replaces b. */
+static void solve(double a[N_MEASURES][N_MEASURES], double *b)
 {
-	for (int m = 0; m < N_MEASURES; m++) {
-		double sum[2] = {0}, square = 0, count[2] = {0}, both, mean, variance;
+	for (int i = 0; i < N_MEASURES; i++)
+		for (int k = i + 1; k < N_MEASURES; k++) {
+			double f = a[k][i] / a[i][i];
 
-		for (uint32_t i = 0; i < n; i++) {
-			if (isnan(t[i].x[m]))
-				continue;
+			for (int j = i; j < N_MEASURES; j++)
+				a[k][j] -= f * a[i][j];
+			b[k] -= f * b[i];
+		}
+	for (int i = N_MEASURES - 1; i >= 0; i--) {
+		for (int j = i + 1; j < N_MEASURES; j++)
+			b[i] -= a[i][j] * b[j];
+		b[i] /= a[i][i];
+	}
+}
+
+static void learn_kind(const struct trial *t, uint32_t n, int kind, struct weights *ret)
+{
+	double mean[2][N_MEASURES] = {{0}}, within[N_MEASURES][N_MEASURES] = {{0}}, count[2] = {0};
+
+	for (uint32_t i = 0; i < n; i++)
+		if (kind_of(&t[i]) == kind) {
 			count[t[i].class]++;
-			sum[t[i].class] += t[i].x[m];
-			square += t[i].x[m] * t[i].x[m];
+			for (int m = 0; m < N_MEASURES; m++)
+				mean[t[i].class][m] += have(&t[i], m);
 		}
-		both = count[0] + count[1];
-		mean = (sum[0] + sum[1]) / both;
-		variance = square / both - mean * mean;
-		ret->weight[m] =
-			variance > 0 ? (sum[1] / count[1] - sum[0] / count[0]) / variance : 0;
+	for (int m = 0; m < N_MEASURES; m++) {
+		mean[0][m] /= count[0];
+		mean[1][m] /= count[1];
+		ret->weight[kind][m] = mean[1][m] - mean[0][m];
+		ret->middle[kind][m] = (mean[0][m] + mean[1][m]) / 2;
+		within[m][m] = 1e-6; /* a measure that never varies has no weight */
 	}
+	for (uint32_t i = 0; i < n; i++)
+		for (int m = 0; m < N_MEASURES && kind_of(&t[i]) == kind; m++)
+			for (int k = 0; k < N_MEASURES; k++)
+				within[m][k] += (have(&t[i], m) - mean[t[i].class][m]) *
+						(have(&t[i], k) - mean[t[i].class][k]) /
+						(count[0] + count[1]);
+	solve(within, ret->weight[kind]);
 }
 
-static double try_on(const struct trial *t, uint32_t n, const struct weights *w)
+static double score(const struct trial *t, const struct weights *w)
 {
-	struct ranked *r = calloc(n, sizeof(*r));
-	double result;
+	int kind = kind_of(t);
+	double sum = 0;
 
-	for (uint32_t i = 0; i < n; i++) {
-		r[i].label = t[i].class;
-		for (int m = 0; m < N_MEASURES; m++)
-			if (!isnan(t[i].x[m]))
-				r[i].x += t[i].x[m] * w->weight[m];
-	}
-	result = area(r, n);
-	free(r);
-	return result;
+	for (int m = 0; m < N_MEASURES; m++)
+		sum += w->weight[kind][m] * (have(t, m) - w->middle[kind][m]);
+	return sum;
 }
 
-/* All measures together: what one half of the trials teaches is tried on the other half. */
+/*
+ * What one half of the trials, every other one, teaches is tried on the other half. Not also the
+ * other way round: both figures would come from the same product of the two halves' differences, so
+ * that their mean would scatter as much as each of them.
+ */
 static double area_together(const struct trial *raw, uint32_t n)
 {
-	struct trial *t = ranks_of(raw, n);
-	struct weights first, second;
+	struct trial *t = ranks_of(raw, n), *half = calloc(n / 2 + 1, sizeof(*half));
+	struct ranked *r = calloc(n, sizeof(*r));
+	struct weights w;
 	double result;
 
-	learn(t, n / 2, &first);
-	learn(t + n / 2, n - n / 2, &second);
-	result = (try_on(t + n / 2, n - n / 2, &first) + try_on(t, n / 2, &second)) / 2;
+	for (uint32_t i = 0; i < n / 2; i++)
+		half[i] = t[2 * i];
+	for (int kind = 0; kind < N_KINDS; kind++)
+		learn_kind(half, n / 2, kind, &w);
+	for (uint32_t i = 0; i < n / 2; i++)
+		r[i] = (struct ranked){score(&t[2 * i + 1], &w), t[2 * i + 1].class};
+	result = area(r, n / 2);
+	free(half);
+	free(r);
 	free(t);
 	return result;
 }
@@ -409,18 +456,25 @@ static void stop(struct arena *a, const char *model, const char *adapter)
 	rmdir(model);
 }
 
+/* An area from that many trials of both classes, if nothing is to be learnt from them. */
+static void near_half(double found, uint32_t trials, bool full, const char *what)
+{
+	double sigma = sqrt(1 / (3.0 * trials)), within = full ? 0.02 : 5.5 * sigma;
+
+	ok(fabs(found - 0.5) <= within, "%s: area %.3f, within %.3f of 1/2 (%.1f sigma)", what,
+	   found, within, (found - 0.5) / sigma);
+}
+
 static void judge(const struct trial *t, uint32_t n)
 {
-	double within = 4 * sqrt(1 / (6.0 * n)), found = area_together(t, 2 * n);
-	uint32_t have;
+	bool full = n >= FULL_SIZE;
+	uint32_t trials;
+	double found;
 
-	ok(fabs(found - 0.5) <= within, "all together: area %.3f, within %.3f of 1/2", found,
-	   within);
+	near_half(area_together(t, 2 * n), n, full, "all together");
 	for (int m = 0; m < N_MEASURES; m++) {
-		found = area_of(t, 2 * n, (enum measure)m, &have);
-		within = 4 * sqrt(1 / (3.0 * have));
-		ok(fabs(found - 0.5) <= within, "%s: area %.3f, within %.3f of 1/2", names[m],
-		   found, within);
+		found = area_of(t, 2 * n, (enum measure)m, &trials);
+		near_half(found, trials, full, names[m]);
 	}
 }
 
@@ -437,7 +491,7 @@ static void control(struct arena *a, uint32_t n)
 	}
 	ok(found[CACHED] >= 0.99, "the control sees it in cached_tokens");
 	ok(found[INDEX] >= 0.99, "and in the index");
-	ok(found[FORWARD] <= 0.05, "and in the time of forward passes");
+	ok(found[FORWARD] <= 0.1, "and in the time of forward passes");
 	ok(area_together(t, 2 * n) >= 0.99, "and in all together");
 	free(t);
 }
