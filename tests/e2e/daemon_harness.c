@@ -86,7 +86,7 @@ void wd_restart(struct wd *d)
 	int sock;
 
 	wd_spawn(d);
-	for (int i = 0; i < 500; i++) {
+	for (int i = 0; i < WD_PATIENCE_MS / 20; i++) {
 		sock = wd_connect(d);
 		if (sock >= 0) {
 			close(sock);
@@ -125,7 +125,7 @@ int wd_wait(struct wd *d)
 {
 	int status;
 
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < WD_PATIENCE_MS / 10; i++) {
 		if (waitpid(d->pid, &status, WNOHANG) == d->pid) {
 			d->pid = 0;
 			return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
@@ -330,7 +330,7 @@ int wd_open(struct wd_client *c, const struct wd *d, const struct wctl_hello *h)
 	if (c->sock < 0)
 		return c->sock;
 	wctl_send(c->sock, h, sizeof(*h), NULL, 0);
-	type = wd_recv(c, 5000);
+	type = wd_recv(c, WD_PATIENCE_MS);
 	if (type != WCTL_WELCOME)
 		return type == WCTL_REFUSED ? -EACCES : -EPROTO;
 	if (wshm_layout_init(&layout, &c->welcome.params))

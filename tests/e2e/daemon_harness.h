@@ -90,6 +90,9 @@ struct wd_client {
 };
 
 /* A client that is connected to nothing. */
+/* For what must come: much longer than it takes on a machine that has other things to do. */
+#define WD_PATIENCE_MS 60000
+
 #define WD_CLIENT_NONE ((struct wd_client){.sock = -1, .fds = {-1, -1, -1, -1, -1, -1}})
 
 int wd_connect(const struct wd *d);

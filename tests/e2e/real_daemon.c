@@ -86,7 +86,7 @@ int real_daemon_start(struct real_daemon *d)
 		      (char *)NULL);
 		_exit(127);
 	}
-	for (int i = 0; i < 1500; i++) {
+	for (int i = 0; i < 6000; i++) {
 		if (!stat(d->socket, &st))
 			return 0;
 		if (waitpid(d->pid, NULL, WNOHANG) == d->pid)

@@ -27,7 +27,7 @@ weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/l
 daemon=$!
 export WEFT_SOCKET="$dir/run/weftd.sock"
 i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
 
 # The fixture's oracle holds what transformers generated greedily.
 if [ -n "$has_python" ]; then

@@ -43,12 +43,12 @@ weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/l
 daemon=$!
 export WEFT_SOCKET="$dir/run/weftd.sock"
 i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
 run() { weft run -t 12 --ignore-eos "$@"; }
 state() { weft adapter list | awk -v n="$1" '$1 == n { print $3 }'; }
 await() { # NAME STATE
 	i=0
-	while [ "$(state "$1")" != "$2" ] && [ $i -lt 100 ]; do sleep 0.05; i=$((i + 1)); done
+	while [ "$(state "$1")" != "$2" ] && [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done
 	is "$(state "$1")" "$2" "$1 is $2"
 }
 
@@ -105,7 +105,7 @@ kill -9 "$pid"
 is "$(run --adapter one $prompt)" "$one" "the next engine serves the adapter with the same answer"
 is "$(run --adapter from-file $prompt)" "$plain" "and that of the configuration"
 i=0
-while ! weft cache pins | grep -q 'pinned  *70' && [ $i -lt 100 ]; do sleep 0.05; i=$((i + 1)); done
+while ! weft cache pins | grep -q 'pinned  *70' && [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done
 is "$(cached $(seq 1 64) 90 91)" 64 "and has the pin"
 expect 0 'pin 1 is released' weft cache unpin 1
 expect 1 'no pin' weft cache unpin 1

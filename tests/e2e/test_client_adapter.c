@@ -80,7 +80,7 @@ static void test_moves(uint32_t invocation, uint64_t instance)
 	o.adapter = "a";
 	o.flags = WEFT_NO_CACHE;
 	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 2, 5000), 3, "three tokens");
+	is_int(weft_wait(r, 0, 2, 60000), 3, "three tokens");
 	is_int(fake_last_desc(f).instance, 0, "at first any instance of that name will do");
 	atomic_store(&fake_controls_of(f)->admit, 0);
 	fake_kill(f);

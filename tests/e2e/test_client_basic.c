@@ -64,7 +64,7 @@ static void test_stream(struct weft *w)
 	uint32_t have = 0;
 	int64_t n;
 
-	while ((n = weft_wait(r, 0, have, 5000)) > have)
+	while ((n = weft_wait(r, 0, have, 60000)) > have)
 		have = (uint32_t)n;
 	is_int(n, 100, "waiting in a loop ends at all tokens");
 	ok(tokens_right(r, 0, 100), "the tokens are the model's");
@@ -90,7 +90,7 @@ static void test_timeout(struct weft *w, struct fake_controls *c)
 
 	atomic_store(&c->stall_at, 5);
 	r = submit(w, 50);
-	is_int(weft_wait(r, 0, 4, 5000), 5, "five tokens arrive");
+	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens arrive");
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	is_int(weft_wait(r, 0, 5, 60), -ETIMEDOUT, "no sixth within the time limit");
 	clock_gettime(CLOCK_MONOTONIC, &b);
@@ -99,7 +99,7 @@ static void test_timeout(struct weft *w, struct fake_controls *c)
 	weft_result(r, &res);
 	is_int(res.status, WEFT_RUNNING, "it is still running");
 	is_int(weft_cancel(r), 0, "cancel");
-	is_int(weft_wait(r, 0, 5, 5000), 5, "the end wakes the waiter");
+	is_int(weft_wait(r, 0, 5, 60000), 5, "the end wakes the waiter");
 	weft_result(r, &res);
 	is_int(res.status, WEFT_CANCELLED, "status cancelled");
 	weft_free(r);
@@ -123,7 +123,7 @@ static void test_samples_and_logprobs(struct weft *w)
 		int64_t n = 0;
 		uint32_t have = 0;
 
-		while ((n = weft_wait(r, s, have, 5000)) > have)
+		while ((n = weft_wait(r, s, have, 60000)) > have)
 			have = (uint32_t)n;
 		ok(tokens_right(r, s, 20), "sample %u", s);
 	}
@@ -176,7 +176,7 @@ static void test_options(struct weft *w, struct fake *f)
 	o.priority = -7;
 	o.timeout_ms = 60000;
 	is_int(weft_submit(w, &r, &o, NULL), 0, "submit with every option (more than 15 keys)");
-	ok(weft_wait(r, 0, 0, 5000) > 0, "the engine could read it");
+	ok(weft_wait(r, 0, 0, 60000) > 0, "the engine could read it");
 	d = fake_last_desc(f);
 	is_str(d.adapter, "style", "adapter");
 	ok(d.n == 2 && d.max_tokens == 300 && d.min_tokens == 2, "counts");
@@ -239,7 +239,7 @@ static void test_any(struct weft *w)
 	int ended = 0, seen[3] = {0}, rounds = 0;
 
 	while (ended < 3 && rounds++ < 1000) {
-		int n = weft_wait_any(w, got, 8, 5000);
+		int n = weft_wait_any(w, got, 8, 60000);
 
 		if (n <= 0)
 			break;
@@ -276,7 +276,7 @@ static void test_event_fd(struct weft *w, struct fake_controls *c)
 	r = submit(w, 6);
 	while (n < 3 && polls++ < 100) {
 		if (!weft_event_arm(w))
-			ok(poll(&p, 1, 5000) == 1, "readable when there is news");
+			ok(poll(&p, 1, 60000) == 1, "readable when there is news");
 		while (weft_wait_any(w, got, 4, 0) > 0)
 			;
 		weft_tokens(r, 0, &n);
@@ -284,7 +284,7 @@ static void test_event_fd(struct weft *w, struct fake_controls *c)
 	is_int(n, 3, "three tokens through the event loop");
 	atomic_store(&c->stall_at, UINT32_MAX);
 	while (n < 6 && polls++ < 100) {
-		if (!weft_event_arm(w) && poll(&p, 1, 5000) != 1)
+		if (!weft_event_arm(w) && poll(&p, 1, 60000) != 1)
 			break;
 		while (weft_wait_any(w, got, 4, 0) > 0)
 			;
@@ -353,7 +353,7 @@ static void test_poll_always(void)
 	o.flags = WEFT_POLL_ALWAYS;
 	w = open_session(&o);
 	r = submit(w, 60);
-	while ((n = weft_wait(r, 0, have, 5000)) > have)
+	while ((n = weft_wait(r, 0, have, 60000)) > have)
 		have = (uint32_t)n;
 	ok(tokens_right(r, 0, 60), "the same through spinning");
 	while (weft_wait_any(w, got, 2, 0) > 0)
@@ -361,7 +361,7 @@ static void test_poll_always(void)
 	is_int(weft_wait_any(w, got, 2, 20), -ETIMEDOUT, "spinning keeps the time limit");
 	weft_free(r);
 	r = submit(w, 1);
-	is_int(weft_wait_any(w, got, 2, 5000), 1, "wait_any spins too");
+	is_int(weft_wait_any(w, got, 2, 60000), 1, "wait_any spins too");
 	ok(got[0] == r, "and finds the request");
 	weft_close(w);
 }

@@ -92,7 +92,7 @@ int main(void)
 	atomic_store(&fake_controls_of(f)->stall_at, 20);
 	cu_options(&o, 60);
 	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 19, 5000), 20, "the parent has twenty tokens");
+	is_int(weft_wait(r, 0, 19, 60000), 20, "the parent has twenty tokens");
 	pid = fork();
 	if (!pid)
 		_exit(child(w, r));

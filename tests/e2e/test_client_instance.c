@@ -16,7 +16,7 @@
 #define N_PROMPT 40u
 #define TOKENS	 200u
 #define SAMPLES	 8u
-#define TRIES	 8 /* until a kill meets a stream in its middle */
+#define TRIES	 100 /* until a kill meets a stream in its middle */
 
 static struct real_daemon d;
 static char conf[300], folder[100];

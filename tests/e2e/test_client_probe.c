@@ -356,10 +356,11 @@ static void test_reconnect(void)
 	shared = cu_open(NULL);
 	cu_options(&o, 10);
 	r = cu_submit(shared, &o);
-	is_int(weft_wait(r, 0, 2, 5000), 3, "a stream");
+	is_int(weft_wait(r, 0, 2, 60000), 3, "a stream");
 	for (i = 0; i < THREADS; i++)
 		pthread_create(&threads[i], NULL, prober, NULL);
-	sleep_ms(50);
+	for (i = 0; i < 6000 && answers <= THREADS; i++)
+		sleep_ms(10);
 	before = answers;
 	fake_kill(f);
 	f = start();

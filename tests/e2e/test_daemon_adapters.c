@@ -158,7 +158,7 @@ static void kill_engine(void)
 	long starts = wd_engine_int(&d, 0, "starts");
 
 	kill((pid_t)wd_engine_int(&d, 0, "pid"), SIGKILL);
-	if (!wd_engine_wait(&d, 0, "starts", starts + 1, 5000))
+	if (!wd_engine_wait(&d, 0, "starts", starts + 1, WD_PATIENCE_MS))
 		bail_out("the engine was not started again");
 }
 
@@ -262,7 +262,7 @@ static void test_folders(void)
 	fputs("changed afterwards!", f);
 	fclose(f);
 	kill_engine();
-	ok(wait_for("x", "state", "loaded", 3000), "after a restart of the engine");
+	ok(wait_for("x", "state", "loaded", WD_PATIENCE_MS), "after a restart of the engine");
 	is_str(in_engine("x"), expected("linked weights", 0, 0), "the bytes are still those");
 	ok(unload("x", ""), "and off");
 }
@@ -274,9 +274,9 @@ static void test_restart(void)
 
 	wd_hello_init(&h);
 	is_int(wd_open(&c, &d, &h), 0, "a session");
-	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "is served");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS), "is served");
 	kill_engine();
-	ok(wd_engine_wait(&d, 0, "engine.attached", 1, 5000), "by the next engine too");
+	ok(wd_engine_wait(&d, 0, "engine.attached", 1, WD_PATIENCE_MS), "by the next engine too");
 	is_int(wd_engine_int(&d, 0, "engine.loads"), 2, "which got both adapters");
 	is_int(wd_engine_int(&d, 0, "engine.late_loads"), 0, "before the session");
 	is_str(in_engine("a"), expected("weights of a", 0, 0), "a");
@@ -311,7 +311,7 @@ static void test_replace(void)
 	is_str(in_engine("v"), expected("version 2", 0, 0), "version 2 serves");
 	ok(!load("v", "v3", ",'replace':true") && strstr(error(), "lora_X"),
 	   "a version that the engine refuses");
-	ok(wait_for("v", "state", "loaded", 2000), "the one before it comes back");
+	ok(wait_for("v", "state", "loaded", WD_PATIENCE_MS), "the one before it comes back");
 	is_str(in_engine("v"), expected("version 2", 0, 0), "with its bytes");
 	ok(!load("v", "nowhere", ",'replace':true") && strstr(error(), "No such file"),
 	   "a version that is not there");
@@ -329,15 +329,15 @@ static void test_engine_faults(void)
 	folder("c", "crash", "c");
 	ok(!load("c", "c", "") && strstr(error(), "the engine ended each time"),
 	   "an adapter that ends the engine twice is given up");
-	ok(wd_engine_wait(&d, 0, "starts", starts + 2, 3000), "after two restarts");
-	ok(wait_for("a", "state", "loaded", 3000), "the others are there");
+	ok(wd_engine_wait(&d, 0, "starts", starts + 2, WD_PATIENCE_MS), "after two restarts");
+	ok(wait_for("a", "state", "loaded", WD_PATIENCE_MS), "the others are there");
 	folder("l", "liar", "l");
 	ok(!load("l", "l", ""), "one that makes it talk nonsense, too");
-	ok(wait_for("a", "state", "loaded", 3000), "the others are there");
+	ok(wait_for("a", "state", "loaded", WD_PATIENCE_MS), "the others are there");
 	folder("n", "never", "n");
 	ok(!load("n", "n", ""), "one that gets no answer, too");
 	ok(wd_logged(&d, "no answer about an adapter"), "the engine counted as hanging");
-	ok(wait_for("b", "state", "loaded", 5000), "the others are there");
+	ok(wait_for("b", "state", "loaded", WD_PATIENCE_MS), "the others are there");
 	is_int(wd_daemon_int(&d, "adapters"), 2, "and none of these");
 }
 
@@ -381,17 +381,19 @@ static void test_configured(void)
 		  "[adapter bad]\npath = %s/v3\n[adapter gone]\npath = %s/nowhere\n",
 		  d.dir, d.dir, d.dir);
 	wd_restart(&d);
-	ok(wait_for("one", "state", "loaded", 3000), "an adapter of the configuration is loaded");
+	ok(wait_for("one", "state", "loaded", WD_PATIENCE_MS),
+	   "an adapter of the configuration is loaded");
 	is_str(in_engine("one"), expected("weights of a", 2, 1), "as it says");
-	ok(wait_for("bad", "state", "failed", 3000), "one that the engine refuses has failed");
+	ok(wait_for("bad", "state", "failed", WD_PATIENCE_MS),
+	   "one that the engine refuses has failed");
 	is_str(listed("bad", "why"), "lora_X is not known", "for the engine's reason");
-	ok(wait_for("gone", "state", "failed", 3000), "one that is not there has failed");
+	ok(wait_for("gone", "state", "failed", WD_PATIENCE_MS), "one that is not there has failed");
 	ok(strstr(listed("gone", "why"), "No such file"), "and says so");
 	is_str(listed("a", "state"), "", "what was loaded by hand did not outlive weftd");
 	folder("v3", "ok", "mended");
 	ok(reload_says("adapter bad is tried again"), "a reload tries a failed one again");
-	ok(wait_for("bad", "state", "loaded", 3000), "with success when it is mended");
-	ok(wait_for("gone", "state", "failed", 3000), "and without when it is not");
+	ok(wait_for("bad", "state", "loaded", WD_PATIENCE_MS), "with success when it is mended");
+	ok(wait_for("gone", "state", "failed", WD_PATIENCE_MS), "and without when it is not");
 	ok(unload("gone", ""), "one that has failed can be unloaded");
 	is_str(listed("gone", "state"), "", "and is listed no more");
 }
@@ -407,11 +409,11 @@ static void test_reload(void)
 	   "and one that was removed");
 	ok(!strstr(json_string_value(json_object_get(last, "text")), "adapter one"),
 	   "of the others nothing is said");
-	ok(wait_for("two", "state", "loaded", 3000), "the new one is loaded");
-	ok(wait_for("bad", "state", "", 3000), "the removed one is unloaded");
+	ok(wait_for("two", "state", "loaded", WD_PATIENCE_MS), "the new one is loaded");
+	ok(wait_for("bad", "state", "", WD_PATIENCE_MS), "the removed one is unloaded");
 	configure("[adapter one]\npath = %s/b\n[adapter two]\npath = %s/v2\n", d.dir, d.dir);
 	ok(reload_says("adapter one has changed"), "a changed path");
-	ok(wait_for("one", "file_bytes", "6", 3000), "is replaced");
+	ok(wait_for("one", "file_bytes", "6", WD_PATIENCE_MS), "is replaced");
 	is_str(in_engine("one"), expected("of b", 0, 0), "in the engine");
 	is_str(in_engine("two"), expected("version 1", 0, 0), "one in use is not, yet");
 	is_str(listed("two", "being_replaced"), "1", "but it will");
@@ -424,12 +426,13 @@ static void test_reload(void)
 	reload_says("adapter two has changed");
 	for (int i = 0; i < 150 && !strstr(listed("two", "why"), "new version"); i++)
 		wd_sleep_ms(20);
-	ok(wait_for("two", "state", "loaded", 3000) && strstr(listed("two", "why"), "lora_X"),
+	ok(wait_for("two", "state", "loaded", WD_PATIENCE_MS) &&
+		   strstr(listed("two", "why"), "lora_X"),
 	   "a new version that fails: the old one serves, and the list says why");
 	is_str(in_engine("two"), expected("version 2", 0, 0), "with its bytes");
 	configure("%s", "");
 	ok(reload_says("adapter two was removed"), "all sections removed");
-	ok(wait_for("one", "state", "", 3000) && wait_for("two", "state", "", 3000),
+	ok(wait_for("one", "state", "", 3000) && wait_for("two", "state", "", WD_PATIENCE_MS),
 	   "all are gone");
 }
 
@@ -491,8 +494,9 @@ static void test_given_up(void)
 	socks[1] = ask_only(LOAD, "second", d.dir, "a");
 	socks[2] = ask_only("{\"cmd\":\"adapter-unload\",\"name\":\"first\"}\n");
 	kill(d.pid, SIGCONT);
-	ok(wait_for("second", "state", "loaded", 3000), "the second is copied and loaded");
-	ok(wait_for("first", "state", "", 3000), "the first is gone");
+	ok(wait_for("second", "state", "loaded", WD_PATIENCE_MS),
+	   "the second is copied and loaded");
+	ok(wait_for("first", "state", "", WD_PATIENCE_MS), "the first is gone");
 	for (int i = 0; i < 3; i++)
 		close(socks[i]);
 	/* One that fails is replaced meanwhile, at whatever point of its way. */
@@ -505,7 +509,7 @@ static void test_given_up(void)
 				 "\"replace\":true}\n",
 				 d.dir, i < 3 ? "big" : "a");
 		kill(d.pid, SIGCONT);
-		ok(wait_for("first", "state", "loaded", 3000),
+		ok(wait_for("first", "state", "loaded", WD_PATIENCE_MS),
 		   "the one that replaces it is loaded");
 		ok(unload("first", ""), "and unloaded");
 		close(socks[0]);
@@ -551,7 +555,7 @@ static void test_cut_off(void)
 		sock = ask_only(LOAD, "s", d.dir, "s");
 		if (!killed) {
 			close(sock);
-			ok(wait_for("s", "state", "loaded", 3000),
+			ok(wait_for("s", "state", "loaded", WD_PATIENCE_MS),
 			   "an administrator hangs up: the adapter is loaded all the same");
 			unload("s", "");
 			continue;

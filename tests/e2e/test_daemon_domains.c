@@ -142,7 +142,7 @@ static struct seen session_of(uid_t uid)
 			s.own = own.st_ino;
 			s.public = public.st_ino;
 			s.flags = (fcntl(c.fds[4], F_GETFL) | fcntl(c.fds[5], F_GETFL)) & O_ACCMODE;
-			s.rc = wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000) ? 0 : -2;
+			s.rc = wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS) ? 0 : -2;
 		}
 		(void)!write(pipes[1], &s, sizeof(s));
 		_exit(0);
@@ -211,8 +211,8 @@ static void test_engine_restart(void)
 	fstat(c.fds[4], &st);
 	public = told_inode(-1);
 	kill((pid_t)wd_engine_int(&d, 0, "pid"), SIGKILL);
-	ok(wd_engine_wait(&d, 0, "starts", 2, 5000) &&
-		   wd_engine_wait(&d, 0, "engine.attached", 1, 5000),
+	ok(wd_engine_wait(&d, 0, "starts", 2, WD_PATIENCE_MS) &&
+		   wd_engine_wait(&d, 0, "engine.attached", 1, WD_PATIENCE_MS),
 	   "the engine is killed, the next one serves it");
 	ok(told_inode(0) == st.st_ino && told_inode(-1) == public, "with the same indexes");
 	session_of(ALICE);

@@ -60,7 +60,7 @@ static pid_t child_of(pid_t parent)
 /* Until somebody listens or weftd is gone. */
 static void settle(struct wd *d)
 {
-	for (int i = 0; i < 500; i++) {
+	for (int i = 0; i < WD_PATIENCE_MS / 10; i++) {
 		int sock = wd_connect(d);
 		siginfo_t si = {0};
 
@@ -82,7 +82,8 @@ static int serves(struct wd *d)
 	wd_hello_init(&h);
 	for (int i = 0; i < 5; i++) {
 		struct wd_client c;
-		int good = !wd_open(&c, d, &h) && wd_state_wait(&c, WSHM_ENGINE_RUNNING, 4000);
+		int good = !wd_open(&c, d, &h) &&
+			   wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS);
 
 		wd_close(&c);
 		if (good)

@@ -30,7 +30,7 @@ static long suspects_after_kill(const struct wd *d)
 
 	kill((pid_t)wd_engine_int(d, 0, "pid"), SIGKILL);
 	if (!wd_engine_wait(d, 0, "starts", starts + 1, 8000) ||
-	    !wd_engine_wait(d, 0, "engine.resumed", 1, 5000))
+	    !wd_engine_wait(d, 0, "engine.resumed", 1, WD_PATIENCE_MS))
 		return -1;
 	return wd_engine_int(d, 0, "engine.crashed");
 }
@@ -56,7 +56,7 @@ int main(int argc, char **argv)
 	wd_start(&d, "[model m]\npath = /fake/ok\n");
 	wd_hello_init(&h);
 	is_int(wd_open(&c, &d, &h), 0, "a session");
-	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "is served");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS), "is served");
 	is_int(suspects_after_kill(&d), 0, "killed by somebody: no suspect");
 	oom_kills(6);
 	is_int(suspects_after_kill(&d), 1, "killed while the kernel had no memory: one");

@@ -119,7 +119,7 @@ static void kill_engine(void)
 	long starts = wd_engine_int(&d, 0, "starts");
 
 	kill((pid_t)wd_engine_int(&d, 0, "pid"), SIGKILL);
-	if (!wd_engine_wait(&d, 0, "starts", starts + 1, 5000))
+	if (!wd_engine_wait(&d, 0, "starts", starts + 1, WD_PATIENCE_MS))
 		bail_out("the engine was not started again");
 }
 
@@ -304,7 +304,7 @@ static void test_poison(long id)
 	ok(!ask("{'cmd':'cache-pin','public':true,'tokens':[15]}") &&
 		   strstr(error(), "ended each time"),
 	   "a prefix that ends the engine is given up");
-	ok(wd_engine_wait(&d, 0, "starts", starts + 2, 3000), "after the second time");
+	ok(wd_engine_wait(&d, 0, "starts", starts + 2, WD_PATIENCE_MS), "after the second time");
 	ok(wait_for(id, "state", "pinned"), "the others are pinned");
 }
 

@@ -24,15 +24,16 @@ static void test_good_hello(void)
 	is_str(c.welcome.model.name, "m", "the model's name");
 	is_int(c.welcome.params.slots, 8, "as many slots as wanted");
 	is_int(c.welcome.params.rx_arena_bytes, 1 << 16, "results as large as wanted");
-	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 3000), "the engine has it");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS), "the engine has it");
 	is_int(fcntl(c.fds[1], F_GETFL) & O_ACCMODE, O_RDONLY, "rx is read-only");
 	is_int(fstat(c.fds[1], &st) ? -1 : (int)(st.st_mode & 0777), 0600, "rx has mode 0600");
 	is_int(wd_engine_int(&d, 0, "engine.attached"), 1, "one is attached");
 	is_int(wd_daemon_int(&d, "sessions"), 1, "one is open");
 	wd_close(&c);
-	ok(wd_engine_wait(&d, 0, "engine.attached", 0, 3000), "closed: the engine lets go");
-	ok(wd_daemon_wait(&d, "sessions", 0, 3000), "and nothing is left");
-	ok(wd_daemon_wait(&d, "region_bytes", 0, 3000), "nor any memory");
+	ok(wd_engine_wait(&d, 0, "engine.attached", 0, WD_PATIENCE_MS),
+	   "closed: the engine lets go");
+	ok(wd_daemon_wait(&d, "sessions", 0, WD_PATIENCE_MS), "and nothing is left");
+	ok(wd_daemon_wait(&d, "region_bytes", 0, WD_PATIENCE_MS), "nor any memory");
 }
 
 static void test_defaults(void)
@@ -63,7 +64,7 @@ static void refused(const struct wctl_hello *h, const char *text, const char *wh
 
 	is_int(wd_open(&c, &d, h), -EACCES, "refused: %s", what);
 	ok(strstr(c.text.text, text), "it says: %s", c.text.text);
-	is_int(wd_recv(&c, 3000), 0, "and hangs up");
+	is_int(wd_recv(&c, WD_PATIENCE_MS), 0, "and hangs up");
 	wd_close(&c);
 }
 
@@ -108,7 +109,7 @@ static void send_and_expect(const void *msg, uint32_t bytes, const int *fds, uin
 	if (wctl_send(c.sock, msg, bytes, fds, n_fds) == -EPERM) {
 		ok(n_fds, "not let through by the kernel: %s", what);
 	} else {
-		is_int(wd_recv(&c, 3000), WCTL_REFUSED, "refused: %s", what);
+		is_int(wd_recv(&c, WD_PATIENCE_MS), WCTL_REFUSED, "refused: %s", what);
 		ok(strstr(c.text.text, text), "it says: %s", c.text.text);
 	}
 	wd_close(&c);
@@ -137,7 +138,7 @@ static void test_bad_messages(void)
 	wd_hello_init(&h);
 	is_int(wd_open(&c, &d, &h), 0, "after all that a good hello opens");
 	wctl_send(c.sock, &h, sizeof(h), NULL, 0);
-	is_int(wd_recv(&c, 3000), WCTL_BYE, "a second hello ends the session");
+	is_int(wd_recv(&c, WD_PATIENCE_MS), WCTL_BYE, "a second hello ends the session");
 	wd_close(&c);
 }
 
@@ -155,7 +156,7 @@ static void test_models(void)
 		wctl_send(c.sock, &head, sizeof(head), NULL, 0);
 	for (int i = 0; i < 15; i++)
 		wctl_recv(c.sock, &m, sizeof(m), NULL, NULL);
-	is_int(wd_recv(&c, 3000), WCTL_REFUSED, "but not for ever");
+	is_int(wd_recv(&c, WD_PATIENCE_MS), WCTL_REFUSED, "but not for ever");
 	wd_close(&c);
 }
 
@@ -176,7 +177,7 @@ static void test_pending(void)
 	ok(strstr(many[15].text.text, "too many"), "it says: %s", many[15].text.text);
 	for (int i = 0; i < 16; i++)
 		wd_close(&many[i]);
-	is_int(wd_recv(&quiet, 3000), WCTL_REFUSED, "no hello within its time: refused");
+	is_int(wd_recv(&quiet, WD_PATIENCE_MS), WCTL_REFUSED, "no hello within its time: refused");
 	ok(strstr(quiet.text.text, "no hello within 2 seconds"), "it says: %s", quiet.text.text);
 	wd_close(&quiet);
 }
@@ -203,7 +204,7 @@ static void test_not_reading(void)
 		}
 		sent += !rc;
 	}
-	ok(wd_daemon_wait(&d, "dropped", 1, 2000), "is dropped");
+	ok(wd_daemon_wait(&d, "dropped", 1, WD_PATIENCE_MS), "is dropped");
 	is_int(wd_open(&good, &d, &h), 0, "others are served");
 	wd_close(&good);
 	wd_close(&c);
@@ -238,9 +239,10 @@ static void test_killed_at_each_step(void)
 		}
 		waitpid(pid, NULL, 0);
 	}
-	ok(wd_daemon_wait(&d, "sessions", 0, 3000), "clients killed at each step leave no session");
-	ok(wd_daemon_wait(&d, "connections_without_hello", 0, 3000), "and no connection");
-	ok(wd_daemon_wait(&d, "region_bytes", 0, 3000), "and no memory");
+	ok(wd_daemon_wait(&d, "sessions", 0, WD_PATIENCE_MS),
+	   "clients killed at each step leave no session");
+	ok(wd_daemon_wait(&d, "connections_without_hello", 0, WD_PATIENCE_MS), "and no connection");
+	ok(wd_daemon_wait(&d, "region_bytes", 0, WD_PATIENCE_MS), "and no memory");
 	is_int(wd_engine_int(&d, 0, "starts"), 1, "and the engine never noticed");
 }
 

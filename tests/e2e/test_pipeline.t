@@ -33,7 +33,7 @@ weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/l
 daemon=$!
 export WEFT_SOCKET="$dir/run/weftd.sock"
 i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
 
 weft bench pipeline --prompts 40,101 --generate 24 --tokens 4 --adapter-tokens 6 --prompt 35 \
 	--generations 16,33 --rates 40 --requests 6 --reps 2 --svg "$dir/a.svg" --json \

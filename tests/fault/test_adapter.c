@@ -15,7 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LONG 2000u
+#define LONG	2000u
+#define LONGEST 8000u /* where it must not have ended before something else is done */
 
 static struct world *w;
 static char dir[] = "/tmp/weft-adapters-XXXXXX";
@@ -58,17 +59,22 @@ static bool load(const char *name, const char *from)
 	return admin("adapter-load", more, NULL);
 }
 
-static struct weft_request *begin(struct weft *weft, const char *adapter)
+static struct weft_request *begin_of(struct weft *weft, const char *adapter, uint32_t tokens)
 {
 	struct weft_submit_options o;
 	struct weft_request *r = NULL;
 
 	job_options(4, 192, prompt, &o);
-	o.max_tokens = LONG;
+	o.max_tokens = tokens;
 	o.adapter = adapter;
 	is_int(weft_submit(weft, &r, &o, NULL), 0, "a long stream with %s",
 	       adapter ? adapter : "the base model");
 	return r;
+}
+
+static struct weft_request *begin(struct weft *weft, const char *adapter)
+{
+	return begin_of(weft, adapter, LONG);
 }
 
 /* Until it has this many tokens, or has ended; how many it has. */
@@ -121,7 +127,7 @@ static void test_engine(struct weft *weft, const uint32_t *keep, const uint32_t 
 
 		upto(a, at);
 		kill(before, SIGKILL);
-		ok(world_wait_engine(w, before, 20000) > 0, "the engine is killed at %u", at);
+		ok(world_wait_engine(w, before, 60000) > 0, "the engine is killed at %u", at);
 	}
 	finish(a, keep, "over three engines");
 	finish(b, byhand, "the other adapter");
@@ -129,7 +135,7 @@ static void test_engine(struct weft *weft, const uint32_t *keep, const uint32_t 
 
 static void test_in_use(struct weft *weft, const uint32_t *base)
 {
-	struct weft_request *a = begin(weft, "byhand"), *b = begin(weft, NULL);
+	struct weft_request *a = begin_of(weft, "byhand", LONGEST), *b = begin(weft, NULL);
 	const char *why = "";
 	bool done;
 
@@ -138,7 +144,7 @@ static void test_in_use(struct weft *weft, const uint32_t *base)
 	ok(!done && strstr(why, "in use by 1"), "in use it is not unloaded: %s", why);
 	ok(weft_wait(a, 0, 50, 20000) > 50, "and its request goes on");
 	ok(admin("adapter-unload", ",\"name\":\"byhand\",\"force\":true", NULL), "by force it is");
-	upto(a, LONG);
+	upto(a, LONGEST);
 	is_int(status_of(a), WEFT_UNLOADED, "its request ends with the reason");
 	weft_free(a);
 	finish(b, base, "a request of the base model beside it");
@@ -149,14 +155,14 @@ static void test_daemon(struct weft *weft, const uint32_t *keep)
 	struct weft_request *a = begin(weft, "keep"), *b;
 
 	ok(load("byhand", "two"), "loaded by hand again");
-	b = begin(weft, "byhand");
+	b = begin_of(weft, "byhand", LONGEST);
 	upto(a, 300);
 	upto(b, 300);
 	kill(world_daemon(w), SIGKILL);
-	world_wait_exit(w, 10000);
+	world_wait_exit(w, 60000);
 	world_restart_daemon(w);
 	finish(a, keep, "over two daemons");
-	upto(b, LONG);
+	upto(b, LONGEST);
 	is_int(status_of(b), WEFT_NO_ADAPTER,
 	       "what the first one's administrator had loaded the second has not");
 	weft_free(b);

@@ -54,7 +54,8 @@ int main(void)
 		back += waitpid(victim[i], NULL, 0) == victim[i];
 	}
 	is_int(back, 4, "the last four are killed together");
-	ok(world_number_becomes(w, "sessions", 2, 10000), "only the neighbours' sessions are left");
+	ok(world_number_becomes(w, "sessions", 2, RAW_PATIENCE_MS),
+	   "only the neighbours' sessions are left");
 	neighbours_stop(n);
 	world_same(w);
 	world_given_back(w);

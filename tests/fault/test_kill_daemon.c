@@ -14,6 +14,7 @@
 #define KILLS 6u
 
 static struct world *w;
+static uint32_t by_hand_met; /* turns in which the kills met both streams */
 
 /* No such process, or one that only waits for init to take notice. */
 static bool ended(pid_t pid)
@@ -44,7 +45,7 @@ static bool kill_and_restart(void)
 	bool alone;
 
 	kill(world_daemon(w), SIGKILL);
-	world_wait_exit(w, 10000);
+	world_wait_exit(w, 60000);
 	alone = gone(engine);
 	world_restart_daemon(w);
 	return alone;
@@ -57,7 +58,7 @@ static void by_hand(void)
 	struct weft *weft = world_open(w);
 	struct weft_submit_options o;
 	struct weft_request *r, *lost;
-	uint32_t prompt[JOB_TOKENS], first[3000], have = 0, n, kills = 0;
+	uint32_t prompt[JOB_TOKENS], first[3000], have = 0, n, kills = 0, met = 0;
 	const uint32_t *again;
 	int64_t got;
 
@@ -80,6 +81,8 @@ static void by_hand(void)
 			diag("kill at %u", have);
 			kills++;
 			kill_and_restart();
+			/* This process may have been held up until the engine was done. */
+			met += weft_tokens(r, 0, &n) && n < 3000;
 		}
 	}
 	is_int(got, 3000, "over %u daemons all tokens come", kills + 1);
@@ -89,10 +92,13 @@ static void by_hand(void)
 			if (first[i] != again[i] && ++shown)
 				diag("token %u: %u, not %u", i, again[i], first[i]);
 	weft_result(r, &res);
-	ok(res.resubmitted == kills && res.status == WEFT_OK, "bridged %u times", res.resubmitted);
+	ok(res.resubmitted == met && res.status == WEFT_OK, "bridged %u times", res.resubmitted);
 	weft_wait(lost, 0, 3000, 60000);
 	weft_result(lost, &res);
-	is_int(res.status, WEFT_LOST, "the one that opted out is told that it was lost");
+	weft_tokens(lost, 0, &n);
+	ok(res.status == (n < 3000 ? WEFT_LOST : WEFT_OK),
+	   "the one that opted out is told that it was lost");
+	by_hand_met += met && n < 3000;
 	weft_free(r);
 	weft_free(lost);
 	weft_close(weft);
@@ -104,7 +110,9 @@ int main(void)
 	struct neighbours *n;
 
 	w = world_start(NULL);
-	by_hand();
+	for (int turn = 0; turn < 50 && !by_hand_met; turn++)
+		by_hand();
+	ok(by_hand_met, "both were met");
 	n = neighbours_start(w, 3);
 	for (uint32_t k = 0; k < KILLS; k++) {
 		x = x * 1664525 + 1013904223;

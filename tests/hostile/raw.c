@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define READY_MS 60000
-#define REPLY_MS 10000
+#define REPLY_MS RAW_PATIENCE_MS
 
 uint64_t raw_now_ns(void)
 {

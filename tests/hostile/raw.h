@@ -16,6 +16,8 @@
 #include <sys/types.h>
 
 #define RAW_ANY_UID ((uid_t)-1)
+/* For what must come: much longer than it takes on a machine that has other things to do. */
+#define RAW_PATIENCE_MS 60000
 
 struct raw {
 	int sock, tx_fd, rx_fd, wake_fd, bell_fd, index_fd, public_fd; /* owner; -1: none */

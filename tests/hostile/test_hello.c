@@ -44,9 +44,9 @@ static const char *first_message(const void *bytes, size_t n, const int *fds, ui
 		close(sock);
 		return "the kernel does not let them through";
 	}
-	got = raw_recv(sock, &text, sizeof(text), NULL, NULL, 5000);
+	got = raw_recv(sock, &text, sizeof(text), NULL, NULL, RAW_PATIENCE_MS);
 	if (got == (int)sizeof(text) && text.head.type == WCTL_REFUSED)
-		got = raw_recv(sock, (char[64]){0}, 64, NULL, NULL, 5000);
+		got = raw_recv(sock, (char[64]){0}, 64, NULL, NULL, RAW_PATIENCE_MS);
 	else
 		text.text[0] = 0;
 	close(sock);
@@ -185,14 +185,15 @@ static void extra_descriptors(void)
 	struct wctl_head head = {WCTL_MAGIC, WCTL_COMPLAIN, WSHM_MAJOR, sizeof(head), 0};
 
 	if (!raw_open(&r, world_socket(w), world_attacker(), 2)) {
-		ok(raw_send(r.sock, &head, sizeof(head), fds, 5) == -EPERM || raw_ended(&r, 5000),
+		ok(raw_send(r.sock, &head, sizeof(head), fds, 5) == -EPERM ||
+			   raw_ended(&r, RAW_PATIENCE_MS),
 		   "descriptors after the hello end the session: %s", r.refusal.text);
 	}
 	raw_close(&r);
 	for (int i = 0; i < 64; i++)
 		close(fds[i]);
-	world_number_becomes(w, "connections_without_hello", 0, 5000);
-	world_number_becomes(w, "sessions", 1, 5000);
+	world_number_becomes(w, "connections_without_hello", 0, RAW_PATIENCE_MS);
+	world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS);
 	int after = descriptors(world_daemon(w));
 
 	ok(after <= before + 1, "weftd has kept none of them (%d before, %d after)", before, after);
@@ -211,7 +212,7 @@ static void after_hello(void)
 		bail_out("a raw client is refused");
 	raw_submit(&r, 0, 1, 1, 5, 300);
 	raw_send(r.sock, &h, sizeof(h), NULL, 0);
-	ok(raw_ended(&r, 5000), "a second hello ends the session: %s", r.refusal.text);
+	ok(raw_ended(&r, RAW_PATIENCE_MS), "a second hello ends the session: %s", r.refusal.text);
 	raw_close(&r);
 	for (int i = 0; i < 50; i++) {
 		if (raw_open(&r, world_socket(w), world_attacker(), 2))
@@ -224,7 +225,7 @@ static void after_hello(void)
 			memcpy(rubbish, &head, sizeof(head));
 		}
 		raw_send(r.sock, rubbish, (size_t)(16 + i * 8), NULL, 0);
-		if (!raw_ended(&r, 5000))
+		if (!raw_ended(&r, RAW_PATIENCE_MS))
 			ok(0, "rubbish number %d after the hello does not end the session", i);
 		raw_close(&r);
 	}
@@ -236,7 +237,7 @@ static void after_hello(void)
 					  WSHM_MAJOR, sizeof(head), 0};
 		raw_send(r.sock, &head, sizeof(head), NULL, 0);
 	}
-	ok(raw_ended(&r, 10000) || raw_alive(&r, 0, 1),
+	ok(raw_ended(&r, RAW_PATIENCE_MS) || raw_alive(&r, 0, 1),
 	   "three thousand questions without reading an answer");
 	raw_close(&r);
 }
@@ -256,7 +257,7 @@ static void silent(const struct neighbours *n)
 		int got = 1;
 
 		while (sock[i] >= 0 && got > 0)
-			got = raw_recv(sock[i], &text, sizeof(text), NULL, NULL, 10000);
+			got = raw_recv(sock[i], &text, sizeof(text), NULL, NULL, RAW_PATIENCE_MS);
 		ended += got == 0 || sock[i] < 0;
 		close(sock[i]);
 	}
@@ -286,7 +287,8 @@ static void unread(void)
 			close(s);
 		}
 	}
-	ok(world_number_becomes(w, "sessions", 1, 10000), "two hundred welcomes that nobody reads");
+	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS),
+	   "two hundred welcomes that nobody reads");
 }
 
 int main(void)

@@ -29,13 +29,13 @@ static void record(uint64_t off, uint32_t n, bool inside)
 	atomic_store(&r.req[0].desc_bytes, n);
 	raw_push(&r, 0, generation);
 	if (inside) {
-		ok(raw_wait_state(&r, 0, generation, WSHM_SLOT_ENDED, 10000),
+		ok(raw_wait_state(&r, 0, generation, WSHM_SLOT_ENDED, RAW_PATIENCE_MS),
 		   "descriptor of %u bytes at %llu is looked at", n, (unsigned long long)off);
 		is_int(atomic_load(&r.slot[0].status), WSHM_BAD_DESCRIPTOR, "and refused");
 		raw_release(&r, 0, generation);
 		return;
 	}
-	ok(raw_ended(&r, 10000), "descriptor of %u bytes at %llu ends the session", n,
+	ok(raw_ended(&r, RAW_PATIENCE_MS), "descriptor of %u bytes at %llu ends the session", n,
 	   (unsigned long long)off);
 	reopen();
 }
@@ -121,7 +121,7 @@ static void tokens(void)
 		raw_prepare(&r, 0, generation, 1, 9, 2);
 		p[i * 2] = bad[i];
 		raw_push(&r, 0, generation);
-		raw_wait_state(&r, 0, generation, WSHM_SLOT_ENDED, 10000);
+		raw_wait_state(&r, 0, generation, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 		is_int(atomic_load(&r.slot[0].status), WSHM_BAD_TOKEN, "token %u", bad[i]);
 		is_int(atomic_load(&r.slot[0].detail), i * 2, "at its place");
 		raw_release(&r, 0, generation);

@@ -93,7 +93,7 @@ static void all_blocks(const struct neighbours *n)
 	     world_number(w, "blocks_free"), world_number(w, "blocks"));
 	for (uint32_t k = 0; k < GREEDY; k++)
 		raw_close(&r[k]);
-	ok(world_number_becomes(w, "sessions", 1, 10000), "and all of it comes back");
+	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS), "and all of it comes back");
 }
 
 /* A token outside the vocabulary at the very end of the last resumed answer. */

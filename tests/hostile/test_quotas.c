@@ -39,11 +39,11 @@ static void sessions(void)
 	       "one session more than allowed");
 	ok(strstr(extra.refusal.text, "session"), "told why: %s", extra.refusal.text);
 	raw_close(&r[2]);
-	ok(world_number_becomes(w, "sessions", MAX_SESSIONS, 5000), "one hangs up");
+	ok(world_number_becomes(w, "sessions", MAX_SESSIONS, RAW_PATIENCE_MS), "one hangs up");
 	is_int(raw_open(&r[2], world_socket(w), world_attacker(), 2), 0, "and another has room");
 	for (int i = 0; i < MAX_SESSIONS; i++)
 		raw_close(&r[i]);
-	world_number_becomes(w, "sessions", 1, 5000);
+	world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS);
 }
 
 /* A client that keeps its mappings keeps the bytes on its account. */
@@ -66,7 +66,7 @@ static void region_bytes(void)
 		close(r[i].sock);
 		r[i].sock = -1;
 	}
-	world_number_becomes(w, "sessions", 1, 5000);
+	world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS);
 	ok(world_number(w, "regions_dead") == 3, "dead, but kept: three regions stay charged");
 	h.tx_arena_bytes = UINT64_C(16) << 20;
 	is_int(raw_open_hello(&r[3], world_socket(w), world_attacker(), &h), -EACCES,
@@ -83,7 +83,7 @@ static void region_bytes(void)
 	is_int(raw_open_hello(&r[3], world_socket(w), world_attacker(), &h), 0,
 	       "once all is unmapped there is room");
 	raw_close(&r[3]);
-	world_number_becomes(w, "sessions", 1, 5000);
+	world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS);
 }
 
 static void in_flight(void)
@@ -180,11 +180,12 @@ static void never_released(const struct neighbours *n)
 			raw_wait_state(&r[k], i, 1, WSHM_SLOT_ENDED, 30000);
 		}
 	}
-	ok(world_number_becomes(w, "queued", 0, 5000), "24 answers stand unreleased");
+	ok(world_number_becomes(w, "queued", 0, RAW_PATIENCE_MS), "24 answers stand unreleased");
 	ok(neighbours_advance(n, 4, 20000), "the neighbours go on");
 	for (int k = 0; k < 3; k++)
 		raw_close(&r[k]);
-	ok(world_number_becomes(w, "sessions", 1, 5000), "with the session all of it goes");
+	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS),
+	   "with the session all of it goes");
 }
 
 /* Results that nobody reads fill the slab: the next request waits in the ring, for its own. */
@@ -215,7 +216,8 @@ static void no_room(void)
 	raw_submit(&r, 1, 2, 1, 4, 900);
 	raw_wait_count(&r, 0, 2, 5, 20000);
 	raw_close(&r);
-	ok(world_number_becomes(w, "sessions", 1, 5000), "gone while one waits: all comes back");
+	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS),
+	   "gone while one waits: all comes back");
 }
 
 /* Everything that the pool holds, taken by one tenant with long requests. */
@@ -231,7 +233,7 @@ static void all_blocks(const struct neighbours *n)
 		raw_submit(&r, i, 1, i, 300, max - 300 > 4000 ? 4000 : max - 300);
 	ok(neighbours_advance(n, 3, 60000), "a tenant with long requests: the neighbours go on");
 	raw_close(&r);
-	ok(world_number_becomes(w, "sessions", 1, 10000), "all comes back");
+	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS), "all comes back");
 }
 
 int main(void)

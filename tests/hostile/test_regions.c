@@ -338,7 +338,7 @@ static void tx_punched(const struct neighbours *n)
 	ok(!fallocate(r.tx_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)r.tx_bytes),
 	   "all of tx is emptied in mid-stream");
 	raw_wake(&r);
-	ok(raw_ended(&r, 10000), "that is a tail that went back: the session ends");
+	ok(raw_ended(&r, RAW_PATIENCE_MS), "that is a tail that went back: the session ends");
 	ok(neighbours_advance(n, 2, 20000), "the neighbours go on");
 	raw_close(&r);
 }

@@ -27,8 +27,8 @@ static struct raw open_raw(void)
 /* The session must end, with its slots told so, and the next one must work. */
 static void must_end(struct raw *r, const char *what)
 {
-	ok(raw_ended(r, 10000) && strlen(r->refusal.text), "%s ends the session: %s", what,
-	   r->refusal.text);
+	ok(raw_ended(r, RAW_PATIENCE_MS) && strlen(r->refusal.text), "%s ends the session: %s",
+	   what, r->refusal.text);
 	is_int(atomic_load(&r->rx_ctl->engine_state), WSHM_ENGINE_ENDED, "and rx says so");
 	is_int(atomic_load(&r->rx_ctl->end_status), WSHM_PROTOCOL, "with the reason");
 	raw_close(r);
@@ -88,7 +88,7 @@ static void generations(void)
 		raw_push(&r, 0, 7);
 	ok(raw_wait_state(&r, 0, 7, WSHM_SLOT_ENDED, 20000), "submitted eleven times");
 	is_int(atomic_load(&r.slot[0].count[0]), 6, "computed once");
-	for (int i = 0; i < 20 && atomic_load(&r.rx_ctl->sq_head) != r.tail; i++)
+	for (int i = 0; i < 6000 && atomic_load(&r.rx_ctl->sq_head) != r.tail; i++)
 		raw_pause_us(10000);
 	is_int(atomic_load(&r.rx_ctl->sq_head), r.tail, "all entries are taken");
 	raw_release(&r, 0, 7);
@@ -173,7 +173,7 @@ static void heads(void)
 	atomic_store(&r.tx_ctl->cq_head, 0);
 	raw_submit(&r, 1, 100, 1, 4, 2);
 	raw_wait_state(&r, 1, 100, WSHM_SLOT_ENDED, 20000);
-	ok(atomic_load(&r.slot[1].state) == WSHM_SLOT_ENDED || raw_ended(&r, 10000),
+	ok(atomic_load(&r.slot[1].state) == WSHM_SLOT_ENDED || raw_ended(&r, RAW_PATIENCE_MS),
 	   "and put back: the liar's own loss");
 	raw_close(&r);
 }

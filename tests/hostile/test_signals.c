@@ -110,8 +110,8 @@ static void killed(enum step at)
 		kill(pid[i], SIGKILL);
 		waitpid(pid[i], &status, 0);
 	}
-	ok(world_number_becomes(w, "sessions", 1, 10000) &&
-		   world_number_becomes(w, "connections_without_hello", 0, 5000),
+	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS) &&
+		   world_number_becomes(w, "connections_without_hello", 0, RAW_PATIENCE_MS),
 	   "killed %s: nothing of it is left but the neighbour", names[at]);
 }
 
@@ -139,7 +139,8 @@ static void crowd(const struct neighbours *n)
 		kill(pid[i], SIGKILL);
 	for (int i = 0; i < 6; i++)
 		waitpid(pid[i], NULL, 0);
-	ok(world_number_becomes(w, "sessions", 1, 10000), "killed together: all comes back");
+	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS),
+	   "killed together: all comes back");
 }
 
 int main(void)

@@ -181,7 +181,8 @@ static void idle_flood(void)
 	raw_request(&r, 0, 1, 5, 2);
 	if (pthread_create(&t, NULL, flood, &f))
 		bail_out("no thread");
-	raw_pause_us(1200000); /* it has been noticed by then */
+	for (int i = 0; i < 6000 && !world_logged(w, "event=muted"); i++)
+		raw_pause_us(10000);
 	before = cpu_ms(engine);
 	raw_pause_us(1000000);
 	spent = cpu_ms(engine) - before;

@@ -305,7 +305,7 @@ json_t *world_admin(const struct world *w, const char *line)
 		return NULL;
 	if (write(p.fd, line, strlen(line)) > 0 && write(p.fd, "\n", 1) == 1) {
 		while (have < sizeof(text) && !memchr(text, '\n', have) &&
-		       poll(&p, 1, 10000) == 1) {
+		       poll(&p, 1, RAW_PATIENCE_MS) == 1) {
 			ssize_t n = read(p.fd, text + have, sizeof(text) - have);
 
 			if (n <= 0)
@@ -430,11 +430,12 @@ void world_given_back(const struct world *w)
 		"region_bytes", "regions_in_use", "connections_without_hello",
 		"in_flight",	"slab_bytes",	  "queued"};
 
-	ok(world_number_becomes(w, "sessions", 0, 10000), "no session is left");
+	ok(world_number_becomes(w, "sessions", 0, RAW_PATIENCE_MS), "no session is left");
 	for (size_t i = 0; i < sizeof(zero) / sizeof(*zero); i++)
-		if (!ok(world_number_becomes(w, zero[i], 0, 5000), "%s comes back", zero[i]))
+		if (!ok(world_number_becomes(w, zero[i], 0, RAW_PATIENCE_MS), "%s comes back",
+			zero[i]))
 			diag("%s is %lld", zero[i], world_number(w, zero[i]));
-	if (!ok(world_number_becomes(w, "blocks_free", w->blocks, 5000) && w->blocks > 0,
+	if (!ok(world_number_becomes(w, "blocks_free", w->blocks, RAW_PATIENCE_MS) && w->blocks > 0,
 		"every block is free again"))
 		diag("%lld of %lld are free", world_number(w, "blocks_free"), w->blocks);
 }
