@@ -51,16 +51,21 @@ static void must(bool ok, const char *what)
 	_exit(1);
 }
 
+/* From the first pass on for a million positions, of which only what is used takes memory: growing
+ * while tokens flow would be a system call. */
+#define ROOM_MIN (1u << 16)
+
 static void room(uint32_t **array, uint32_t *cap, uint32_t n)
 {
 	uint32_t *p;
 
 	if (n <= *cap)
 		return;
-	p = reallocarray(*array, n + n / 2 + 64, sizeof(*p));
+	n = n > ROOM_MIN / 2 ? 2 * n : ROOM_MIN;
+	p = reallocarray(*array, n, sizeof(*p));
 	must(p != NULL, "memory for a batch");
 	*array = p;
-	*cap = n + n / 2 + 64;
+	*cap = n;
 }
 
 /* --- the batch -----------------------------------------------------------------------------------*/

@@ -264,12 +264,17 @@ static const char *batch_wrong(const struct wk_backend *be, const struct wk_batc
 	return wk_segments_wrong(b);
 }
 
+/* A table grows by a block every few tokens, and room for it must not: for a million positions from
+ * the start (pages that are not touched cost nothing), and twice as many each time after that. */
+#define TABLE_MIN (1u << 16)
+
 static int reserve_table(struct wk_backend *be, uint32_t n)
 {
 	uint32_t *table;
 
 	if (n <= be->table_cap)
 		return 0;
+	n = n > TABLE_MIN / 2 ? 2 * n : TABLE_MIN;
 	table = realloc(be->table, (size_t)n * sizeof(*table));
 	if (!table)
 		return wk_cpu_fail(be, ENOMEM, "no memory for %u block table entries", n);
