@@ -227,6 +227,14 @@ void wt_finder_fini(struct wt_finder *f);
 /* The longest token at p, or NULL. */
 const struct wt_added *wt_finder_at(const struct wt_finder *f, const char *p, size_t n);
 
+/* --- files (tokenizer.c) -------------------------------------------------------------------------*/
+
+/* dir/name, whose path is put into `path`: a heap copy of it. -ENOENT: no such file. */
+int wt_read_file(const char *dir, const char *name, char *path, size_t room, char **ret,
+		 size_t *ret_bytes, struct weft_error *error);
+/* The object in it. */
+int wt_read_json(const char *dir, const char *name, json_t **ret, struct weft_error *error);
+
 /* --- the whole -----------------------------------------------------------------------------------*/
 
 struct weft_tokenizer {

@@ -1,4 +1,4 @@
-text_src  := $(wildcard libclient/text/*.c)
+text_src  := $(wildcard libclient/text/*.c libclient/text/template/*.c)
 text_libs := $(call pc_libs,libpcre2-8 jansson libutf8proc libxxhash)
 
 $(O)/libweft-text.a: $(call obj,$(text_src))

@@ -50,6 +50,21 @@ static int read_text(int fd, char **ret, size_t *ret_bytes)
 	return 0;
 }
 
+int wt_read_file(const char *dir, const char *name, char *path, size_t room, char **ret,
+		 size_t *ret_bytes, struct weft_error *error)
+{
+	int fd, r;
+
+	if (snprintf(path, room, "%s/%s", dir, name) >= (int)room)
+		return wt_fail(error, -ENAMETOOLONG, "the path of the folder is too long");
+	/* O_NONBLOCK: opening a named pipe must not hang. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	r = fd < 0 ? -errno : read_text(fd, ret, ret_bytes);
+	if (fd >= 0)
+		close(fd);
+	return r ? wt_fail(error, r, "cannot read %.150s: %s", path, strerror(-r)) : 0;
+}
+
 static int parse_json(const char *where, const char *text, size_t bytes, json_t **ret,
 		      struct weft_error *error)
 {
@@ -70,21 +85,14 @@ static int parse_json(const char *where, const char *text, size_t bytes, json_t 
 }
 
 /* The object in dir/name; -ENOENT, with *error set, if there is no such file. */
-static int read_json(const char *dir, const char *name, json_t **ret, struct weft_error *error)
+int wt_read_json(const char *dir, const char *name, json_t **ret, struct weft_error *error)
 {
 	char path[PATH_MAX], *text = NULL;
 	size_t bytes = 0;
-	int fd, r;
+	int r = wt_read_file(dir, name, path, sizeof(path), &text, &bytes, error);
 
-	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-		return wt_fail(error, -ENAMETOOLONG, "the path of the folder is too long");
-	/* O_NONBLOCK: opening a named pipe must not hang. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	r = fd < 0 ? -errno : read_text(fd, &text, &bytes);
-	if (fd >= 0)
-		close(fd);
 	if (r)
-		return wt_fail(error, r, "cannot read %.150s: %s", path, strerror(-r));
+		return r;
 	r = parse_json(path, text, bytes, ret, error);
 	free(text);
 	return r;
@@ -376,7 +384,7 @@ static int build(struct weft_tokenizer *t, json_t *root, json_t *config, json_t 
 /* A file that may be missing. */
 static int read_optional(const char *dir, const char *name, json_t **ret, struct weft_error *error)
 {
-	int r = read_json(dir, name, ret, error);
+	int r = wt_read_json(dir, name, ret, error);
 
 	return r == -ENOENT ? 0 : r;
 }
@@ -414,7 +422,7 @@ int weft_tokenizer_open(struct weft_tokenizer **ret, const char *dir, struct wef
 {
 	struct weft_error why = {0};
 	struct files f = {0};
-	int r = read_json(dir, "tokenizer.json", &f.root, &why);
+	int r = wt_read_json(dir, "tokenizer.json", &f.root, &why);
 
 	r = r ? r : read_optional(dir, "tokenizer_config.json", &f.config, &why);
 	r = r ? r : read_optional(dir, "special_tokens_map.json", &f.map, &why);
