@@ -4,15 +4,20 @@
  *
  * A client can only cost what is bounded here: so many connections without a hello, of all and of
  * one uid, for hello_seconds; one message per turn of the loop; and nothing is ever queued for it:
- * what its socket does not take at once ends the connection. Owned by weftd's only thread.
+ * what its socket does not take at once ends the connection. Descriptors that a client does not read
+ * are on their way, and the kernel limits how many of these one user may have: so a session whose
+ * client has not read them counts until it has, or has closed its end, whoever ended the session.
+ * Owned by weftd's only thread.
  */
 #include "daemon/supervisor/weftd.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,6 +25,7 @@
 #define MAX_EARLY_REQUESTS 16u
 #define COMPLAIN_EVERY_NS  NS_PER_SECOND
 #define SWEEP_AFTER_NS	   (100 * NS_PER_MS)
+#define UNREAD_EVERY_NS	   (100 * NS_PER_MS)
 
 static void on_client_event(struct loop_source *source, uint32_t events);
 
@@ -95,6 +101,8 @@ static void session_free(struct session *s)
 		d->tenants.tenant[s->tenant].sessions--;
 	}
 	unlink_session(s);
+	if (s->sock >= 0)
+		close(s->sock);
 	if (s->wake >= 0)
 		close(s->wake);
 	if (s->bell >= 0)
@@ -111,8 +119,40 @@ static void session_free(struct session *s)
 
 void session_release(struct session *s)
 {
-	if (s->state == SESSION_GONE && s->link == LINK_NONE)
+	if (s->state == SESSION_GONE && s->link == LINK_NONE && !s->unread)
 		session_free(s);
+}
+
+/* Has the client yet to read something that was sent? A closed end counts as read. */
+static bool has_unread(int sock)
+{
+	int bytes = 0;
+
+	return !ioctl(sock, SIOCOUTQ, &bytes) && bytes > 0;
+}
+
+void session_forget_unread(struct session *s)
+{
+	s->unread = false;
+}
+
+/* Neither reading nor closing can be waited for on a socket that was shut down: look now and then. */
+static void on_unread_timer(struct loop_timer *t)
+{
+	struct weftd *d = container_of(t, struct weftd, unread_timer);
+	struct session *s, *next;
+	bool more = false;
+
+	for (s = d->sessions; s; s = next) {
+		next = s->next;
+		if (!s->unread)
+			continue;
+		s->unread = has_unread(s->sock);
+		more |= s->unread;
+		session_release(s);
+	}
+	if (more)
+		loop_timer_set(&d->loop, t, loop_now_ns() + UNREAD_EVERY_NS, on_unread_timer);
 }
 
 /* What a peer has sent and we shall not read would turn the last words to it into ECONNRESET. */
@@ -130,9 +170,16 @@ static void close_socket(struct session *s)
 		s->d->n_pending--;
 	loop_timer_clear(&s->d->loop, &s->hello_timer);
 	loop_unwatch(&s->d->loop, &s->source);
+	s->state = SESSION_GONE;
+	if (s->unread) {
+		shutdown(s->sock, SHUT_RDWR); /* what it has not read it still can */
+		if (!s->d->unread_timer.armed)
+			loop_timer_set(&s->d->loop, &s->d->unread_timer,
+				       loop_now_ns() + UNREAD_EVERY_NS, on_unread_timer);
+		return;
+	}
 	close(s->sock);
 	s->sock = -1;
-	s->state = SESSION_GONE;
 }
 
 void session_end(struct session *s, int code, const char *why)
@@ -141,6 +188,8 @@ void session_end(struct session *s, int code, const char *why)
 
 	if (s->state == SESSION_GONE)
 		return;
+	/* Before the last words, which carry no descriptor. */
+	s->unread = s->state == SESSION_OPEN && has_unread(s->sock);
 	if (why) { /* as a courtesy: a client that does not read it learns by the hang-up */
 		send_text(s->sock, s->state == SESSION_HELLO ? WCTL_REFUSED : WCTL_BYE, code, why);
 		discard_input(s->sock);

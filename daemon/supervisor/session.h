@@ -34,6 +34,7 @@ struct session {
 	enum session_state state;
 	enum session_link link;
 	int sock;
+	bool unread; /* GONE, and its client has descriptors in its socket: see session.c */
 	struct loop_source source;
 	struct loop_timer hello_timer;
 	uid_t uid;
@@ -59,6 +60,8 @@ int session_accept(struct weftd *d, int listen_fd);
 void session_end(struct session *s, int code, const char *why);
 /* The engine no longer touches the regions (DETACHED, or it is dead): free. */
 void session_release(struct session *s);
+/* At the end of weftd: whatever the client has read. */
+void session_forget_unread(struct session *s);
 
 /* hello.c: judge the first message and open the session, or refuse. */
 void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds);

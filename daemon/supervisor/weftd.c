@@ -31,7 +31,10 @@
 /* Descriptors of a session: socket, tx, rx, eventfd, bell; and tx and rx of an ended one whose
  * memory is still held. */
 #define FDS_PER_SESSION 7u
-#define FDS_OF_OWN	(64u + WEFTD_MAX_PENDING + 6u * WCTL_MAX_MODELS)
+/* Copies of them that may be on their way at once, which the same limit is for: to a client that
+ * reads nothing, and to an engine that does something else. */
+#define FLIGHT_PER_SESSION (WCTL_WELCOME_FDS + WCTL_MAX_FILES_ASKED + 4u)
+#define FDS_OF_OWN	   (64u + WEFTD_MAX_PENDING + 6u * WCTL_MAX_MODELS)
 
 /* The two files of an adapter, and of the one that replaces it. */
 #define FDS_PER_ADAPTER 4u
@@ -292,11 +295,16 @@ static int load_config(struct weftd *d, const struct weftd_options *options, str
 	return 0;
 }
 
+static rlim_t larger(rlim_t a, rlim_t b)
+{
+	return a > b ? a : b;
+}
+
 /* As many descriptors as the sessions may need, or as many sessions as there are descriptors. */
 static int raise_limits(struct weftd *d, struct weft_err *err)
 {
-	rlim_t own = own_descriptors(&d->config);
-	rlim_t need = (rlim_t)d->config.daemon.max_sessions * FDS_PER_SESSION + own;
+	rlim_t own = own_descriptors(&d->config), n = d->config.daemon.max_sessions;
+	rlim_t need = larger(n * FDS_PER_SESSION + own, n * FLIGHT_PER_SESSION);
 	struct rlimit rl;
 
 	d->max_sessions = d->config.daemon.max_sessions;
@@ -313,7 +321,10 @@ static int raise_limits(struct weftd *d, struct weft_err *err)
 		return err_set(err, -EMFILE,
 			       "a limit of %llu file descriptors is too low for weftd",
 			       (unsigned long long)rl.rlim_cur);
-	d->max_sessions = (uint32_t)((rl.rlim_cur - own) / FDS_PER_SESSION);
+	n = (rl.rlim_cur - own) / FDS_PER_SESSION;
+	if (n * FLIGHT_PER_SESSION > rl.rlim_cur)
+		n = rl.rlim_cur / FLIGHT_PER_SESSION;
+	d->max_sessions = (uint32_t)n;
 	log_line(LOG_LEVEL_WARN,
 		 "event=descriptor-limit max_sessions=%u why=\"%llu file descriptors are allowed: "
 		 "raise it (LimitNOFILE=)\"",
@@ -461,6 +472,7 @@ void weftd_fini(struct weftd *d)
 		struct session *s = d->sessions;
 
 		s->link = LINK_NONE; /* all engines are gone: this frees it */
+		session_forget_unread(s);
 		if (s->state == SESSION_GONE)
 			session_release(s);
 		else
@@ -472,6 +484,7 @@ void weftd_fini(struct weftd *d)
 		admin_close(d);
 	loop_timer_clear(&d->loop, &d->sweep_timer);
 	loop_timer_clear(&d->loop, &d->retry_timer);
+	loop_timer_clear(&d->loop, &d->unread_timer);
 	regions_fini(&d->regions);
 	domains_fini(&d->domains);
 	tenants_fini(&d->tenants);

@@ -61,7 +61,7 @@ struct weftd {
 	bool owns_runtime;	     /* both locks: the sockets there are ours */
 	int client_fd, signal_fd;
 	struct loop_source client_source, signal_source;
-	struct loop_timer accept_timer, drain_timer, sweep_timer, retry_timer;
+	struct loop_timer accept_timer, drain_timer, sweep_timer, retry_timer, unread_timer;
 	bool draining;
 	struct log_limit refuse_limit, session_limit;
 };
