@@ -82,6 +82,7 @@ int cmd_status(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_adapter(int argc, char **argv);
 int cmd_cache(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
 #endif

@@ -17,6 +17,8 @@ static const struct cli_entry commands[] = {
 	{"adapter", cmd_adapter,
 	 "load, unload and list LoRA and aLoRA adapters; make one, look at one"},
 	{"cache", cmd_cache, "what is cached; prefixes that stay; forget"},
+	{"eval", cmd_eval,
+	 "put test sets to base and adapters: what is right, and is reuse invisible"},
 	{"bench", cmd_bench, "measure this machine, the kernels, the ring, the daemon"},
 };
 
