@@ -111,13 +111,15 @@ struct request {
 	uint64_t slab_off;
 	struct wk_bias *bias;		   /* owned; the client's, then what min_tokens forbids */
 	uint32_t n_bias, n_bias_forbidden; /* the second number counts both */
-	struct sample *samples;		   /* owned; [desc.n] */
-	uint32_t n_live;		   /* samples not done */
-	uint32_t prompt_ready;		   /* prompt log-probabilities written */
-	bool started, first_done;	   /* scheduled once; first token published */
-	bool queued_charged;		   /* tenant.queued_tokens holds n_prompt */
-	uint32_t cached; /* positions of the prompt that were found at the start */
-	bool suspect;	 /* see recover.c */
+	struct wk_count *prompt_counts;	   /* owned; NULL until penalties need them */
+	uint32_t n_prompt_counts;
+	struct sample *samples;	  /* owned; [desc.n] */
+	uint32_t n_live;	  /* samples not done */
+	uint32_t prompt_ready;	  /* prompt log-probabilities written */
+	bool started, first_done; /* scheduled once; first token published */
+	bool queued_charged;	  /* tenant.queued_tokens holds n_prompt */
+	uint32_t cached;	  /* positions of the prompt that were found at the start */
+	bool suspect;		  /* see recover.c */
 	bool crash_test;
 	bool touched;		     /* in step.touched */
 	bool progressed;	     /* got a token in this step */

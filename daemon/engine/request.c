@@ -62,6 +62,7 @@ void request_free(struct request *r)
 		free(r->samples[i].counts);
 	}
 	free(r->samples);
+	free(r->prompt_counts);
 	free(r->bias);
 	free(r->resume);
 	free(r->prompt);

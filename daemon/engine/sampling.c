@@ -3,8 +3,10 @@
  * sampling.c - what the sampler needs to know about a row: a pure function of the request and of
  * the tokens so far, so that a resumed answer draws exactly what it would have drawn.
  *
- * Penalties need how often each token occurred. The counts are made when the first row is drawn
- * (one sort of the prompt) and kept up to date by insertion. Owned by the core thread.
+ * Penalties need how often each token occurred. The prompt is counted when the first row is drawn,
+ * once for all answers and by a sort in linear time, because the core thread does it and no tenant
+ * is charged for it; each answer's counts start as a copy and are kept up to date by insertion.
+ * Owned by the core thread.
  */
 #include "daemon/engine/engine.h"
 
@@ -17,11 +19,29 @@ static bool has_penalties(const struct wshm_desc *d)
 	return d->repetition != 1 || d->presence != 0 || d->frequency != 0;
 }
 
-static int compare_tokens(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+#define RADIX_BITS 6 /* three turns for most vocabularies, two for that of the tests */
+#define RADIX	   (1u << RADIX_BITS)
 
-	return (x > y) - (x < y);
+/* Sort numbers below `limit` from the lowest digit up; gives the one of the two where they are. */
+static uint32_t *sort_tokens(uint32_t *from, uint32_t *to, uint32_t n, uint32_t limit)
+{
+	for (uint32_t shift = 0; shift < 32 && (limit - 1) >> shift; shift += RADIX_BITS) {
+		uint32_t at[RADIX] = {0}, sum = 0, *was = from;
+
+		for (uint32_t i = 0; i < n; i++)
+			at[from[i] >> shift & (RADIX - 1)]++;
+		for (uint32_t i = 0; i < RADIX; i++) {
+			uint32_t count = at[i];
+
+			at[i] = sum;
+			sum += count;
+		}
+		for (uint32_t i = 0; i < n; i++)
+			to[at[from[i] >> shift & (RADIX - 1)]++] = from[i];
+		from = to;
+		to = was;
+	}
+	return from;
 }
 
 /* The entry of a token, made if need be; there is room for every token of the answer. */
@@ -46,28 +66,42 @@ static struct wk_count *count_of(struct sample *a, uint32_t token)
 	return &a->counts[lo];
 }
 
-static int counts_make(struct sample *a)
+/* The prompt's, ascending by token. */
+static int count_prompt(const struct engine *e, struct request *r)
 {
-	struct request *r = a->req;
-	uint32_t *sorted = malloc(r->n_prompt * sizeof(*sorted));
+	uint32_t *room = malloc(2 * (size_t)r->n_prompt * sizeof(*room)), *sorted, n = 0;
+	struct wk_count *counts = malloc(r->n_prompt * sizeof(*counts));
 
-	a->cap_counts = r->n_prompt + r->desc.max_tokens;
-	a->counts = malloc(a->cap_counts * sizeof(*a->counts));
-	if (!sorted || !a->counts) {
-		free(sorted);
-		free(a->counts);
-		a->counts = NULL;
+	if (!room || !counts) {
+		free(room);
+		free(counts);
 		return -ENOMEM;
 	}
-	memcpy(sorted, r->prompt, r->n_prompt * sizeof(*sorted));
-	qsort(sorted, r->n_prompt, sizeof(*sorted), compare_tokens);
-	a->n_counts = 0;
+	memcpy(room, r->prompt, r->n_prompt * sizeof(*room));
+	sorted = sort_tokens(room, room + r->n_prompt, r->n_prompt, e->config->vocab);
 	for (uint32_t i = 0; i < r->n_prompt; i++) {
-		if (!a->n_counts || a->counts[a->n_counts - 1].token != sorted[i])
-			a->counts[a->n_counts++] = (struct wk_count){.token = sorted[i]};
-		a->counts[a->n_counts - 1].in_prompt++;
+		if (!n || counts[n - 1].token != sorted[i])
+			counts[n++] = (struct wk_count){.token = sorted[i]};
+		counts[n - 1].in_prompt++;
 	}
-	free(sorted);
+	free(room);
+	r->prompt_counts = counts;
+	r->n_prompt_counts = n;
+	return 0;
+}
+
+static int counts_make(const struct engine *e, struct sample *a)
+{
+	struct request *r = a->req;
+
+	if (!r->prompt_counts && count_prompt(e, r))
+		return -ENOMEM;
+	a->cap_counts = r->n_prompt_counts + r->desc.max_tokens;
+	a->counts = malloc(a->cap_counts * sizeof(*a->counts));
+	if (!a->counts)
+		return -ENOMEM;
+	a->n_counts = r->n_prompt_counts;
+	memcpy(a->counts, r->prompt_counts, a->n_counts * sizeof(*a->counts));
 	for (uint32_t i = 0; i < a->n_out; i++)
 		count_of(a, request_out(a)[i])->in_output++;
 	return 0;
@@ -84,8 +118,7 @@ int sampling_row(struct engine *e, struct sample *a, uint32_t logits_row, struct
 	struct request *r = a->req;
 	const struct wshm_desc *d = &r->desc;
 
-	(void)e;
-	if (has_penalties(d) && !a->counts && counts_make(a))
+	if (has_penalties(d) && !a->counts && counts_make(e, a))
 		return -ENOMEM;
 	*ret = (struct wk_sample){
 		.row = logits_row,
