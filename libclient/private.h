@@ -48,7 +48,9 @@ struct link {
 	struct wctl_welcome welcome;
 	struct arena arena;
 	struct link_slot *slots;
-	uint32_t next_slot; /* where the search for a free one starts: oldest first */
+	uint32_t *free_slots; /* owner; a stack */
+	uint32_t *released;   /* owner; a ring, the oldest at released_head */
+	uint32_t n_free, n_released, released_head;
 	struct wshm_idx_reader idx, public_idx; /* the domain's and the public one */
 	_Atomic uint32_t readers; /* epoch words of tx that some thread uses now, a bit each */
 	struct link *next_retired;
