@@ -342,12 +342,16 @@ void wshm_engine_announce_all(struct wshm_engine *e)
 	for (i = 0; i < e->layout.params.slots; i++) {
 		struct wshm_slot *s = wshm_engine_slot(e, i);
 
-		if (ord_load(&s->state) != WSHM_SLOT_FREE)
+		if (ord_load(&s->state) != WSHM_SLOT_FREE) {
 			wshm_engine_publish(e, i);
-		else
-			/* W1: pairs with W4 in wshm_client_wait_slot() */
-			ord_store_seq(&s->progress, ord_load(&s->progress) + 1);
-		wshm_futex_wake(&s->progress, WSHM_WAKE_MOST);
+			continue;
+		}
+		/* W1: pairs with W4 in wshm_client_wait_slot() */
+		ord_store_seq(&s->progress, ord_load(&s->progress) + 1);
+		/* W2: pairs with W3 in wshm_client_wait_slot(): a call for each of a thousand slots
+		 * would take longer than most steps, as often as a client likes. */
+		if (ord_load_seq(&req(e, i)->waiters))
+			wshm_futex_wake(&s->progress, WSHM_WAKE_MOST);
 	}
 	wshm_futex_wake(&rx_ctl(e)->cq_tail, WSHM_WAKE_MOST);
 }
