@@ -549,7 +549,8 @@ class Maker:
         if k == 9:
             return f"{self.primary(depth)}.{r.choice(self.METHODS)}"
         if k == 10:
-            return f"{self.primary(depth)}[{r.choice(['0', '-1', '1:', ':2', '::-1', '::2', repr('a'), repr('role'), '1:3', 'n', '-3:', '5'])}]"
+            # Of names: jinja2 folds a slice of a constant that cannot be sliced into nothing.
+            return f"{r.choice(self.NAMES)}[{r.choice(['0', '-1', '1:', ':2', '::-1', '::2', repr('a'), repr('role'), '1:3', 'n', '-3:', '5'])}]"
         if k == 11:
             return f"{self.primary(depth)}.{r.choice(['a', 'role', 'content', 'c', 'x', 'zz', 'items', 'name'])}"
         if k == 12:

@@ -209,6 +209,7 @@ struct wj_value wj_percent(struct wj *m, const struct wj_str *format, struct wj_
 {
 	struct format f = {.m = m, .args = args};
 	const char *p = format->p, *end = p + format->bytes;
+	bool left;
 
 	while (p < end && wj_step(m, 1)) {
 		const char *sign = memchr(p, '%', (size_t)(end - p));
@@ -216,9 +217,11 @@ struct wj_value wj_percent(struct wj *m, const struct wj_str *format, struct wj_
 		wj_buf_add(m, &f.b, p, (size_t)((sign ? sign : end) - p));
 		p = sign ? convert(&f, sign + 1, end) : end;
 	}
-	/* Python lets a dict, and a list, be left over. */
-	if (wj_is(args, WJ_TUPLE) ? f.next < args.list->n
-				  : !f.next && !wj_is(args, WJ_DICT) && !wj_is(args, WJ_LIST))
+	/* Python lets what has items by key be left over; of strings it does not. */
+	left = wj_is(args, WJ_TUPLE) ? f.next < args.list->n
+				     : !f.next && !wj_is(args, WJ_DICT) && !wj_is(args, WJ_LIST) &&
+					       !wj_is(args, WJ_RANGE) && !wj_is(args, WJ_UNDEFINED);
+	if (left)
 		wj_raise(m, "'%%': not all arguments are used by the format");
 	return wj_buf_take(m, &f.b);
 }

@@ -252,7 +252,7 @@ struct wj_value wj_binary(struct wj *m, enum wj_op op, struct wj_value a, struct
 		return repeat(m, b, i);
 	if (wj_is(a, WJ_VIEW) || wj_is(b, WJ_VIEW) || (wj_is(a, WJ_DICT) && wj_is(b, WJ_DICT)))
 		return wj_refuse(m, "'%s' on dicts is not supported", signs[op]);
-	return wj_raise(m, "'%s' is not defined between a %s and a %s", signs[op], wj_kind_name(a),
+	return wj_raise(m, "'%s' is not defined between %s and %s", signs[op], wj_kind_name(a),
 			wj_kind_name(b));
 }
 

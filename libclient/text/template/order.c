@@ -204,7 +204,7 @@ static bool compare(struct wj *m, enum wj_op op, struct wj_value a, struct wj_va
 		return compare_lists(m, op, a.list, b.list);
 	if (a.kind == b.kind && wj_is(a, WJ_VIEW))
 		wj_refuse(m, "comparing dict views is not supported");
-	wj_raise(m, "'%s' is not defined between a %s and a %s", names[op], wj_kind_name(a),
+	wj_raise(m, "'%s' is not defined between %s and %s", names[op], wj_kind_name(a),
 		 wj_kind_name(b));
 	return false;
 }

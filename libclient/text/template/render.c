@@ -68,8 +68,9 @@ static int build(struct weft_template *t, const char *source, size_t bytes)
 
 static int fail_with(struct weft_error *error, const struct wj *m)
 {
-	if (m->line)
-		return wt_fail(error, m->code, "chat template, line %u: %s", m->line, m->message);
+	if (m->failed_line)
+		return wt_fail(error, m->code, "chat template, line %u: %s", m->failed_line,
+			       m->message);
 	return wt_fail(error, m->code, "chat template: %s", m->message);
 }
 

@@ -21,6 +21,7 @@ static int fail(struct wj *m, int code, const char *fmt, va_list ap)
 {
 	if (!m->code) {
 		m->code = code;
+		m->failed_line = m->line;
 		vsnprintf(m->message, sizeof(m->message), fmt, ap);
 	}
 	return code;

@@ -210,6 +210,7 @@ struct wj {
 	uint32_t depth;
 	uint32_t line; /* of what is being done */
 	int code;      /* of the first error */
+	uint32_t failed_line;
 	char message[224];
 	/* A rendering's: */
 	const struct weft_template *t;
