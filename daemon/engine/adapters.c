@@ -3,6 +3,7 @@
 #include "daemon/engine/adapters.h"
 #include "daemon/engine/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,6 +103,11 @@ static void weights_left(struct cache_adapter *node)
 {
 	struct adapter_weights *w = (struct adapter_weights *)node;
 
+	for (struct adapter_weights **at = &w->engine->placing; *at; at = &(*at)->next_placing)
+		if (*at == w) {
+			*at = w->next_placing;
+			break;
+		}
 	adapter_remove(w->image, w->engine->model);
 }
 
@@ -281,20 +287,59 @@ struct adapter_handle *adapters_by_instance(const struct engine *e, uint64_t ins
 	return instance ? find(e, NULL, instance) : NULL;
 }
 
+bool adapters_ready(const struct adapter_weights *w)
+{
+	return adapter_lora(w->image) != NULL;
+}
+
+/* Sequences that have waited for it can compute. */
+static void unblock(struct engine *e, const struct adapter_weights *w)
+{
+	for (uint32_t i = 0; i < e->sched.n_running; i++) {
+		struct sample *a = sample_of(e->sched.running[i]);
+
+		if (a->req->adapter && a->req->adapter->weights == w)
+			a->seq.blocked = false;
+	}
+}
+
+void adapters_place_some(struct engine *e, int64_t *bytes)
+{
+	struct adapter_weights *w;
+
+	while ((w = e->placing) && *bytes > 0) {
+		int rc = adapter_place_some(w->image, e->model, e->pool_buf, w->node.blocks,
+					    &w->n_placed, bytes);
+
+		if (rc < 0) { /* a device or a heap that cannot do this can do nothing else */
+			log_line(LOG_LEVEL_ERROR,
+				 "event=fatal what=\"placing an adapter\" errno=%d", -rc);
+			_exit(1);
+		}
+		if (!rc)
+			return;
+		e->placing = w->next_placing;
+		e->count.adapters_placed++;
+		unblock(e, w);
+	}
+}
+
 bool adapters_place(struct engine *e, struct adapter_weights *w)
 {
-	int rc;
+	struct adapter_weights **at = &e->placing;
 
 	if (w->node.resident)
 		return true;
 	if (cache_adapter_enter(e->cache, &w->node))
 		return false;
-	rc = adapter_place(w->image, e->model, e->pool_buf, w->node.blocks);
-	if (rc) { /* a device or a heap that cannot do this can do nothing else either */
-		log_line(LOG_LEVEL_ERROR, "event=fatal what=\"placing an adapter\" errno=%d", -rc);
-		_exit(1);
-	}
-	e->count.adapters_placed++;
+	assert(!adapters_ready(w)); /* its former blocks have long been others' */
+	w->n_placed = 0;
+	w->next_placing = NULL;
+	while (*at)
+		at = &(*at)->next_placing;
+	*at = w;
+	/* Most are whole with what this pass may still move. */
+	chores_place(e);
 	return true;
 }
 
@@ -361,7 +406,12 @@ void adapters_leave(struct engine *e, struct adapter_mail *m)
 	for (struct domain *d = e->domains; d; d = d->next)
 		if (d->mirror)
 			wshm_idx_instance(d->mirror, h->index, NULL);
+}
+
+bool adapters_leave_some(struct engine *e, const struct adapter_mail *m, uint32_t *nodes)
+{
+	struct cache_adapter *node = &m->handle->weights->node;
+
 	/* Another handle of the same content may have come, and be in use already. */
-	if (m->last && !h->weights->node.users)
-		cache_adapter_drop(e->cache, &h->weights->node);
+	return !m->last || node->users || cache_adapter_drop_some(e->cache, node, nodes);
 }

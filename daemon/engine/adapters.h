@@ -12,7 +12,7 @@
  * it sleeps, so a table that has been replaced is freed after a grace period, and reading costs a
  * plain load. What belongs to the core thread alone: a handle's requests, the node, the places.
  *
- * Loading:   control: read, pack, publish             --mail--> core: place if there is room, mirror
+ * Loading:   control: read, pack, publish             --mail--> core: mirror, place if there is room
  * Unloading: control: ask     --mail--> core: refuse, or end what uses it, let go of the blocks
  *                     <--mail-- then control: publish without, grace period, free
  */
@@ -31,6 +31,9 @@ struct adapter_weights {
 	struct engine *engine;
 	struct adapter *image; /* owned */
 	uint32_t n_handles;    /* the control thread's */
+	/* the core thread's */
+	struct adapter_weights *next_placing; /* in engine.placing, while it is there */
+	uint32_t n_placed;		      /* blocks that have been written */
 };
 
 struct adapter_handle {
@@ -56,7 +59,8 @@ struct adapter_mail {
 	struct wlink_adapter_reply reply; /* as it will be sent */
 	struct adapter_handle *handle;	  /* NULL: nothing to do, just answer in turn */
 	bool unload, force;
-	bool last; /* of this content: its nodes go too */
+	bool last;  /* of this content: its nodes go too */
+	bool begun; /* the core thread has accepted it */
 };
 
 /* --- control thread ------------------------------------------------------------------------------*/
@@ -84,10 +88,16 @@ struct adapter_handle *adapters_by_instance(const struct engine *e, uint64_t ins
 /* Newly published: bring its weights into the pool if that costs nobody anything, and let
  * clients know. */
 void adapters_enter(struct engine *e, struct adapter_handle *h);
-/* Bring the weights into the pool. False: not enough room. */
+/* Have the weights in the pool: they take their blocks now, and are brought there a part in each
+ * pass. False: not enough room. */
 bool adapters_place(struct engine *e, struct adapter_weights *w);
+bool adapters_ready(const struct adapter_weights *w); /* are they all there? */
+/* Go on with those that are on their way for *bytes, and the rest of the block then. */
+void adapters_place_some(struct engine *e, int64_t *bytes);
 /* Unload, or refuse while requests stand in the way; force: end them. */
 void adapters_leave(struct engine *e, struct adapter_mail *m);
+/* Then let go of what depends on it, *nodes at the most. True when that is done. */
+bool adapters_leave_some(struct engine *e, const struct adapter_mail *m, uint32_t *nodes);
 /* All that are served now; ret lasts until the thread is quiescent. */
 uint32_t adapters_all(const struct engine *e, struct adapter_handle **ret, uint32_t max);
 /* The mirror of a new domain. */

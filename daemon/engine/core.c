@@ -127,37 +127,6 @@ static void domain(struct engine *e, struct domain_open *open)
 	free(open);
 }
 
-static void answer(struct engine *e, enum mail_type type, void *object)
-{
-	struct mail *mail = mail_new(type);
-
-	if (!mail)
-		abort(); /* weftd would wait for ever; a restart is better */
-	mail->object = object;
-	mail_send(&e->to_control, mail);
-}
-
-static void adapter(struct engine *e, struct adapter_mail *m)
-{
-	if (m->handle && m->unload)
-		adapters_leave(e, m);
-	else if (m->handle)
-		adapters_enter(e, m->handle);
-	answer(e, MAIL_ADAPTER, m);
-}
-
-static void drop(struct engine *e, struct wlink_drop *m)
-{
-	uint32_t number = m->domain == WLINK_PUBLIC ? DOMAIN_PUBLIC : m->domain + 1;
-	struct domain *d = m->all ? NULL : domain_find(e, number);
-
-	if (m->all || d)
-		m->blocks = cache_drop(e->cache, d ? d->cache : NULL);
-	else
-		m->head.code = -ENOENT;
-	answer(e, MAIL_DROP, m);
-}
-
 static void handle(struct engine *e, struct mail *mail)
 {
 	switch (mail->type) {
@@ -174,16 +143,14 @@ static void handle(struct engine *e, struct mail *mail)
 		domain(e, mail->object);
 		break;
 	case MAIL_ADAPTER:
-		adapter(e, mail->object);
-		break;
+	case MAIL_DROP:
+		chores_add(e, mail);
+		return;
 	case MAIL_PIN:
 		pin_start(e, mail->object);
 		break;
 	case MAIL_UNPIN:
 		pin_drop(e, mail->value);
-		break;
-	case MAIL_DROP:
-		drop(e, mail->object);
 		break;
 	case MAIL_NUDGE:
 		ord_store(&e->heartbeat->steps, ord_load(&e->heartbeat->steps) + 1);
@@ -403,7 +370,7 @@ void *core_main(void *arg)
 		uint64_t idle_ns;
 
 		adapters_quiescent(e);
-
+		chores_run(e);
 		if (sched_has_work(&e->sched)) {
 			announce(e, true);
 			if (step_run(e)) {
@@ -414,6 +381,8 @@ void *core_main(void *arg)
 			}
 		}
 		publish_wake_end(e);
+		if (chores_left(e))
+			continue;
 		if (any)
 			worked(e, &was_idle);
 		was_idle = true;

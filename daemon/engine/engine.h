@@ -13,7 +13,7 @@
  *     plain data, no model             step.c       plan to batch, forward pass, results
  *   cache/      likewise               pins.c       prefixes that stay
  *   model/      models and adapters    sampling.c   rows of the sampler
- *                                      publish.c    results into rx
+ *   chores.c    a part in each pass    publish.c    results into rx
  *
  * Threads: the core thread owns everything in struct engine but what is said to be otherwise; the
  * control thread owns the link and all descriptors. They talk through two mailboxes, never through
@@ -203,6 +203,12 @@ struct own_times {
 	uint64_t n;
 };
 
+/* What is done a part in each pass; see chores.c. */
+struct chores {
+	struct mail *first, *last;  /* owned: from the control thread, answered in this order */
+	int64_t slice_bytes, bytes; /* of adapters: for a pass; what is left of it */
+};
+
 /* --- the engine ----------------------------------------------------------------------------------*/
 
 struct engine_options {
@@ -220,7 +226,7 @@ struct engine_options {
 struct engine_counters {
 	uint64_t steps, rows, tokens_in, tokens_out, tokens_cached, requests, refused, recovered,
 		faults, offences;
-	uint64_t adapters_placed;
+	uint64_t adapters_placed, place_passes, place_most_bytes; /* in a pass */
 	uint64_t start_ns, step_ns;
 };
 
@@ -255,6 +261,9 @@ struct engine {
 	struct cache *cache; /* owned */
 	struct domain *domains;
 	struct pin *pins; /* owned; see pins.c */
+	struct adapter_weights
+		*placing; /* borrowed: have their blocks, not yet all their weights */
+	struct chores chores;
 	struct own_times own;
 	struct tenant **tenants; /* owned; by domain number, NULL: unknown */
 	uint32_t n_tenants;
@@ -353,6 +362,12 @@ bool reuse_adopt(void *engine, struct sched_seq *q);
 void reuse_leave(void *engine, struct sched_seq *q);
 void reuse_commit(struct engine *e, const struct sched_plan *plan);
 
+/* chores.c: what would hold up everybody if it were done in one go is done a part in each pass */
+void chores_add(struct engine *e, struct mail *mail); /* ADAPTER or DROP; answered in turn */
+void chores_run(struct engine *e);		      /* a pass's part */
+void chores_place(struct engine *e);		      /* what this pass may still move */
+bool chores_left(const struct engine *e);
+
 /* domain.c */
 struct domain_open {
 	uint32_t number;
@@ -429,6 +444,7 @@ void step_fini(struct engine *e);
 int hook_no_system_calls(void);
 void hook_poison_free(struct engine *e);
 void hook_check_fresh(struct engine *e); /* aborts */
+int64_t hook_slice_bytes(int64_t otherwise);
 
 /* bell.c */
 #define BELL_NONE UINT32_MAX

@@ -234,6 +234,7 @@ bool reuse_adopt(void *engine, struct sched_seq *q)
 		a->req->cached = q->computed;
 	if (!a->req->desc.no_cache)
 		cache_promise(&a->chain, &q->table, q->target);
+	q->blocked = a->req->adapter && !adapters_ready(a->req->adapter->weights);
 	return true;
 }
 
@@ -245,6 +246,7 @@ void reuse_leave(void *engine, struct sched_seq *q)
 	tail_drop(e, a);
 	adapter_use(e, a, false);
 	cache_leave(&a->chain);
+	q->blocked = false;
 }
 
 void reuse_commit(struct engine *e, const struct sched_plan *plan)

@@ -233,7 +233,7 @@ static bool grow(struct sched *s, struct sched_seq *q, uint32_t positions)
 
 static bool eligible(const struct sched *s, const struct sched_seq *q)
 {
-	return (!s->only || q->group == s->only) && q->target > q->computed;
+	return (!s->only || q->group == s->only) && q->target > q->computed && !q->blocked;
 }
 
 static void give_rows(struct sched *s, struct sched_seq *q, uint32_t rows, uint32_t *left)
@@ -445,7 +445,7 @@ static void plan_chunks(struct sched *s, uint32_t *left)
 
 			if (rc == 0)
 				may_start = false;
-			if (rc <= 0)
+			if (rc <= 0 || q->blocked)
 				continue;
 		}
 		give_rows(s, q, min_u32(min_u32(q->target - q->computed, s->opt.chunk), *left),

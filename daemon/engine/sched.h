@@ -46,6 +46,7 @@ struct sched_seq {
 	uint64_t group;	  /* the request; see sched.only */
 	uint32_t target;  /* known positions; the owner raises it */
 	struct block_table table;
+	bool blocked; /* changed by the owner at any time: runs, but has no rows in a plan */
 
 	/* the scheduler's; computed is advanced by sched_commit() */
 	enum sched_state state;

@@ -248,6 +248,8 @@ static json_t *engine_json(const struct engine *e, const struct status_report *r
 	put(o, "rss_bytes", rss_bytes());
 	put(o, "pins", r->n_pins);
 	put(o, "adapters_placed", r->count.adapters_placed);
+	put(o, "place_passes", r->count.place_passes);
+	put(o, "place_most_bytes", r->count.place_most_bytes);
 	put(o, "adapters_evicted", r->cache.adapters_evicted);
 	json_object_set_new(o, "cache", cache_json(&r->cache));
 	return o;

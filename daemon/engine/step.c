@@ -255,6 +255,17 @@ static void batch_build(struct engine *e, struct wk_batch *ret, uint64_t now)
 
 /* --- running it ----------------------------------------------------------------------------------*/
 
+static double adapted_flops(const struct request *r, const struct sched_seq *q)
+{
+	uint32_t end = q->computed + q->n_new, first = q->computed;
+
+	if (!r->adapter || r->activation >= end)
+		return 0;
+	if (r->activation > first)
+		first = r->activation;
+	return (end - first) * adapter_row_flops(r->adapter->weights->image);
+}
+
 static double plan_flops(const struct engine *e)
 {
 	double sum = 0;
@@ -263,6 +274,7 @@ static double plan_flops(const struct engine *e)
 		const struct sched_seq *q = e->step.plan.seqs[i];
 
 		sum += model_flops(e->config, q->n_new, q->computed, 1);
+		sum += adapted_flops(sample_of(e->step.plan.seqs[i])->req, q);
 	}
 	return sum;
 }

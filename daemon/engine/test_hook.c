@@ -10,7 +10,10 @@
  * With WEFT_TEST_POISON_FREE every byte of every free block is 0xff before each pass, which is NaN
  * in any format of KV; and the engine aborts if a block that a sequence is about to fill for the
  * first time is not zero. Attention does not look at rows that are not there yet, so results alone
- * would not show that the zeroing is missing. Owned by the core thread.
+ * would not show that the zeroing is missing.
+ *
+ * With WEFT_TEST_SLICE_BYTES=N a pass brings N bytes of adapters into the pool and not what it does
+ * otherwise, so that small ones take many passes. Owned by the core thread.
  */
 #include "daemon/engine/engine.h"
 
@@ -30,6 +33,13 @@ int hook_no_system_calls(void)
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
 		return -errno;
 	return 0;
+}
+
+int64_t hook_slice_bytes(int64_t otherwise)
+{
+	const char *text = getenv("WEFT_TEST_SLICE_BYTES");
+
+	return text && *text ? strtoll(text, NULL, 10) : otherwise;
 }
 
 static uint8_t *block_buffer(const struct engine *e)

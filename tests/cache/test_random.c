@@ -214,7 +214,8 @@ static void unload(struct run *r)
 
 	if (a->users)
 		return;
-	cache_adapter_drop(r->w.cache, a);
+	for (uint32_t most = 0; !cache_adapter_drop_some(r->w.cache, a, &most); most = rnd(5))
+		world_check(&r->w);
 	if (a->resident || a->dependents)
 		world_wrong(&r->w, "an adapter that was unloaded is still there");
 	a->digest[0] += 1000; /* what is loaded next is another one */

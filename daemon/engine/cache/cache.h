@@ -113,6 +113,8 @@ int cache_adapter_enter(struct cache *c, struct cache_adapter *a);
 void cache_adapter_use(struct cache *c, struct cache_adapter *a, bool use);
 /* Unloaded: every node that depends on it goes, then its blocks. users must be 0. */
 void cache_adapter_drop(struct cache *c, struct cache_adapter *a);
+/* The same for so many nodes; *most: how many of them may still go. True when nothing is left. */
+bool cache_adapter_drop_some(struct cache *c, struct cache_adapter *a, uint32_t *most);
 
 /* --- a sequence's way through it ---------------------------------------------------------------------*/
 
@@ -186,6 +188,8 @@ struct cache_pin *cache_pin_new(struct cache_domain *d, const uint32_t *tokens, 
 void cache_pin_free(struct cache_pin *p); /* NULL allowed */
 /* Evict everything of a domain (NULL: of all) that may be evicted. Blocks freed. */
 uint32_t cache_drop(struct cache *c, struct cache_domain *d);
+/* The same for so many nodes, adding the blocks freed to *blocks. True when nothing is left. */
+bool cache_drop_some(struct cache *c, struct cache_domain *d, uint32_t *most, uint64_t *blocks);
 
 struct cache_stats {
 	uint64_t nodes, tails, promised, adapters; /* now */

@@ -196,28 +196,37 @@ void evict_subtree(struct cache_node *top)
 	}
 }
 
-static void drop_domain(struct cache_domain *d)
+static bool drop_domain(struct cache_domain *d, uint32_t *most)
 {
-	while (d->n_heap) {
+	for (; d->n_heap && *most; --*most) {
 		d->stats.evicted++;
 		node_free(d->heap[d->n_heap - 1]);
 	}
+	return !d->n_heap;
 }
 
-uint32_t cache_drop(struct cache *c, struct cache_domain *d)
+bool cache_drop_some(struct cache *c, struct cache_domain *only, uint32_t *most, uint64_t *blocks)
 {
 	uint32_t had = c->pool->n_free;
+	bool done = true;
 
-	if (d) {
-		drop_domain(d);
-		return c->pool->n_free - had;
-	}
-	for (d = c->domains; d; d = d->next)
-		drop_domain(d);
-	while (c->n_spare) {
+	for (struct cache_domain *d = c->domains; d && done; d = d->next)
+		if (!only || d == only)
+			done = drop_domain(d, most);
+	while (!only && done && c->n_spare) {
 		double value;
 
 		weights_evict(c, victim_adapter(c, &value));
 	}
-	return c->pool->n_free - had;
+	*blocks += c->pool->n_free - had;
+	return done;
+}
+
+uint32_t cache_drop(struct cache *c, struct cache_domain *d)
+{
+	uint32_t all = UINT32_MAX;
+	uint64_t blocks = 0;
+
+	cache_drop_some(c, d, &all, &blocks);
+	return (uint32_t)blocks;
 }

@@ -108,12 +108,33 @@ void cache_adapter_use(struct cache *c, struct cache_adapter *a, bool use)
 	a->last_use = ++c->now;
 }
 
-void cache_adapter_drop(struct cache *c, struct cache_adapter *a)
+bool cache_adapter_drop_some(struct cache *c, struct cache_adapter *a, uint32_t *most)
 {
+	struct cache_node *n = NULL, *parent;
+
 	assert(!a->users);
-	/* What hangs below adapted rows is the same adapter's, so subtrees go whole. */
-	while (a->nodes)
-		evict_subtree(a->nodes);
+	/* What hangs below adapted rows is the same adapter's: leaf after leaf, up as they go. */
+	while (a->nodes) {
+		if (!*most)
+			return false;
+		--*most;
+		if (!n)
+			n = a->nodes;
+		while (n->child)
+			n = n->child;
+		parent = n->parent;
+		n->domain->stats.evicted++;
+		node_free(n);
+		n = !node_is_root(parent) && parent->adapter == a ? parent : NULL;
+	}
 	if (a->resident)
 		weights_evict(c, a);
+	return true;
+}
+
+void cache_adapter_drop(struct cache *c, struct cache_adapter *a)
+{
+	uint32_t all = UINT32_MAX;
+
+	cache_adapter_drop_some(c, a, &all);
 }

@@ -498,15 +498,33 @@ static int make_lora(struct adapter *a, struct model *m, const uint32_t *blocks)
 	return r;
 }
 
+int adapter_place_some(struct adapter *a, struct model *m, struct wk_buf *pool,
+		       const uint32_t *blocks, uint32_t *at, int64_t *bytes)
+{
+	if (!*at)
+		adapter_remove(a, m);
+	for (; *at < a->n_blocks; ++*at) {
+		size_t used = a->used[*at];
+		int r;
+
+		if (*bytes <= 0)
+			return 0;
+		r = m->ops->buf_write(m->be, pool, (size_t)blocks[*at] * a->block_bytes,
+				      a->image + *at * a->block_bytes, used);
+		if (r)
+			return r;
+		*bytes -= (int64_t)used;
+	}
+	return make_lora(a, m, blocks) ?: 1;
+}
+
 int adapter_place(struct adapter *a, struct model *m, struct wk_buf *pool, const uint32_t *blocks)
 {
-	int r = 0;
+	int64_t all = INT64_MAX;
+	uint32_t at = 0;
+	int r = adapter_place_some(a, m, pool, blocks, &at, &all);
 
-	adapter_remove(a, m);
-	for (uint32_t i = 0; !r && i < a->n_blocks; i++)
-		r = m->ops->buf_write(m->be, pool, (size_t)blocks[i] * a->block_bytes,
-				      a->image + i * a->block_bytes, a->used[i]);
-	return r ? r : make_lora(a, m, blocks);
+	return r < 0 ? r : 0;
 }
 
 void adapter_remove(struct adapter *a, struct model *m)
@@ -535,6 +553,18 @@ const struct wk_lora_part *adapter_part(const struct adapter *a, uint32_t i)
 uint32_t adapter_blocks(const struct adapter *a)
 {
 	return a->n_blocks;
+}
+
+double adapter_row_flops(const struct adapter *a)
+{
+	double sum = 0;
+
+	for (uint32_t i = 0; i < a->n_parts; i++) {
+		const struct wk_lora_part *p = &a->parts[i].lora;
+
+		sum += 2.0 * p->rank * ((double)p->n + p->k);
+	}
+	return sum;
 }
 
 uint64_t adapter_bytes(const struct adapter *a)

@@ -44,10 +44,16 @@ int adapter_open_dir(const struct model *m, size_t block_bytes, const char *dir,
 void adapter_close(struct adapter *a); /* must have been removed; NULL allowed */
 
 const struct wshm_instance *adapter_instance(const struct adapter *a); /* name: left empty */
-uint32_t adapter_blocks(const struct adapter *a); /* that it takes in the pool */
-uint64_t adapter_bytes(const struct adapter *a);  /* of the image */
+uint32_t adapter_blocks(const struct adapter *a);  /* that it takes in the pool */
+uint64_t adapter_bytes(const struct adapter *a);   /* of the image */
+double adapter_row_flops(const struct adapter *a); /* operations for a row that it changes */
 
-/* 0 or -errno (the device's, or -ENOMEM). */
+/* Bring it into its blocks, block after block until *bytes, which is what was asked for less what was
+ * written, is used up: 1 when it is whole and can be used, 0 when more is to come, or -errno (the device's,
+ * or -ENOMEM). *at: 0 at first; how far it has come. */
+int adapter_place_some(struct adapter *a, struct model *m, struct wk_buf *pool,
+		       const uint32_t *blocks, uint32_t *at, int64_t *bytes);
+/* All of it. 0 or -errno. */
 int adapter_place(struct adapter *a, struct model *m, struct wk_buf *pool, const uint32_t *blocks);
 void adapter_remove(struct adapter *a, struct model *m);
 const struct wk_lora *adapter_lora(const struct adapter *a); /* NULL while it has no place */
