@@ -483,6 +483,7 @@ static bool receive(struct engine *e)
 		dispatch(e, &m, fds, n_fds);
 	else
 		log_line(LOG_LEVEL_ERROR, "event=bad-message type=%u bytes=%d", m.head.type, rc);
+	explicit_bzero(&m, sizeof(m)); /* it may have been a domain's secret */
 	for (uint32_t i = 0; i < n_fds; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);

@@ -449,6 +449,7 @@ static int send_unload(struct registry_entry *it)
 	struct wlink_unload m = {.load_id = it->load_id, .force = it->force};
 
 	wctl_head_init(&m.head, WLINK_ADAPTER_UNLOAD, sizeof(m), 0);
+	it->asked_by_force = it->force;
 	return wctl_send(it->engine->link, &m, sizeof(m), NULL, 0);
 }
 
@@ -515,6 +516,12 @@ static void unload_refused(struct registry_entry *it, const struct wlink_adapter
 		snprintf(text, sizeof(text), "adapter %s cannot be unloaded: %s", it->conf.name,
 			 *m->text ? m->text : strerror(-m->head.code));
 	it->state = ENTRY_LOADED;
+	if (m->head.code == -EBUSY && it->force && !it->asked_by_force) {
+		/* Force was asked for while the engine was answering. */
+		it->state = ENTRY_UNLOAD;
+		engine_flush(it->engine);
+		return;
+	}
 	if (it->unload_ticket)
 		answer(it->d, &it->unload_ticket,
 		       json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "in_use",

@@ -54,6 +54,7 @@ struct registry_entry {
 	struct registry_entry *predecessor;  /* borrowed; whose successor this is */
 	struct registry_entry *former;	     /* owner; whose place it took, until it is LOADED */
 	bool leaving, force, patient;	     /* patient: until no request uses it any more */
+	bool asked_by_force;		     /* what the engine was asked last */
 	uint32_t crashes;		     /* engines that ended while they loaded it */
 	uint64_t load_ticket, unload_ticket; /* administrators that wait; 0: none */
 
