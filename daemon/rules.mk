@@ -12,7 +12,8 @@ supervisor_libs := $(call pc_libs,jansson libxxhash) -linih -lm
 
 $(O)/weftd: $(O)/daemon/supervisor/main.o $(O)/libsupervisor.a $(O)/libwshm.a
 	$(call link,$(supervisor_libs))
-$(O)/weft-engine: $(O)/daemon/engine/main.o $(O)/libengine.a $(O)/libwshm.a $(O)/libwk.a
-	$(call link,$(engine_libs))
+# Adapters may say what activates them in text.
+$(O)/weft-engine: $(O)/daemon/engine/main.o $(O)/libengine.a $(O)/libwshm.a $(O)/libwk.a $(O)/libweft-text.a
+	$(call link,$(engine_libs) $(text_libs))
 
 daemon_programs := $(O)/weftd $(O)/weft-engine

@@ -61,7 +61,7 @@ fuzz_flags   := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefi
 fuzz_targets := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz_shared  := $(shm_src) $(text_src) tests/shm/desc_oracle.c tests/shm/pair.c tests/shm/idx_damage.c daemon/common/err.c \
 	$(addprefix daemon/engine/model/,json_file.c safetensors.c config.c rope.c adapter.c \
-	adapter_config.c adapter_pattern.c)
+	adapter_config.c adapter_invocation.c adapter_pattern.c)
 
 fuzz:
 	$(Q)FUZZ_CC='$(FUZZ_CC)' FUZZ_FLAGS='$(fuzz_flags)' FUZZ_SECONDS='$(FUZZ_SECONDS)' \

@@ -106,7 +106,7 @@ static int print_text(const char *dir, const struct adapter *a, const struct sum
 int adapter_info(const char *dir, const char *model, bool json, FILE *out, struct weft_err *err)
 {
 	const struct wk_open_options bo = {.n_threads = 1};
-	struct model m = {.ops = wk_ops_by_name("cpu")};
+	struct model m = {.ops = wk_ops_by_name("cpu"), .dir = (char *)(uintptr_t)model};
 	struct adapter *a = NULL;
 	struct summary s;
 	int r;

@@ -60,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int r;
 
 	r = json_object_parse("nowhere/adapter_config.json", (const char *)data, size, &root, &err);
-	r = r ? r : adapter_config_parse("nowhere", root, &model, &c, &err);
+	r = r ? r : adapter_config_parse("nowhere", root, &model, NULL, &c, &err);
 	if (!r) {
 		check_accepted(&c, &err);
 		adapter_config_fini(&c);

@@ -397,7 +397,8 @@ static int load(struct loader *l, const struct adapter_source *src)
 
 	snprintf(where, sizeof(where), "%s/" ADAPTER_CONFIG_NAME, l->name);
 	r = json_object_read_fd(where, src->config_fd, ADAPTER_MAX_CONFIG_BYTES, &root, l->err);
-	r = r ? r : adapter_config_parse(l->name, root, &l->m->config, &l->config, l->err);
+	r = r ? r
+	      : adapter_config_parse(l->name, root, &l->m->config, l->m->dir, &l->config, l->err);
 	if (r)
 		return r;
 	in->activated = l->config.activated;

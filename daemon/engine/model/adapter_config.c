@@ -38,6 +38,7 @@ static const char *const read_keys[] = {
 	"layers_pattern",
 	"layers_to_transform",
 	"alora_invocation_tokens",
+	"invocation_string",
 	"loftq_config",
 	"init_lora_weights",
 };
@@ -186,32 +187,6 @@ static int read_numbers(struct adapter_config *c, struct weft_err *err)
 	return r ? r : read_alpha(c, "lora_alpha", get(c, "lora_alpha"), &c->alpha, err);
 }
 
-static int read_invocation(struct adapter_config *c, uint32_t vocab, struct weft_err *err)
-{
-	static const char key[] = "alora_invocation_tokens";
-	json_t *list = get(c, key), *v;
-	size_t i;
-
-	if (!list)
-		return 0;
-	if (!json_is_array(list) || !json_array_size(list) ||
-	    json_array_size(list) > WSHM_MAX_INVOCATION)
-		return fail_key(c, err, key, "must be a list of 1 to %u token ids",
-				WSHM_MAX_INVOCATION);
-	json_array_foreach(list, i, v)
-	{
-		if (!json_is_integer(v) || json_integer_value(v) < 0 ||
-		    json_integer_value(v) >= vocab)
-			return fail_key(c, err, key,
-					"entry %zu is not a token id below the vocabulary's %u", i,
-					vocab);
-		c->invocation[i] = (uint32_t)json_integer_value(v);
-	}
-	c->n_invocation = (uint32_t)json_array_size(list);
-	c->activated = true;
-	return 0;
-}
-
 /* --- lists and patterns --------------------------------------------------------------------------*/
 
 static int check_pattern(const struct adapter_config *c, const char *key, const char *pattern,
@@ -315,7 +290,8 @@ static int read_layers(struct adapter_config *c, uint32_t n_layers, struct weft_
 
 /* --- the whole -----------------------------------------------------------------------------------*/
 
-static int parse(struct adapter_config *c, const struct model_config *model, struct weft_err *err)
+static int parse(struct adapter_config *c, const struct model_config *model, const char *model_dir,
+		 struct weft_err *err)
 {
 	const char *key;
 	json_t *v;
@@ -329,7 +305,7 @@ static int parse(struct adapter_config *c, const struct model_config *model, str
 	}
 	r = check_fixed(c, err);
 	r = r ? r : read_numbers(c, err);
-	r = r ? r : read_invocation(c, model->vocab, err);
+	r = r ? r : adapter_config_invocation(c, model_dir, model->vocab, err);
 	r = r ? r : read_names(c, "target_modules", &c->targets, err);
 	if (!r && !c->targets)
 		r = fail_key(c, err, "target_modules", "missing");
@@ -340,10 +316,10 @@ static int parse(struct adapter_config *c, const struct model_config *model, str
 }
 
 int adapter_config_parse(const char *name, json_t *root, const struct model_config *model,
-			 struct adapter_config *ret, struct weft_err *err)
+			 const char *model_dir, struct adapter_config *ret, struct weft_err *err)
 {
 	struct adapter_config c = {.name = name, .root = root, .budget = MATCH_BUDGET};
-	int r = parse(&c, model, err);
+	int r = parse(&c, model, model_dir, err);
 
 	if (r) {
 		json_decref(root);

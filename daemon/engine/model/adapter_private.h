@@ -4,6 +4,7 @@
  * reach.
  *
  *	adapter_config.c	adapter_config.json -> struct adapter_config
+ *	adapter_invocation.c	its invocation, which may be ids or text
  *	adapter_pattern.c	does a pattern of the configuration match a module's name
  *	adapter.c		both files -> image -> blocks of the pool
  */
@@ -62,9 +63,13 @@ struct adapter_module {
 	float scale; /* alpha / rank, or alpha / sqrt(rank) */
 };
 
-/* Takes root's reference, on failure too. *ret needs adapter_config_fini() only on success. */
+/* Takes root's reference, on failure too. *ret needs adapter_config_fini() only on success. model_dir:
+ * where the tokenizer is, for an invocation that is text; NULL: there is none. */
 int adapter_config_parse(const char *name, json_t *root, const struct model_config *model,
-			 struct adapter_config *ret, struct weft_err *err);
+			 const char *model_dir, struct adapter_config *ret, struct weft_err *err);
+/* Of that: what activates it. */
+int adapter_config_invocation(struct adapter_config *c, const char *model_dir, uint32_t vocab,
+			      struct weft_err *err);
 void adapter_config_fini(struct adapter_config *c);
 /* The module `linear` of a layer, as PEFT calls it: model.layers.3.self_attn.q_proj. */
 int adapter_config_module(struct adapter_config *c, uint32_t layer, const char *linear,

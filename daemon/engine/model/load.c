@@ -413,7 +413,11 @@ int model_open_config(const struct wk_ops *ops, struct wk_backend *be,
 	struct loader *l = aligned_alloc(64, (sizeof(*l) + 63) / 64 * 64);
 	int r;
 
-	if (!m || !l) {
+	if (m)
+		m->dir = strdup(opt->dir);
+	if (!m || !m->dir || !l) {
+		if (m)
+			free(m->dir);
 		free(m);
 		free(l);
 		return err_set(err, -ENOMEM, "%s: out of memory", opt->dir);
@@ -478,6 +482,7 @@ void model_close(struct model *m)
 	m->ops->weight_free(m->be, m->head);
 	activations_fini(m);
 	free(m->layers);
+	free(m->dir);
 	free(m);
 }
 

@@ -24,6 +24,7 @@ struct model_layer {
 struct model {
 	const struct wk_ops *ops;
 	struct wk_backend *be; /* borrowed until model_close() */
+	char *dir;	       /* owner; the folder */
 	struct model_config config;
 	struct wk_kv_shape kv;
 	uint8_t digest[16];
