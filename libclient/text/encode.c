@@ -20,6 +20,7 @@ void wt_scratch_free(struct wt_scratch *s)
 	pcre2_match_context_free(s->context);
 	pcre2_jit_stack_free(s->stack);
 	free(s->text.p);
+	free(s->unguarded.p);
 	free(s->norm[0].p);
 	free(s->norm[1].p);
 	for (uint32_t i = 0; i < WT_MAX_STEPS; i++)
@@ -72,8 +73,9 @@ static struct wt_scratch *take(struct weft_tokenizer *t)
 
 static void put_back(struct weft_tokenizer *t, struct wt_scratch *s)
 {
-	size_t bytes = s->text.room + s->norm[0].room + s->norm[1].room + 4 * s->points_room +
-		       sizeof(*s->symbols) * s->symbols_room + sizeof(*s->heap) * s->heap_room;
+	size_t bytes = s->text.room + s->unguarded.room + s->norm[0].room + s->norm[1].room +
+		       4 * s->points_room + sizeof(*s->symbols) * s->symbols_room +
+		       sizeof(*s->heap) * s->heap_room;
 
 	for (uint32_t i = 0; i < WT_MAX_STEPS; i++)
 		bytes += s->step[i].room;
@@ -140,10 +142,30 @@ static int cut_added(struct wt_scratch *s, const struct wt_finder *f, const char
 	return encode_rest(s, p + begun, n - begun, normalized, first && !begun);
 }
 
+/* The guards have done their work: no added token is sought any more. */
+static int split_unguarded(struct wt_scratch *s, const char *p, size_t n, bool first)
+{
+	const char *end = p + n;
+	int r = 0;
+
+	s->unguarded.n = 0;
+	while (p < end && !r) {
+		const char *g = memmem(p, (size_t)(end - p), s->guard, WT_GUARD_BYTES);
+
+		r = wt_buf_add(&s->unguarded, p, (size_t)((g ? g : end) - p));
+		p = g ? g + WT_GUARD_BYTES : end;
+	}
+	if (r || !s->unguarded.n)
+		return r;
+	return wt_split(s, 0, s->unguarded.p, s->unguarded.n, first);
+}
+
 static int encode_rest(struct wt_scratch *s, const char *p, size_t n, bool normalized, bool first)
 {
 	int r;
 
+	if (normalized && s->guard)
+		return split_unguarded(s, p, n, first);
 	if (normalized)
 		return wt_split(s, 0, p, n, first);
 	r = wt_normalize(&s->t->normalizer, s, &p, &n);
@@ -183,8 +205,9 @@ static int explain(int r, struct weft_error *error)
 	return wt_fail(error, r, "encode: %s", strerror(-r));
 }
 
-int weft_encode(struct weft_tokenizer *t, const char *text, size_t bytes, uint32_t flags,
-		uint32_t **ret_ids, size_t *ret_n, struct weft_error *error)
+int wt_encode_guarded(struct weft_tokenizer *t, const char *text, size_t bytes, uint32_t flags,
+		      const char *guard, uint32_t **ret_ids, size_t *ret_n,
+		      struct weft_error *error)
 {
 	struct wt_ids out = {0};
 	struct wt_scratch *s;
@@ -201,8 +224,10 @@ int weft_encode(struct weft_tokenizer *t, const char *text, size_t bytes, uint32
 	}
 	s->out = &out;
 	s->parse_special = flags & WEFT_PARSE_SPECIAL;
+	s->guard = guard;
 	r = encode(s, text, bytes, flags);
 	s->out = NULL;
+	s->guard = NULL;
 	put_back(t, s);
 	if (r) {
 		free(out.p);
@@ -211,6 +236,38 @@ int weft_encode(struct weft_tokenizer *t, const char *text, size_t bytes, uint32
 	*ret_ids = out.p;
 	*ret_n = out.n;
 	return 0;
+}
+
+int weft_encode(struct weft_tokenizer *t, const char *text, size_t bytes, uint32_t flags,
+		uint32_t **ret_ids, size_t *ret_n, struct weft_error *error)
+{
+	return wt_encode_guarded(t, text, bytes, flags, NULL, ret_ids, ret_n, error);
+}
+
+int wt_holds_special(struct weft_tokenizer *t, const char *text, size_t bytes)
+{
+	const struct wt_finder *finders[] = {&t->raw, &t->normalized};
+	struct wt_scratch *s = take(t);
+	const char *p = text;
+	size_t n = bytes;
+	int r = s ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < 2 && !r; i++) {
+		const struct wt_finder *f = finders[i];
+
+		if (i)
+			r = wt_normalize(&t->normalizer, s, &p, &n);
+		for (size_t at = 0; at < n && !r; at++) {
+			const struct wt_added *a = f->first[(unsigned char)p[at]]
+							   ? wt_finder_at(f, p + at, n - at)
+							   : NULL;
+
+			r = a && a->special ? 1 : 0;
+		}
+	}
+	if (s)
+		put_back(t, s);
+	return r;
 }
 
 void weft_text_free(void *p)

@@ -233,6 +233,9 @@ const struct wt_added *wt_finder_at(const struct wt_finder *f, const char *p, si
 int wt_read_file(const char *dir, const char *name, char *path, size_t room, char **ret,
 		 size_t *ret_bytes, struct weft_error *error);
 /* The object in it. */
+/* The same of bytes; where: what messages call them. */
+int wt_parse_json(const char *where, const char *text, size_t bytes, json_t **ret,
+		  struct weft_error *error);
 int wt_read_json(const char *dir, const char *name, json_t **ret, struct weft_error *error);
 
 /* --- the whole -----------------------------------------------------------------------------------*/
@@ -281,10 +284,11 @@ struct wt_scratch {
 	struct weft_tokenizer *t; /* borrowed */
 	struct wt_ids *out;	  /* borrowed during an encoding */
 	bool parse_special;
+	const char *guard; /* borrowed; see wt_encode_guarded(); NULL: none */
 	pcre2_match_data *match;
 	pcre2_match_context *context;
 	pcre2_jit_stack *stack;
-	struct wt_buf text, norm[2], step[WT_MAX_STEPS];
+	struct wt_buf text, unguarded, norm[2], step[WT_MAX_STEPS];
 	int32_t *points; /* owner; code points while normalizing */
 	size_t points_room;
 	struct wt_symbol *symbols; /* owner */
@@ -292,6 +296,17 @@ struct wt_scratch {
 	size_t n_heap, heap_room, symbols_room;
 	struct wt_cached *cache; /* owner; [WT_CACHE_ENTRIES] */
 };
+
+/*
+ * As weft_encode(), and the character `guard` (WT_GUARD_BYTES of UTF-8) in the text keeps added tokens
+ * from being found across it, and is gone before the text is cut and merged.
+ */
+#define WT_GUARD_BYTES 3u
+int wt_encode_guarded(struct weft_tokenizer *t, const char *text, size_t bytes, uint32_t flags,
+		      const char *guard, uint32_t **ret_ids, size_t *ret_n,
+		      struct weft_error *error);
+/* Would WEFT_PARSE_SPECIAL find a special token in it? 1, 0 or -errno. Valid UTF-8. */
+int wt_holds_special(struct weft_tokenizer *t, const char *text, size_t bytes);
 
 struct wt_scratch *wt_scratch_new(struct weft_tokenizer *t);
 void wt_scratch_free(struct wt_scratch *s);

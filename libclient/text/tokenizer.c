@@ -65,8 +65,8 @@ int wt_read_file(const char *dir, const char *name, char *path, size_t room, cha
 	return r ? wt_fail(error, r, "cannot read %.150s: %s", path, strerror(-r)) : 0;
 }
 
-static int parse_json(const char *where, const char *text, size_t bytes, json_t **ret,
-		      struct weft_error *error)
+int wt_parse_json(const char *where, const char *text, size_t bytes, json_t **ret,
+		  struct weft_error *error)
 {
 	json_error_t je;
 
@@ -93,7 +93,7 @@ int wt_read_json(const char *dir, const char *name, json_t **ret, struct weft_er
 
 	if (r)
 		return r;
-	r = parse_json(path, text, bytes, ret, error);
+	r = wt_parse_json(path, text, bytes, ret, error);
 	free(text);
 	return r;
 }
@@ -440,13 +440,14 @@ int weft_tokenizer_new(struct weft_tokenizer **ret, const struct weft_tokenizer_
 
 	if (files->size != sizeof(*files) || !files->tokenizer)
 		return wt_fail(error, -EINVAL, "tokenizer: no tokenizer.json is given");
-	r = parse_json("tokenizer.json", files->tokenizer, files->tokenizer_bytes, &f.root, &why);
+	r = wt_parse_json("tokenizer.json", files->tokenizer, files->tokenizer_bytes, &f.root,
+			  &why);
 	if (!r && files->config)
-		r = parse_json("tokenizer_config.json", files->config, files->config_bytes,
-			       &f.config, &why);
+		r = wt_parse_json("tokenizer_config.json", files->config, files->config_bytes,
+				  &f.config, &why);
 	if (!r && files->special_map)
-		r = parse_json("special_tokens_map.json", files->special_map,
-			       files->special_map_bytes, &f.map, &why);
+		r = wt_parse_json("special_tokens_map.json", files->special_map,
+				  files->special_map_bytes, &f.map, &why);
 	r = r ? r : tokenizer_new(ret, &f, &why);
 	files_fini(&f);
 	return r ? wt_fail(error, r, "tokenizer: %.200s", why.message) : 0;

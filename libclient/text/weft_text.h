@@ -156,6 +156,59 @@ WEFT_API void weft_template_free(struct weft_template *t);
 WEFT_API int weft_template_render(const struct weft_template *t, const char *context, size_t bytes,
 				  char **ret_text, size_t *ret_bytes, struct weft_error *error);
 
+/* As weft_template_open(), of a session's model (see weft_tokenizer_open_served()). */
+WEFT_API int weft_template_new_from(struct weft_template **ret, const char *jinja,
+				    size_t jinja_bytes, const char *config, size_t config_bytes,
+				    struct weft_error *error);
+static inline int weft_template_open_served(struct weft_template **ret, struct weft *w,
+					    struct weft_error *error)
+{
+	const char *jinja = NULL, *config = NULL;
+	size_t jinja_bytes = 0, config_bytes = 0;
+
+	weft_model_file(w, "chat_template.jinja", &jinja, &jinja_bytes, NULL);
+	weft_model_file(w, "tokenizer_config.json", &config, &config_bytes, NULL);
+	return weft_template_new_from(ret, jinja, jinja_bytes, config, config_bytes, error);
+}
+
+/* --- conversations --------------------------------------------------------------------------------*/
+
+struct weft_message {
+	const char *role; /* "system", "user", "assistant"; the program's own word */
+	const char *content;
+	size_t content_bytes;
+};
+
+#define WEFT_CHAT_ANSWER 1u /* end where the model is to answer */
+#define WEFT_CHAT_AFTER	 2u /* only what follows the last assistant's content */
+#define WEFT_CHAT_PARSE_SPECIAL \
+	4u /* find special tokens in the messages too: not for others' text */
+
+/*
+ * A conversation as the ids that the model was trained to see: the template is rendered, and special
+ * tokens are found in the template's own text only. Whatever a message says, it cannot become one
+ * (added tokens that are not special are found, as weft_encode() does). Otherwise the ids are those of
+ * the rendered text.
+ *
+ * With WEFT_CHAT_AFTER the content of the last message of role "assistant" is not looked at: the ids
+ * are those of the text that the template puts after it. A program that keeps a conversation as the
+ * ids that the model has made appends these, and never encodes an answer's text again, which may give
+ * other ids and so miss the cache. -EOPNOTSUPP: the template leaves that answer out.
+ */
+WEFT_API int weft_chat_encode(struct weft_tokenizer *t, const struct weft_template *tmpl,
+			      const struct weft_message *messages, size_t n, uint32_t flags,
+			      uint32_t **ret_ids, size_t *ret_n, struct weft_error *error);
+
+/*
+ * Is an adapter's invocation (struct weft_adapter) among a prompt's ids? 1; 0: it is not, nor in the
+ * text; -EILSEQ: its text is in the text, but its ids are not among the ids, because the tokenizer
+ * has merged it with what stands beside it, or because it is a special token and the text was not
+ * allowed to hold any; *error says which and what to do.
+ */
+WEFT_API int weft_find_invocation(struct weft_tokenizer *t, const char *text, size_t bytes,
+				  const uint32_t *ids, size_t n, const uint32_t *invocation,
+				  size_t n_invocation, struct weft_error *error);
+
 #ifdef __cplusplus
 }
 #endif

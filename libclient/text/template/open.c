@@ -25,19 +25,29 @@ static json_t *of_config(json_t *config)
 	return v;
 }
 
-static int from_config(struct weft_template **ret, const char *dir, struct weft_error *error)
+/* Takes config's reference. */
+static int from_config(struct weft_template **ret, json_t *config, struct weft_error *error)
 {
-	json_t *config = NULL, *text;
-	int r = wt_read_json(dir, "tokenizer_config.json", &config, error);
+	json_t *text = of_config(config);
+	int r = json_is_string(text) ? weft_template_new(ret, json_string_value(text),
+							 json_string_length(text), error)
+				     : wt_fail(error, -ENOENT, "the model has no chat template");
 
-	if (r)
-		return r;
-	text = of_config(config);
-	r = json_is_string(text) ? weft_template_new(ret, json_string_value(text),
-						     json_string_length(text), error)
-				 : wt_fail(error, -ENOENT, "the model has no chat template");
 	json_decref(config);
 	return r;
+}
+
+int weft_template_new_from(struct weft_template **ret, const char *jinja, size_t jinja_bytes,
+			   const char *config, size_t config_bytes, struct weft_error *error)
+{
+	json_t *root = NULL;
+	int r = 0;
+
+	if (jinja)
+		return weft_template_new(ret, jinja, jinja_bytes, error);
+	if (config)
+		r = wt_parse_json("tokenizer_config.json", config, config_bytes, &root, error);
+	return r ? r : from_config(ret, root, error);
 }
 
 int weft_template_open(struct weft_template **ret, const char *dir, struct weft_error *error)
@@ -48,7 +58,10 @@ int weft_template_open(struct weft_template **ret, const char *dir, struct weft_
 	int r = wt_read_file(dir, "chat_template.jinja", path, sizeof(path), &text, &bytes, &why);
 
 	if (r == -ENOENT) {
-		r = from_config(ret, dir, &why);
+		json_t *config = NULL;
+
+		r = wt_read_json(dir, "tokenizer_config.json", &config, &why);
+		r = r ? r : from_config(ret, config, &why);
 	} else if (!r) {
 		r = weft_template_new(ret, text, bytes, &why);
 		free(text);
