@@ -101,7 +101,7 @@ start() {
 		fi
 		sleep 0.05
 	done
-	"$bin/weft" run --max-tokens 1 1 > /dev/null || { cat "$tmp/log" >&2; exit 1; }
+	"$bin/weft" run --tokens --max-tokens 1 1 > /dev/null || { cat "$tmp/log" >&2; exit 1; }
 }
 
 engine_pid() { sed -n 's/.*event=engine-started pid=\([0-9]*\).*/\1/p' "$tmp/log" | tail -n 1; }

@@ -66,7 +66,7 @@ while [ ! -S "$WEFT_SOCKET" ]; do
 	sleep 0.1
 done
 # Opening a session waits until the model is loaded.
-"$bin/weft" run --max-tokens 1 1 2 3 > /dev/null || { cat "$tmp/log" >&2; exit 1; }
+"$bin/weft" run --tokens --max-tokens 1 1 2 3 > /dev/null || { cat "$tmp/log" >&2; exit 1; }
 "$bin/weft" model list
 for i in 1 2 3 4 5; do "$bin/weft" adapter load "lora$i" "$tmp/lora$i" > /dev/null; done
 "$bin/weft" adapter list
@@ -76,7 +76,7 @@ for i in 1 2 3 4 5; do "$bin/weft" adapter load "lora$i" "$tmp/lora$i" > /dev/nu
 stream() {
 	who=$1
 	shift
-	"$bin/weft" run --no-resubmit --max-tokens 32 --temperature 1 --presence-penalty 10 --ignore-eos \
+	"$bin/weft" run --tokens --no-resubmit --max-tokens 32 --temperature 1 --presence-penalty 10 --ignore-eos \
 		--seed 7 --logprobs 0 "$@" | {
 		line= n=0
 		while read -r token _; do

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cmd_run.c - `weft run`: one request, its tokens printed as they come.
+ * cmd_run.c - `weft run`: one request, its answer printed as it comes.
  *
- * With one answer tokens are streamed on one line; with several, or with log-probabilities, each
- * answer has lines of its own. --json prints one object at the end. An interrupt cancels the
- * request and prints what there is.
+ * The prompt is text, unless --tokens says that it is ids: never guessed from how it looks, since
+ * "12 7" is a text too. Text goes through the model's chat template as a user's message if the model
+ * has one; --raw hands it to the model as it stands. The answer is of the prompt's kind.
+ *
+ * With one answer it is streamed; with several, or with log-probabilities, each answer has lines of
+ * its own. --json prints one object at the end. An interrupt cancels the request and prints what
+ * there is.
  */
-#include "libclient/weft.h"
 #include "tools/cli.h"
+#include "tools/text.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -19,6 +23,9 @@
 
 #define MAX_SEQUENCES 16
 #define MAX_BIAS      256
+#define MAX_STOPS     16
+/* A prompt has at most a token for each byte, of the template too, which is about as long. */
+#define TEMPLATE_BYTES 65536
 
 static struct {
 	struct weft_open_options open;
@@ -27,6 +34,14 @@ static struct {
 	struct weft_sequence sequences[MAX_SEQUENCES];
 	struct weft_bias bias[MAX_BIAS];
 	int json, stats, poll_always, no_resubmit, no_cache;
+	int tokens, chat, raw, bare, special;
+	const char *system;
+	const char *stops[MAX_STOPS];
+	uint32_t n_stops;
+	struct text text;	 /* the prompt, unless it is tokens */
+	struct text_model model; /* likewise */
+	struct text_out out[WEFT_MAX_SAMPLES];
+	bool cancelled; /* because a stop string came */
 } run;
 
 static volatile sig_atomic_t interrupted;
@@ -45,6 +60,15 @@ static int set_sequence(void *value, const char *text)
 	if (run.submit.n_stop_sequences == MAX_SEQUENCES || cli_set_tokens(&t, text))
 		return -1;
 	run.sequences[run.submit.n_stop_sequences++] = (struct weft_sequence){t.tokens, t.n};
+	return 0;
+}
+
+static int set_stop(void *value, const char *text)
+{
+	(void)value;
+	if (run.n_stops == MAX_STOPS || !*text)
+		return -1;
+	run.stops[run.n_stops++] = text;
 	return 0;
 }
 
@@ -76,6 +100,13 @@ static const struct cli_option options[] = {
 	{"socket", 0, "PATH", cli_set_str, &run.open.socket, "the daemon's socket"},
 	{"model", 'm', "NAME", cli_set_str, &run.open.model, "which model; default: the only one"},
 	{"adapter", 'a', "NAME", cli_set_str, &run.submit.adapter, "which adapter; default: none"},
+	{"tokens", 0, NULL, NULL, &run.tokens, "the prompt is token ids, and so is the answer"},
+	{"chat", 0, NULL, NULL, &run.chat, "a user's message, by the chat template; default if there is one"},
+	{"system", 'S', "TEXT", cli_set_str, &run.system, "the system message before it"},
+	{"raw", 'r', NULL, NULL, &run.raw, "go on with the text as it stands, without the template"},
+	{"bare", 'b', NULL, NULL, &run.bare, "with --raw: nor the tokens that the model expects around a text"},
+	{"special", 0, NULL, NULL, &run.special, "take special tokens' texts in the prompt for special tokens"},
+	{"stop", 0, "TEXT", set_stop, NULL, "end before this text; may be repeated"},
 	{"n", 'n', "N", cli_set_u32, &run.submit.n, "so many answers, 1 to 16"},
 	{"max-tokens", 't', "N", cli_set_u32, &run.submit.max_tokens, "of each answer; default 256"},
 	{"min-tokens", 0, "N", cli_set_u32, &run.submit.min_tokens, "no end before so many"},
@@ -105,9 +136,9 @@ static const struct cli_option options[] = {
 
 static const struct cli_command command = {
 	"run",
-	"[TOKEN...]",
-	"Generate from a prompt of token ids: the arguments, or standard input without any.\n"
-	"Prints the answer's token ids as they come.",
+	"[TEXT...]",
+	"Answer a text: the arguments joined by blanks, or standard input without any. Prints the\n"
+	"answer as it comes. With --tokens both are token ids.",
 	options,
 	sizeof(options) / sizeof(*options),
 	-1,
@@ -127,6 +158,12 @@ static void print_entries(const struct weft_logprob *lp, int n)
 	for (int i = 1; i < n; i++)
 		printf("\t%u:%.6f", lp[i].token, lp[i].logprob);
 	putchar('\n');
+}
+
+/* Is the answer to be printed as text? */
+static bool as_text(void)
+{
+	return !run.tokens && run.submit.logprobs == WEFT_NO_LOGPROBS;
 }
 
 /* Tokens [from, to) of an answer. */
@@ -166,6 +203,11 @@ static const char *finish_name(enum weft_finish f)
 	static const char *const names[] = {"none", "eos", "stop-token", "stop-sequence", "length"};
 
 	return (unsigned)f < 5 ? names[f] : "unknown";
+}
+
+static const char *finish_of(const struct weft_result *res, uint32_t sample)
+{
+	return run.out[sample].stopped ? "stop-string" : finish_name(res->finish[sample]);
 }
 
 static double ms(uint64_t from, uint64_t to)
@@ -222,7 +264,13 @@ static void json_answer(struct weft_request *r, const struct weft_result *res, u
 	const uint32_t *t = weft_tokens(r, sample, &n);
 	const struct weft_logprob *lp;
 
-	printf("{\"finish\":\"%s\",\"tokens\":[", finish_name(res->finish[sample]));
+	printf("{\"finish\":\"%s\",", finish_of(res, sample));
+	if (!run.tokens) {
+		printf("\"text\":");
+		cli_json_string(run.out[sample].text.p);
+		putchar(',');
+	}
+	printf("\"tokens\":[");
 	for (uint32_t i = 0; i < n; i++)
 		printf("%s%u", i ? "," : "", t[i]);
 	printf("]");
@@ -279,10 +327,22 @@ static void print_json(struct weft_request *r, const struct weft_result *res)
 
 /* --- waiting -------------------------------------------------------------------------------------*/
 
-/* Until the answer has ended; prints as it goes if `stream`. 0 or -errno. */
-static int64_t follow(struct weft_request *r, uint32_t sample, int stream)
+/* More of an answer: tokens [from, to). 1: a stop string has come; -1: after cli_fail(). */
+static int take(struct weft_request *r, uint32_t sample, uint32_t from, uint32_t to)
+{
+	uint32_t n;
+	const uint32_t *t = weft_tokens(r, sample, &n);
+
+	if (!run.json && !as_text())
+		print_tokens(r, sample, from, to);
+	return run.tokens ? 0 : text_out_push(&run.out[sample], t + from, to - from);
+}
+
+/* Until the answer has ended; prints as it goes. 0 or -errno. */
+static int64_t follow(struct weft_request *r, uint32_t sample)
 {
 	uint32_t have = 0;
+	int stop;
 
 	for (;;) {
 		int64_t n = weft_wait(r, sample, have, -1);
@@ -296,10 +356,39 @@ static int64_t follow(struct weft_request *r, uint32_t sample, int stream)
 			return n;
 		if (n == have)
 			return 0;
-		if (stream)
-			print_tokens(r, sample, have, (uint32_t)n);
+		stop = take(r, sample, have, (uint32_t)n);
+		if (stop < 0)
+			return -ENOMEM;
+		/* Of several answers each goes on to its own end: a request is cancelled whole. */
+		if (stop && run.submit.n == 1 && !run.cancelled) {
+			weft_cancel(r);
+			run.cancelled = true;
+		}
 		have = (uint32_t)n;
 	}
+}
+
+/* One answer, with what goes before and after it. */
+static int64_t show_answer(struct weft_request *r, uint32_t sample)
+{
+	struct text_out *o = &run.out[sample];
+	FILE *to = !run.json && as_text() ? stdout : NULL;
+	int64_t err;
+
+	if (!run.json && run.submit.n > 1)
+		printf(run.tokens && run.submit.logprobs == WEFT_NO_LOGPROBS ? "%u: "
+									     : "answer %u:\n",
+		       sample);
+	if (!run.tokens && text_out_begin(o, &run.model, to, run.stops, run.n_stops))
+		return -ENOMEM;
+	err = follow(r, sample);
+	if (!run.tokens)
+		text_out_end(o);
+	/* A text that ends its last line gets no second end. */
+	if (!run.json && run.submit.logprobs == WEFT_NO_LOGPROBS &&
+	    (run.tokens || !o->text.n || o->text.p[o->text.n - 1] != '\n'))
+		putchar('\n');
+	return err;
 }
 
 static int show(struct weft_request *r)
@@ -308,16 +397,8 @@ static int show(struct weft_request *r)
 	char text[256];
 	int64_t err = 0;
 
-	for (uint32_t s = 0; s < run.submit.n && !err; s++) {
-		int stream = !run.json;
-
-		if (stream && run.submit.n > 1)
-			printf(run.submit.logprobs == WEFT_NO_LOGPROBS ? "%u: " : "answer %u:\n",
-			       s);
-		err = follow(r, s, stream);
-		if (stream && run.submit.logprobs == WEFT_NO_LOGPROBS)
-			putchar('\n');
-	}
+	for (uint32_t s = 0; s < run.submit.n && !err; s++)
+		err = show_answer(r, s);
 	if (err)
 		return cli_fail("wait for tokens: %s", strerror((int)-err));
 	weft_result(r, &res);
@@ -330,49 +411,153 @@ static int show(struct weft_request *r)
 		print_stats(r, &res);
 	if (interrupted)
 		return 130;
-	if (res.status == WEFT_OK)
+	if (res.status == WEFT_OK || (res.status == WEFT_CANCELLED && run.cancelled))
 		return 0;
 	weft_status_text(&res, text, sizeof(text));
 	return cli_fail("%s", text);
 }
 
-int cmd_run(int argc, char **argv)
-{
-	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: waits must end */
-	struct weft_error e;
-	struct weft_request *r;
-	struct weft *w;
-	int n, status;
+/* --- the prompt ----------------------------------------------------------------------------------*/
 
-	run.open = (struct weft_open_options)WEFT_OPEN_OPTIONS_INIT;
-	weft_submit_options_init(&run.submit);
-	n = cli_parse(&command, argc, argv);
-	if (cli_read_prompt(&run.prompt, n, argv, NULL))
+/* What cannot be asked for together, or NULL. */
+static const char *conflict(void)
+{
+	if (run.tokens && (run.chat || run.raw || run.bare || run.special || run.system))
+		return "--tokens gives the whole prompt as ids: --chat, --system, --raw, --bare "
+		       "and "
+		       "--special are about text";
+	if (run.tokens && run.n_stops)
+		return "--stop is a text; with --tokens say --stop-sequence";
+	if (run.raw && (run.chat || run.system))
+		return "--raw goes without the chat template: --chat and --system cannot be had";
+	if (run.bare && !run.raw)
+		return "--bare is about --raw: a chat template says itself what stands around a "
+		       "text";
+	return NULL;
+}
+
+static int raw_prompt(const struct weft_adapter *a, uint32_t **ids, size_t *n)
+{
+	uint32_t flags = (run.bare ? 0 : WEFT_ADD_SPECIAL) | (run.special ? WEFT_PARSE_SPECIAL : 0);
+	struct weft_error e;
+
+	if (weft_encode(run.model.tokenizer, run.text.p, run.text.n, flags, ids, n, &e))
+		return cli_fail("%s", e.message);
+	/* Without it the adapter's own setting decides; but what looks right and is not gets said. */
+	if (a && weft_find_invocation(run.model.tokenizer, run.text.p, run.text.n, *ids, *n,
+				      a->invocation, a->n_invocation, &e) < 0)
+		return cli_fail("%s", e.message);
+	return 0;
+}
+
+static int chat_prompt(const struct weft_adapter *a, uint32_t **ids, size_t *n)
+{
+	struct weft_message m[2];
+	size_t n_messages = 0;
+
+	if (run.system)
+		m[n_messages++] = (struct weft_message){"system", run.system, strlen(run.system)};
+	m[n_messages++] = (struct weft_message){"user", run.text.p, run.text.n};
+	return text_prompt(&run.model, m, n_messages, run.special ? WEFT_CHAT_PARSE_SPECIAL : 0, a,
+			   ids, n);
+}
+
+/* The text as ids, for the model that w serves. */
+static int encode_prompt(struct weft *w)
+{
+	struct weft_adapter a;
+	bool activated =
+		run.submit.adapter && text_adapter(w, run.submit.adapter, &a) && a.n_invocation;
+	uint32_t *ids = NULL;
+	size_t n = 0;
+	int err;
+
+	if (text_model_open(&run.model, w))
 		return 1;
-	run.open.slots = 1;
-	run.open.prompt_bytes = run.prompt.n * UINT64_C(4) +
-				run.submit.n * UINT64_C(4) * run.submit.max_tokens + 65536;
-	run.open.flags = run.poll_always ? WEFT_POLL_ALWAYS : 0;
-	run.submit.flags =
-		(run.no_resubmit ? WEFT_NO_RESUBMIT : 0) | (run.no_cache ? WEFT_NO_CACHE : 0);
+	if ((run.chat || run.system) && !run.model.template)
+		return cli_fail("the model has no chat template: say --raw");
+	if (run.raw || !run.model.template)
+		err = raw_prompt(activated ? &a : NULL, &ids, &n);
+	else
+		err = chat_prompt(activated ? &a : NULL, &ids, &n);
+	for (size_t i = 0; i < n && !err; i++)
+		err = cli_tokens_add(&run.prompt, ids[i]) ? cli_fail("out of memory") : 0;
+	weft_text_free(ids);
+	if (!err && !run.prompt.n)
+		err = cli_fail("no prompt: the text has no tokens");
+	if (!err && !run.submit.ignore_eos && run.model.eos != WEFT_NO_TOKEN)
+		err = cli_tokens_add(&run.stop_tokens, run.model.eos);
+	return err;
+}
+
+static int submit(struct weft *w)
+{
+	struct weft_request *r;
+	struct weft_error e;
+
 	run.submit.prompt = run.prompt.tokens;
 	run.submit.n_prompt = run.prompt.n;
 	run.submit.stop_tokens = run.stop_tokens.tokens;
 	run.submit.n_stop_tokens = run.stop_tokens.n;
 	run.submit.stop_sequences = run.sequences;
 	run.submit.bias = run.bias;
-	sigaction(SIGINT, &sa, NULL);
-	if (weft_open(&w, &run.open, &e) < 0)
+	if (weft_submit(w, &r, &run.submit, &e) < 0)
 		return cli_fail("%s", e.message);
-	if (weft_submit(w, &r, &run.submit, &e) < 0) {
-		weft_close(w);
-		return cli_fail("%s", e.message);
-	}
-	status = show(r);
-	weft_close(w);
+	return show(r);
+}
+
+static uint64_t prompt_bytes(void)
+{
+	uint64_t tokens = run.prompt.n;
+
+	if (!run.tokens)
+		tokens = 2 * run.text.n + TEMPLATE_BYTES + (run.system ? strlen(run.system) : 0);
+	return (tokens + (uint64_t)run.submit.n * run.submit.max_tokens) * 4 + 65536;
+}
+
+static void clean_up(void)
+{
+	for (uint32_t i = 0; i < WEFT_MAX_SAMPLES; i++)
+		text_out_fini(&run.out[i]);
+	text_model_close(&run.model);
+	free(run.text.p);
 	free(run.prompt.tokens);
 	free(run.stop_tokens.tokens);
 	for (uint32_t i = 0; i < run.submit.n_stop_sequences; i++)
 		free((void *)(uintptr_t)run.sequences[i].tokens);
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: waits must end */
+	struct weft_error e;
+	struct weft *w;
+	int n, status;
+
+	run.open = (struct weft_open_options)WEFT_OPEN_OPTIONS_INIT;
+	weft_submit_options_init(&run.submit);
+	n = cli_parse(&command, argc, argv);
+	if (conflict())
+		return cli_fail("%s", conflict());
+	if (run.submit.n < 1 || run.submit.n > WEFT_MAX_SAMPLES)
+		return cli_fail("n must be 1 to %u", WEFT_MAX_SAMPLES);
+	if (run.tokens ? cli_read_prompt(&run.prompt, n, argv, NULL)
+		       : text_read(&run.text, n, argv, NULL))
+		return 1;
+	if (!run.tokens && !run.text.n)
+		return cli_fail("no prompt: give a text as arguments or on standard input");
+	run.open.slots = 1;
+	run.open.prompt_bytes = prompt_bytes();
+	run.open.flags = run.poll_always ? WEFT_POLL_ALWAYS : 0;
+	run.submit.flags =
+		(run.no_resubmit ? WEFT_NO_RESUBMIT : 0) | (run.no_cache ? WEFT_NO_CACHE : 0);
+	sigaction(SIGINT, &sa, NULL);
+	if (weft_open(&w, &run.open, &e) < 0)
+		return cli_fail("%s", e.message);
+	status = run.tokens ? 0 : encode_prompt(w);
+	if (!status)
+		status = submit(w);
+	weft_close(w);
+	clean_up();
 	return status;
 }

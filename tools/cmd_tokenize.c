@@ -3,10 +3,9 @@
  * cmd_tokenize.c - `weft tokenize`: text to token ids and back, with the tokenizer of a model's
  * folder. Asks no daemon.
  */
-#include "libclient/text/weft_text.h"
 #include "tools/cli.h"
+#include "tools/text.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,49 +35,6 @@ static const struct cli_command command = {
 	-1,
 };
 
-struct text {
-	char *p; /* owner */
-	size_t n;
-};
-
-static int append(struct text *t, const char *p, size_t n)
-{
-	char *more = t->n + n > WEFT_TEXT_MAX_BYTES ? NULL : realloc(t->p, t->n + n + 1);
-
-	if (!more)
-		return cli_fail("the text is longer than %u bytes", WEFT_TEXT_MAX_BYTES);
-	t->p = more;
-	memcpy(t->p + t->n, p, n);
-	t->n += n;
-	return 0;
-}
-
-static int read_text(struct text *t, int n, char **argv)
-{
-	FILE *f = file ? fopen(file, "rb") : stdin;
-	char part[16384];
-	size_t got;
-	int err = 0;
-
-	if (!f)
-		return cli_fail("open %s: %s", file, strerror(errno));
-	if (n && file) {
-		fclose(f);
-		return cli_fail("a text is given both as arguments and as a file");
-	}
-	for (int i = 1; i <= n && !err; i++) {
-		err = i > 1 ? append(t, " ", 1) : 0;
-		err = err ? err : append(t, argv[i], strlen(argv[i]));
-	}
-	while (!n && !err && (got = fread(part, 1, sizeof(part), f)))
-		err = append(t, part, got);
-	if (!err && ferror(f))
-		err = cli_fail("read %s: %s", file ? file : "standard input", strerror(errno));
-	if (file)
-		fclose(f);
-	return err;
-}
-
 /* ids beside the text, as one object. */
 static void print_json(const uint32_t *ids, size_t n, const char *text)
 {
@@ -99,11 +55,11 @@ static int run_encode(struct weft_tokenizer *t, int n_args, char **argv)
 	size_t n, bytes;
 	int err;
 
-	if (read_text(&in, n_args, argv)) {
+	if (text_read(&in, n_args, argv, file)) {
 		free(in.p);
 		return 1;
 	}
-	err = weft_encode(t, in.p ? in.p : "", in.n, flags, &ids, &n, &e);
+	err = weft_encode(t, in.p, in.n, flags, &ids, &n, &e);
 	free(in.p);
 	if (err)
 		return cli_fail("%s", e.message);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const struct cli_entry commands[] = {
-	{"run", cmd_run, "generate: token ids in, token ids out, streamed"},
+	{"run", cmd_run, "answer a text, or token ids; streamed"},
 	{"probe", cmd_probe, "how much of a prompt is cached, and where"},
 	{"tokenize", cmd_tokenize, "text to token ids and back, with a model's tokenizer"},
 	{"status", cmd_status, "what the daemon and its engines are doing"},

@@ -38,29 +38,29 @@ print(*o["prompts"][0])
 print(*o["greedy"][0])
 CODE
 	prompt=$(sed -n 1p "$dir/oracle") want=$(sed -n 2p "$dir/oracle" | cut -d' ' -f1-20)
-	is "$(weft run --max-tokens 20 --ignore-eos $prompt)" "$want" "greedy tokens are transformers'"
-	is "$(echo "$prompt" | weft run --max-tokens 20 --ignore-eos)" "$want" "prompt on standard input"
-	is "$(echo "$prompt" | tr ' ' ',' | weft run -t 20 --ignore-eos -)" "$want" "separated by commas"
+	is "$(weft run --tokens --max-tokens 20 --ignore-eos $prompt)" "$want" "greedy tokens are transformers'"
+	is "$(echo "$prompt" | weft run --tokens --max-tokens 20 --ignore-eos)" "$want" "prompt on standard input"
+	is "$(echo "$prompt" | tr ' ' ',' | weft run --tokens -t 20 --ignore-eos -)" "$want" "separated by commas"
 fi
-a=$(weft run -t 12 -T 1 --seed 5 --ignore-eos 1 2 3)
-is "$(weft run -t 12 -T 1 --seed=5 --ignore-eos 1 2 3)" "$a" "the same seed, the same answer"
-[ "$(weft run -t 12 -T 1 --seed 6 --ignore-eos 1 2 3)" != "$a" ]
+a=$(weft run --tokens -t 12 -T 1 --seed 5 --ignore-eos 1 2 3)
+is "$(weft run --tokens -t 12 -T 1 --seed=5 --ignore-eos 1 2 3)" "$a" "the same seed, the same answer"
+[ "$(weft run --tokens -t 12 -T 1 --seed 6 --ignore-eos 1 2 3)" != "$a" ]
 check $? "another seed, another answer"
-is "$(weft run -t 12 --ignore-eos 1 2 3 | wc -w)" 12 "max-tokens"
-first=$(weft run -t 1 1 2 3)
-[ "$(weft run -t 1 --logit-bias "$first:-inf" 1 2 3)" != "$first" ]
+is "$(weft run --tokens -t 12 --ignore-eos 1 2 3 | wc -w)" 12 "max-tokens"
+first=$(weft run --tokens -t 1 1 2 3)
+[ "$(weft run --tokens -t 1 --logit-bias "$first:-inf" 1 2 3)" != "$first" ]
 check $? "a forbidden token is not chosen"
-is "$(weft run -t 12 --stop-token "$first" 1 2 3 | wc -w)" 1 "a stop token ends the answer"
-is "$(weft run -t 4 -n 3 -T 1 --ignore-eos 1 2 3 | wc -l)" 3 "three answers, three lines"
-is "$(weft run -t 4 -l 2 --ignore-eos 1 2 3 | awk -F'\t' 'NF == 4 { k++ } END { print k }')" 4 "log-probabilities, a line a token"
-weft run -t 4 --stats 1 2 3 2>&1 > /dev/null | grep -q 'first token'
+is "$(weft run --tokens -t 12 --stop-token "$first" 1 2 3 | wc -w)" 1 "a stop token ends the answer"
+is "$(weft run --tokens -t 4 -n 3 -T 1 --ignore-eos 1 2 3 | wc -l)" 3 "three answers, three lines"
+is "$(weft run --tokens -t 4 -l 2 --ignore-eos 1 2 3 | awk -F'\t' 'NF == 4 { k++ } END { print k }')" 4 "log-probabilities, a line a token"
+weft run --tokens -t 4 --stats 1 2 3 2>&1 > /dev/null | grep -q 'first token'
 check $? "--stats on standard error"
 # Twenty tokens that nobody else has asked for: what is known of them before and after.
 new=$(seq 100 119)
 is "$(weft probe $new)" "0 of 20 tokens cached" "nothing of a new prompt is cached"
-weft run -t 1 --no-cache $new > "$dir/out"
+weft run --tokens -t 1 --no-cache $new > "$dir/out"
 is "$(weft probe $new)" "0 of 20 tokens cached" "nor after a run without the cache"
-weft run -t 1 $new > "$dir/out"
+weft run --tokens -t 1 $new > "$dir/out"
 is "$(weft probe $new)" "19 of 20 tokens cached: device 19, host 0, disk 0" "after a run all but the last token"
 echo "$new" > "$dir/prompt"
 is "$(weft probe --file "$dir/prompt")" "$(echo "$new" | weft probe)" "from a file and from standard input"
@@ -68,12 +68,12 @@ if [ -n "$has_python" ]; then
 	weft probe --json $new > "$dir/out"
 	json "d == dict(prompt_tokens=20, cached_tokens=19, device_tokens=19, host_tokens=0, disk_tokens=0, invocation='none', activation=None)"
 	check $? "weft probe --json"
-	weft run -t 1 --json $new > "$dir/out"
+	weft run --tokens -t 1 --json $new > "$dir/out"
 	json "d['cached_tokens'] == 19 and d['invocation'] == 'none' and d['activation'] is None"
 	check $? "what the probe said, a run finds"
 fi
 if [ -n "$has_python" ]; then
-	weft run -t 4 -n 2 -l 1 --prompt-logprobs 0 --ignore-eos --json 1 2 3 > "$dir/out"
+	weft run --tokens -t 4 -n 2 -l 1 --prompt-logprobs 0 --ignore-eos --json 1 2 3 > "$dir/out"
 	json "d['status'] == 'ok' and len(d['answers']) == 2 and len(d['answers'][1]['tokens']) == 4 and len(d['answers'][0]['logprobs'][3]) == 2 and d['prompt_logprobs'][0] is None and len(d['prompt_logprobs']) == 3 and d['prompt_tokens'] == 3"
 	check $? "run --json"
 	weft status --json > "$dir/out"
@@ -115,16 +115,18 @@ expect 1 'both as' weft probe --file "$dir/out" 1
 expect 1 'cannot\|No such' weft probe --file "$dir/none"
 expect 2 'unknown command' weft fly
 expect 2 'unknown option' weft run --fly 1
-expect 2 'not a valid' weft run --top-k many 1
-expect 2 'not a valid' weft run --top-k -1 1
-expect 2 'needs a value' weft run 1 --seed
+expect 2 'not a valid' weft run --tokens --top-k many 1
+expect 2 'not a valid' weft run --tokens --top-k -1 1
+expect 2 'needs a value' weft run --tokens 1 --seed
 expect 1 'no prompt' weft run
-expect 1 'not a token' weft run 1 two
-expect 1 'not in the model' weft run -t 5 1 100000
-expect 1 'exceed' weft run -t 100000 1
-expect 1 'n must be' weft run -n 17 1
-expect 1 'no model' weft run -m other 1
-expect 1 'weftd running' weft run --socket "$dir/none" 1
+expect 1 'no prompt' weft run --tokens
+expect 1 'no tokenizer.json: give token ids' weft run hello
+expect 1 'not a token' weft run --tokens 1 two
+expect 1 'not in the model' weft run --tokens -t 5 1 100000
+expect 1 'exceed' weft run --tokens -t 100000 1
+expect 1 'n must be' weft run --tokens -n 17 1
+expect 1 'no model' weft run --tokens -m other 1
+expect 1 'weftd running' weft run --tokens --socket "$dir/none" 1
 expect 1 'weftd running' weft status --socket "$dir/none"
 expect 1 'cannot\|config.json' weft model info "$dir"
 expect 1 'adapter_config.json: cannot' weft adapter info "$model" --model "$model"
@@ -137,7 +139,7 @@ for c in "run" "probe" "status" "model list" "model make" "model info" "adapter 
 done
 
 # An interrupt cancels; what came is kept.
-weft run -t 250 --ignore-eos --min-tokens 1 -n 16 -T 1 1 2 3 > "$dir/out" & run=$!
+weft run --tokens -t 250 --ignore-eos --min-tokens 1 -n 16 -T 1 1 2 3 > "$dir/out" & run=$!
 sleep 0.2
 kill -INT $run 2> /dev/null
 wait $run

@@ -44,7 +44,7 @@ daemon=$!
 export WEFT_SOCKET="$dir/run/weftd.sock"
 i=0
 while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
-run() { weft run -t 12 --ignore-eos "$@"; }
+run() { weft run --tokens -t 12 --ignore-eos "$@"; }
 state() { weft adapter list | awk -v n="$1" '$1 == n { print $3 }'; }
 await() { # NAME STATE
 	i=0
@@ -89,7 +89,7 @@ expect 1 'use_dora' weft adapter load bad "$dir/cut"
 seq -s, 1 70 > "$dir/prefix"
 expect 0 'pin 1: 70 of 70' weft cache pin --public --file "$dir/prefix"
 expect 0 '(public) *pinned *70 *70' weft cache pins
-cached() { weft run -t 1 --json "$@" | sed 's/.*"cached_tokens":\([0-9]*\).*/\1/'; }
+cached() { weft run --tokens -t 1 --json "$@" | sed 's/.*"cached_tokens":\([0-9]*\).*/\1/'; }
 is "$(cached $(seq 1 64) 90 91)" 64 "a request finds the pinned prefix"
 cached $(seq 101 150) > /dev/null
 is "$(cached $(seq 101 150))" 49 "and what an earlier one left"
@@ -113,7 +113,7 @@ weft cache drop --all > /dev/null
 is "$(cached $(seq 1 64) 90 91)" 0 "unpinned and dropped, it is gone"
 
 expect 0 'one is unloaded' weft adapter unload one --wait 10
-expect 1 'adapter' weft run --adapter one $prompt
+expect 1 'adapter' weft run --tokens --adapter one $prompt
 is "$(state one)" "" "it is off the list"
 printf '[model tiny]\npath = %s\nkv_bytes = 4M\n' "$model" > "$dir/weftd.conf"
 kill -HUP "$daemon"
