@@ -7,7 +7,7 @@ set -eu
 
 [ "${DEPS:-1}" != 0 ] || exit 0
 packages="gcc libc6-dev pkg-config liburcu-dev libxxhash-dev libmsgpack-dev libnuma-dev libjansson-dev
-libinih-dev libpcre2-dev libutf8proc-dev libseccomp-dev perl strace"
+libinih-dev libpcre2-dev libutf8proc-dev libedit-dev libseccomp-dev perl strace"
 for extra; do
 	case $extra in
 	fuzz) packages="$packages clang libclang-rt-14-dev" ;;

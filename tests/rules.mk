@@ -11,7 +11,7 @@ tests_sh     = $(foreach g,$(check_groups),$(wildcard tests/$(g)/*.t))
 test_common := $(filter-out test_%,$(wildcard tests/*.c))
 
 test_archives := $(O)/libtools.a $(O)/libsupervisor.a $(O)/libengine.a $(O)/libweft.a $(O)/libweft-text.a $(O)/libwk.a
-test_libs := $(text_libs) $(engine_libs) $(supervisor_libs) $(client_libs) -lseccomp
+test_libs := $(text_libs) $(engine_libs) $(supervisor_libs) $(client_libs) $(edit_libs) -lseccomp
 
 $(O)/libtest.a: $(call obj,$(test_common) $(foreach g,$(test_groups),$(filter-out tests/$(g)/test_%,$(wildcard tests/$(g)/*.c))))
 	$(archive)

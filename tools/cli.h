@@ -76,6 +76,7 @@ void cli_json_activation(uint32_t activation);
 
 /* The commands; each returns the exit status. argv[0] is the command's name. */
 int cmd_run(int argc, char **argv);
+int cmd_chat(int argc, char **argv);
 int cmd_probe(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_status(int argc, char **argv);

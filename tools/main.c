@@ -10,6 +10,7 @@
 
 static const struct cli_entry commands[] = {
 	{"run", cmd_run, "answer a text, or token ids; streamed"},
+	{"chat", cmd_chat, "talk with a model and its adapters"},
 	{"probe", cmd_probe, "how much of a prompt is cached, and where"},
 	{"tokenize", cmd_tokenize, "text to token ids and back, with a model's tokenizer"},
 	{"status", cmd_status, "what the daemon and its engines are doing"},

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * weft chat on a terminal: lines are edited, an interrupt gives up the line or the answer and not the
+ * conversation, the end of the input ends it, and lines are kept only where the user says so.
+ */
+#include "tests/e2e/chat_model.h"
+#include "tests/e2e/real_daemon.h"
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pty.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The prompt, with the name of the adapter that answers: no answer looks like it. */
+#define PROMPT	 "noted> "
+#define PATIENCE 60000
+
+static struct real_daemon d;
+static pid_t pid;
+static int terminal = -1;
+static char seen[1 << 20]; /* since the last await() */
+static size_t n_seen;
+
+static void start(const char *const *more)
+{
+	const char *argv[24] = {"weft", "chat",	 "--socket",	d.socket,
+				"-a",	"noted", "--ignore-eos"};
+	const char *build = getenv("WEFT_BUILD");
+	struct winsize size = {.ws_row = 24, .ws_col = 200};
+	char path[400];
+	int n = 7;
+
+	while (*more)
+		argv[n++] = *more++;
+	snprintf(path, sizeof(path), "%s/weft", build ? build : "build");
+	n_seen = 0;
+	pid = forkpty(&terminal, NULL, NULL, &size);
+	if (!pid) {
+		setenv("TERM", "dumb", 1);
+		setenv("HOME", "/nonexistent", 1);
+		execv(path, (char **)(uintptr_t)argv);
+		_exit(127);
+	}
+	if (pid < 0)
+		skip_all("no pseudo-terminals");
+}
+
+/* Read until this text has come since the last time; false: it does not come. */
+static bool await(const char *text)
+{
+	size_t from = 0;
+
+	for (;;) {
+		struct pollfd p = {.fd = terminal, .events = POLLIN};
+		char *found = memmem(seen + from, n_seen - from, text, strlen(text));
+		ssize_t n;
+
+		if (found) {
+			n_seen -= (size_t)(found - seen) + strlen(text);
+			memmove(seen, found + strlen(text), n_seen);
+			return true;
+		}
+		if (n_seen == sizeof(seen) || poll(&p, 1, PATIENCE) <= 0)
+			return false;
+		n = read(terminal, seen + n_seen, sizeof(seen) - n_seen);
+		if (n <= 0)
+			return false;
+		n_seen += (size_t)n;
+	}
+}
+
+static void type(const char *text)
+{
+	if (write(terminal, text, strlen(text)) != (ssize_t)strlen(text) && errno != EIO)
+		bail_out("cannot write to the terminal");
+}
+
+/* Its exit status; what it still writes is read, or it could not end. */
+static int end(void)
+{
+	int status;
+
+	while (await("\x01"))
+		;
+	close(terminal);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static const char *read_file(const char *path)
+{
+	static char text[65536];
+	FILE *f = fopen(path, "r");
+	size_t n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
+
+	if (f)
+		fclose(f);
+	text[n] = 0;
+	return text;
+}
+
+static void edited(void)
+{
+	char history[100], saved[100], command[140];
+	struct stat st = {0};
+	const char *text;
+
+	snprintf(history, sizeof(history), "%s/history", d.dir);
+	snprintf(saved, sizeof(saved), "%s/saved", d.dir);
+	start((const char *const[]){"-t", "6", "--history", history, NULL});
+	ok(await(PROMPT), "it asks");
+	type("Helo\x02l\n"); /* Ctrl-B: one back */
+	ok(await(PROMPT), "an answer, and it asks again");
+	type("abc");
+	ok(await("abc"), "what is written is shown");
+	type("\x03");
+	ok(await(PROMPT), "an interrupt gives up the line");
+	type("World\n");
+	ok(await(PROMPT), "the next one is answered");
+	snprintf(command, sizeof(command), "/save %s\n", saved);
+	type(command);
+	ok(await(PROMPT), "saved");
+	type("/quit\n");
+	is_int(end(), 0, "/quit");
+	text = read_file(saved);
+	ok(strstr(text, "user:\nHello\n"), "the edited line was said");
+	ok(strstr(text, "user:\nWorld\n") && strstr(text, "assistant (noted):\n"), "and the other");
+	ok(!strstr(text, "abc"), "not the one given up");
+	ok(!stat(history, &st) && (st.st_mode & 0777) == 0600, "the history is the user's alone");
+	ok(strstr(read_file(history), "World"), "and holds what was written");
+}
+
+static void interrupted(void)
+{
+	char some[256];
+	bool open = true;
+
+	start((const char *const[]){"-t", "3900", NULL});
+	ok(await(PROMPT), "it asks");
+	type("Talk\n");
+	ok(await("\n"), "an answer begins");
+	type("\x03");
+	ok(await(PROMPT), "an interrupt ends an answer, or comes after it");
+	type("/quit\n");
+	is_int(end(), 0, "which goes on");
+	start((const char *const[]){NULL});
+	ok(await(PROMPT), "it asks");
+	/* One that comes between the prompt and the editor's own mode is taken for something else. */
+	for (int i = 0; i < PATIENCE / 100 && open; i++) {
+		struct pollfd p = {.fd = terminal, .events = POLLIN};
+
+		type("\x15\x04"); /* Ctrl-U clears what became of the last one */
+		while (poll(&p, 1, 100) > 0 && open)
+			open = read(terminal, some, sizeof(some)) > 0;
+	}
+	is_int(end(), 0, "the end of the input ends it");
+}
+
+int main(void)
+{
+	char command[700];
+
+	real_daemon_init(&d, "llama", NULL);
+	snprintf(d.model, sizeof(d.model), "%s/model", d.dir);
+	chat_model_make(d.model);
+	snprintf(command, sizeof(command),
+		 "'%s/weft' adapter make --model '%s' --invocation 511 '%s/noted' > /dev/null",
+		 getenv("WEFT_BUILD") ? getenv("WEFT_BUILD") : "build", d.model, d.dir);
+	if (system(command))
+		bail_out("weft adapter make");
+	snprintf(command, sizeof(command), "[adapter noted]\npath = %s/noted\n", d.dir);
+	d.conf = command;
+	if (real_daemon_start(&d))
+		bail_out("weftd");
+	edited();
+	interrupted();
+	is_int(real_daemon_fini(&d), 0, "weftd ends in order");
+	return tap_done();
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chat_lines.c - see chat_lines.h. libedit edits, and reads through read_character() below: its own
+ * reader goes on after an interrupt, and an interrupt is to give up the line.
+ *
+ * Prompts are private: no history is written unless the user names a file, which then is the user's
+ * alone (mode 0600).
+ */
+#include "tools/chat_lines.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <histedit.h>
+#include <locale.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <wchar.h>
+
+#define HISTORY_LINES 1000
+
+struct chat_lines {
+	EditLine *el;	     /* owner; NULL: not a terminal */
+	History *lines;	     /* owner */
+	const char *history; /* borrowed; NULL: none */
+	const char *prompt;  /* borrowed during a call */
+	char *line;	     /* owner; of a pipe, or the copy of an edited one */
+	size_t room;	     /* of a pipe's */
+	volatile sig_atomic_t *interrupted;
+};
+
+static char *prompt_of(EditLine *el)
+{
+	struct chat_lines *l;
+
+	el_get(el, EL_CLIENTDATA, &l);
+	return (char *)(uintptr_t)l->prompt;
+}
+
+/* Wait for input with SIGINT let through only here, so that none comes between looking and sleeping.
+ * false: it came. */
+static bool wait_input(struct chat_lines *l)
+{
+	struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+	sigset_t interrupt, before;
+	int n = 0;
+
+	sigemptyset(&interrupt);
+	sigaddset(&interrupt, SIGINT);
+	sigprocmask(SIG_BLOCK, &interrupt, &before);
+	while (!*l->interrupted && n <= 0)
+		n = ppoll(&p, 1, NULL, &before);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return !*l->interrupted;
+}
+
+/* 1 with a character, 0 at the end, -1 at an interrupt. */
+static int read_character(EditLine *el, wchar_t *ret)
+{
+	struct chat_lines *l;
+	mbstate_t state = {0};
+	char byte;
+
+	el_get(el, EL_CLIENTDATA, &l);
+	for (;;) {
+		ssize_t n;
+		size_t used;
+
+		if (!wait_input(l))
+			return -1;
+		n = read(STDIN_FILENO, &byte, 1);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return (int)n;
+		used = mbrtowc(ret, &byte, 1, &state);
+		if (used == (size_t)-2)
+			continue;
+		if (used != (size_t)-1)
+			return 1;
+		state = (mbstate_t){0}; /* what is no character is left out */
+	}
+}
+
+static int edit(struct chat_lines *l)
+{
+	HistEvent event;
+
+	setlocale(LC_CTYPE, ""); /* characters of more than a byte are edited as one */
+	l->el = el_init("weft", stdin, stdout, stderr);
+	l->lines = history_init();
+	if (!l->el || !l->lines)
+		return -1;
+	history(l->lines, &event, H_SETSIZE, HISTORY_LINES);
+	history(l->lines, &event, H_SETUNIQUE, 1);
+	if (l->history)
+		history(l->lines, &event, H_LOAD, l->history);
+	el_set(l->el, EL_CLIENTDATA, l);
+	el_set(l->el, EL_PROMPT, prompt_of);
+	el_set(l->el, EL_EDITOR, "emacs");
+	el_set(l->el, EL_HIST, history, l->lines);
+	el_set(l->el, EL_GETCFN, read_character);
+	el_source(l->el, NULL); /* the user's own ~/.editrc */
+	return 0;
+}
+
+struct chat_lines *chat_lines_new(const char *history, volatile sig_atomic_t *interrupted)
+{
+	struct chat_lines *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->history = history;
+	l->interrupted = interrupted;
+	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && edit(l)) {
+		l->history = NULL;
+		chat_lines_free(l);
+		return NULL;
+	}
+	return l;
+}
+
+static const char *edited(struct chat_lines *l, const char *prompt)
+{
+	HistEvent event;
+	const char *line;
+	int n = 0;
+
+	l->prompt = prompt;
+	el_resize(l->el);
+	line = el_gets(l->el, &n);
+	if (!line || n <= 0) {
+		if (*l->interrupted)
+			el_reset(l->el);
+		return NULL;
+	}
+	free(l->line);
+	l->line = strdup(line);
+	if (l->line && line[strspn(line, " \t\r\n")])
+		history(l->lines, &event, H_ENTER, line);
+	return l->line;
+}
+
+const char *chat_lines_next(struct chat_lines *l, const char *prompt)
+{
+	if (l->el) {
+		if (!edited(l, prompt))
+			return NULL;
+	} else if (getline(&l->line, &l->room, stdin) < 0) {
+		return NULL;
+	}
+	l->line[strcspn(l->line, "\r\n")] = 0;
+	return l->line;
+}
+
+bool chat_lines_terminal(const struct chat_lines *l)
+{
+	return l->el != NULL;
+}
+
+/* Created for its user alone before a line is in it. */
+static int write_history(struct chat_lines *l)
+{
+	int fd = open(l->history, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), err = 0;
+	HistEvent event;
+
+	if (fd < 0)
+		return -errno;
+	if (fchmod(fd, 0600))
+		err = -errno;
+	close(fd);
+	if (!err && history(l->lines, &event, H_SAVE, l->history) < 0)
+		err = -EIO;
+	return err;
+}
+
+int chat_lines_free(struct chat_lines *l)
+{
+	int err = 0;
+
+	if (!l)
+		return 0;
+	if (l->history && l->lines)
+		err = write_history(l);
+	if (l->lines)
+		history_end(l->lines);
+	if (l->el)
+		el_end(l->el);
+	free(l->line);
+	free(l);
+	return err;
+}
