@@ -290,6 +290,7 @@ int main(int argc, char **argv)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a memfd that is too large is an error */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (device_open(e, &err) || load(e, &err) || cache_start(e, &err) || start(e, &core, &err))
 		return link_fail(err.message);

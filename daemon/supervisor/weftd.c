@@ -155,6 +155,8 @@ static int open_signals(struct weftd *d)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
+	/* Regions count as files: one beyond the limit of file sizes is an error, not the end. */
+	signal(SIGXFSZ, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
