@@ -65,15 +65,22 @@ int wt_read_file(const char *dir, const char *name, char *path, size_t room, cha
 	return r ? wt_fail(error, r, "cannot read %.150s: %s", path, strerror(-r)) : 0;
 }
 
+/*
+ * The files beside tokenizer.json hold no integer that is read here, but often one that fits in no
+ * 64 bits: a model_max_length of 1e30, for "no limit". Their integers are read as reals.
+ */
 int wt_parse_json(const char *where, const char *text, size_t bytes, json_t **ret,
 		  struct weft_error *error)
 {
+	size_t n = strlen(where), tail = sizeof("tokenizer.json") - 1;
+	int main_file = n >= tail && !strcmp(where + n - tail, "tokenizer.json");
 	json_error_t je;
 
 	if (bytes > WT_MAX_FILE_BYTES)
 		return wt_fail(error, -EFBIG, "%.150s: longer than %u bytes", where,
 			       WT_MAX_FILE_BYTES);
-	*ret = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &je);
+	*ret = json_loadb(text, bytes,
+			  JSON_REJECT_DUPLICATES | (main_file ? 0 : JSON_DECODE_INT_AS_REAL), &je);
 	if (!*ret)
 		return wt_fail(error, -EINVAL, "%.120s: not valid JSON, line %d: %.80s", where,
 			       je.line, je.text);

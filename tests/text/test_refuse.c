@@ -117,6 +117,8 @@ int main(void)
 			 "\"y\"}}}",
 			 &e),
 	       0, "a right file is accepted");
+	is_int(open_json(FILE_OF(""), "{\"model_max_length\":1000000000000000019884624838656}", &e),
+	       0, "as is a config with the integer that is usual for no limit: %s", e.message);
 	test_names();
 	test_wrong();
 	snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
