@@ -22,7 +22,7 @@ import world
 # (until step, rows, their length). 4,096 tokens a step.
 STAGES = [(1600, 16, 256), (2400, 8, 512), (2560, 1, 4096)]
 STEPS, WARM, DECAY = STAGES[-1][0], 60, 500
-LR_MATRIX, LR_REST, DECAY_W = 0.01, 3e-3, 0.01
+LR_MATRIX, LR_EMBED, LR_NORM, DECAY_W = 0.01, 4e-4, 3e-3, 0.01
 CHECKPOINT_EVERY, TEST_EVERY = 25, 100
 QUIET = 0.4  # weight of what is no answer in the loss
 DRILL = 0.15  # of the shortest rows repeat tokens drawn by chance: copying is learnt much sooner
@@ -154,9 +154,12 @@ class Run:
         self.path, self.seed, self.step, self.seconds = os.path.join(work, "base.pt"), seed, 0, 0.0
         self.weights = {k: w.requires_grad_() for k, w in M.new_weights(seed).items()}
         stacked = [w for k, w in self.weights.items() if k != "embed" and w.dim() == 2]
-        rest = [w for k, w in self.weights.items() if k == "embed" or w.dim() != 2]
+        norms = [w for w in self.weights.values() if w.dim() != 2]
         self.muon = Muon(stacked)
-        self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0)
+        # Adam's steps are of the rate's size: those of embeddings must be small against 0.02, or
+        # within a hundred steps all tokens look alike.
+        self.adam = torch.optim.AdamW([dict(params=[self.weights["embed"]], full=LR_EMBED),
+                                       dict(params=norms, full=LR_NORM)], betas=(0.9, 0.95), weight_decay=0.0)
         if os.path.exists(self.path):
             self.load()
 
@@ -181,7 +184,8 @@ class Run:
         loss = loss_of(self.weights, ids, target, weight, rot)
         loss.backward()
         lr = rate(self.step)
-        self.adam.param_groups[0]["lr"] = LR_REST * lr
+        for g in self.adam.param_groups:
+            g["lr"] = g["full"] * lr
         self.adam.step()
         self.muon.step(LR_MATRIX * lr)
         for w in self.weights.values():
