@@ -65,13 +65,14 @@ static void waits(const char *what, void *(*connect)(void *), const struct neigh
 		bail_out("prlimit");
 	none = (struct rlimit){3, before.rlim_max};
 	prlimit(world_daemon(w), RLIMIT_NOFILE, &none, NULL);
+	/* Before the other's patience begins. */
+	ok(neighbours_advance(n, 3, 60000), "%s: the neighbours go on", what);
 	used = cpu_ms(world_daemon(w));
 	if (pthread_create(&t, NULL, connect, &served))
 		bail_out("no thread");
 	usleep(WATCH_US);
 	used = cpu_ms(world_daemon(w)) - used;
 	ok(used < MOST_CPU_MS, "%s: weftd sleeps meanwhile (%ld ms)", what, used);
-	ok(neighbours_advance(n, 3, 60000), "%s: the neighbours go on", what);
 	prlimit(world_daemon(w), RLIMIT_NOFILE, &before, NULL);
 	pthread_join(t, NULL);
 	ok(served, "%s: served as soon as there are descriptors", what);
