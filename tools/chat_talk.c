@@ -55,7 +55,7 @@ int chat_talk_reset(struct chat_talk *t, const char *system)
 	if (!system || !*system)
 		return 0;
 	m = add_message(t, "system");
-	return m ? text_add(&m->text, system, strlen(system)) : 1;
+	return m ? text_append(&m->text, system, strlen(system)) : 1;
 }
 
 void chat_talk_fini(struct chat_talk *t)
@@ -102,15 +102,15 @@ static int plainly(struct chat_talk *t, const struct weft_adapter *a, uint32_t *
 	int err = 0;
 
 	if (t->tokens.n)
-		err = text_add(&text, "\n", 1);
+		err = text_append(&text, "\n", 1);
 	else if (t->n_messages > 1)
-		err = text_add(&text, t->messages[0].text.p, t->messages[0].text.n) ||
-		      text_add(&text, "\n\n", 2);
-	err = err || text_add(&text, "User: ", 6) || text_add(&text, last->text.p, last->text.n) ||
-	      text_add(&text, "\n", 1);
+		err = text_append(&text, t->messages[0].text.p, t->messages[0].text.n) ||
+		      text_append(&text, "\n\n", 2);
+	err = err || text_append(&text, "User: ", 6) ||
+	      text_append(&text, last->text.p, last->text.n) || text_append(&text, "\n", 1);
 	/* An activated adapter answers after its invocation. */
 	if (!a || !a->n_invocation)
-		err = err || text_add(&text, "Assistant:", 10);
+		err = err || text_append(&text, "Assistant:", 10);
 	if (!err && weft_encode(t->model->tokenizer, text.p, text.n, flags, ids, n, &e))
 		err = cli_fail("%s", e.message);
 	free(text.p);
@@ -142,7 +142,7 @@ int chat_talk_ask(struct chat_talk *t, const char *text, const struct weft_adapt
 	uint32_t *ids = NULL;
 	const uint32_t *part;
 	size_t n = 0;
-	int err = m ? text_add(&m->text, text, strlen(text)) : 1;
+	int err = m ? text_append(&m->text, text, strlen(text)) : 1;
 
 	if (!err)
 		err = t->model->template ? by_template(t, a, &ids, &n) : plainly(t, a, &ids, &n);

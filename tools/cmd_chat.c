@@ -298,7 +298,7 @@ static int on_reset(const char *rest)
 static int on_system(const char *rest)
 {
 	chat.system_text.n = 0;
-	if (text_add(&chat.system_text, rest, strlen(rest)))
+	if (text_append(&chat.system_text, rest, strlen(rest)))
 		return 1;
 	return on_reset("");
 }

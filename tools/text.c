@@ -10,7 +10,7 @@
 
 /* --- in ------------------------------------------------------------------------------------------*/
 
-int text_add(struct text *t, const char *p, size_t n)
+int text_append(struct text *t, const char *p, size_t n)
 {
 	char *more = t->n + n > WEFT_TEXT_MAX_BYTES ? NULL : realloc(t->p, t->n + n + 1);
 
@@ -31,7 +31,7 @@ static int read_stream(struct text *t, FILE *f, const char *name)
 	int err = 0;
 
 	while (!err && (got = fread(part, 1, sizeof(part), f)))
-		err = text_add(t, part, got);
+		err = text_append(t, part, got);
 	if (!err && ferror(f))
 		err = cli_fail("read %s: %s", name, strerror(errno));
 	return err;
@@ -52,10 +52,10 @@ int text_read(struct text *t, int n, char **argv, const char *file)
 	if (file)
 		fclose(f);
 	for (int i = 1; i <= n && !from_stdin && !err; i++) {
-		err = i > 1 ? text_add(t, " ", 1) : 0;
-		err = err ? err : text_add(t, argv[i], strlen(argv[i]));
+		err = i > 1 ? text_append(t, " ", 1) : 0;
+		err = err ? err : text_append(t, argv[i], strlen(argv[i]));
 	}
-	return err ? err : text_add(t, "", 0);
+	return err ? err : text_append(t, "", 0);
 }
 
 /* --- the model -----------------------------------------------------------------------------------*/
@@ -161,7 +161,7 @@ int text_out_begin(struct text_out *o, const struct text_model *m, FILE *to,
 	o->terminal = to && isatty(fileno(to));
 	if (weft_stream_new(&o->stream, m->tokenizer, WEFT_SKIP_SPECIAL))
 		return cli_fail("out of memory");
-	return text_add(&o->text, "", 0);
+	return text_append(&o->text, "", 0);
 }
 
 /*
@@ -232,7 +232,7 @@ static int take(struct text_out *o, const char *p, size_t n)
 {
 	const char *stop;
 
-	if (text_add(&o->text, p, n))
+	if (text_append(&o->text, p, n))
 		return -1;
 	/* What is printed can be no part of one. */
 	stop = find_stop(o, o->printed);

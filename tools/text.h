@@ -21,7 +21,7 @@ struct text {
 	size_t n;
 };
 
-int text_add(struct text *t, const char *p, size_t n);
+int text_append(struct text *t, const char *p, size_t n);
 /* argv[1..n] joined by blanks; or `file`; or standard input without either, or for the only word "-".
  * 0, or 1. */
 int text_read(struct text *t, int n, char **argv, const char *file);
