@@ -60,6 +60,8 @@ static int replace(struct weft_stream *d, const struct wt_step *step)
 		d->s = wt_scratch_new(d->t);
 	if (!d->s)
 		return -ENOMEM;
+	/* A stream lives long, and may go from thread to thread. */
+	d->s->patience = (struct wt_patience){0};
 	d->other.n = 0;
 	while ((r = wt_matches_next(&m, d->s, &start, &end)) > 0) {
 		if (wt_buf_add(&d->other, d->piece.p + from, start - from) ||

@@ -65,6 +65,8 @@ static struct wt_scratch *take(struct weft_tokenizer *t)
 	if (s)
 		t->idle = s->next;
 	pthread_mutex_unlock(&t->lock);
+	if (s)
+		s->patience = (struct wt_patience){0};
 	return s ? s : wt_scratch_new(t);
 }
 

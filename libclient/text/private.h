@@ -278,6 +278,12 @@ struct wt_range {
 	size_t start, end;
 };
 
+/* Processor time that a text's matches may take (pattern.c); all zero before the first. */
+struct wt_patience {
+	uint64_t end_ns, last_ns;
+	uint32_t every, left; /* matches between two looks at the clock; until the next */
+};
+
 /* What one encoding writes: one thread's at a time. */
 struct wt_scratch {
 	struct wt_scratch *next;
@@ -288,6 +294,7 @@ struct wt_scratch {
 	pcre2_match_data *match;
 	pcre2_match_context *context;
 	pcre2_jit_stack *stack;
+	struct wt_patience patience;
 	struct wt_buf text, unguarded, norm[2], step[WT_MAX_STEPS];
 	int32_t *points; /* owner; code points while normalizing */
 	size_t points_room;
