@@ -72,6 +72,7 @@ static void wait_insert(struct sched *s, struct sched_seq *q)
 	*(q->next ? &q->next->prev : &t->last) = q;
 	*(after ? &after->next : &t->first) = q;
 	q->state = SCHED_WAITING;
+	q->refused_plan = 0;
 	s->n_waiting++;
 }
 
@@ -389,6 +390,20 @@ static bool make_room(struct sched *s, const struct sched_seq *q, uint32_t need)
 }
 
 /*
+ * Asking what a long prompt finds costs tens of microseconds. Who had no room is asked again when
+ * something has become free; and every few plans, because it may find more by then, or its tenant's
+ * share may have become the smaller one.
+ */
+#define ASK_AGAIN_PLANS 8u
+
+static bool refused_lately(const struct sched *s, const struct sched_seq *q)
+{
+	return q->refused_plan && s->n_running && s->plan_no - q->refused_plan < ASK_AGAIN_PLANS &&
+	       s->n_running >= q->refused_running &&
+	       blocks_available(s->pool) <= q->refused_available;
+}
+
+/*
  * Start a waiting sequence: 1 started, 0 no room (nothing may start now), -1 held back. A little
  * room is left for those that run, so that a start is not followed by a preemption at once.
  */
@@ -398,8 +413,10 @@ static int start(struct sched *s, struct sched_seq *q)
 
 	if (s->only)
 		evict_others(s);
-	if (no_place(s, q))
+	if (no_place(s, q) || refused_lately(s, q))
 		return 0;
+	q->refused_running = s->n_running;
+	q->refused_available = blocks_available(s->pool);
 	more = s->opt.probe ? s->opt.probe(s->opt.arg, q) : 0;
 	if (more == SCHED_HOLD) {
 		let_go(s, q);
@@ -421,6 +438,7 @@ static int start(struct sched *s, struct sched_seq *q)
 	return 1;
 no_room:
 	let_go(s, q);
+	q->refused_plan = s->plan_no;
 	if (!s->n_running)
 		s->stuck = q;
 	return 0;

@@ -54,6 +54,8 @@ struct sched_seq {
 	uint32_t charged; /* positions that the tenant has paid for */
 	uint32_t n_new;	  /* rows in the current plan */
 	uint32_t passed;  /* plan number in which it was held back */
+	/* The last plan that found no room for it (0: none), and what there was: see start(). */
+	uint32_t refused_plan, refused_available, refused_running;
 	int32_t own_priority;
 	struct sched_seq *prev, *next;
 };

@@ -552,6 +552,54 @@ static void test_no_room(void)
 	end_fake(0);
 }
 
+/* Who has no room is not asked in every plan what it finds; when there is room, it starts at once. */
+static void test_asked_again(void)
+{
+	struct job *first, *second;
+	struct sched_plan plan;
+	uint32_t plans = 0;
+
+	begin_fake(8, 0);
+	first = add(0, 0, 80, 40);
+	pass(&plan);
+	second = add(0, 0, 64, 1);
+	fake.probes = 0;
+	for (uint32_t i = 0; i < 32; i++)
+		pass(&plan);
+	ok(fake.probes >= 4 && fake.probes <= 5, "asked %u times in 32 plans", fake.probes);
+	ok(second->q.state == SCHED_WAITING && !second->q.table.n, "it waits, and holds nothing");
+	for (; first->q.state == SCHED_RUNNING && plans < 100; plans++)
+		pass(&plan);
+	pass(&plan);
+	ok(second->started_at && second->started_at <= first->done_at + 1,
+	   "it starts in the plan after the other's end");
+	ok(run_all(100) && second->done_at, "and ends");
+	end_fake(0);
+}
+
+/* While nothing becomes free, the cache may come to have more of it. */
+static void test_finds_more(void)
+{
+	struct job *first, *second;
+	struct sched_plan plan;
+	uint32_t plans = 0;
+
+	begin_fake(12, 4);
+	fake.found = 0;
+	first = add(0, 0, 64, 32);
+	pass(&plan);
+	second = add(0, 0, 78, 1);
+	pass(&plan);
+	ok(second->q.state == SCHED_WAITING, "no room");
+	fake.found = 4;
+	for (; second->q.state == SCHED_WAITING && plans < 100; plans++)
+		pass(&plan);
+	ok(first->q.state == SCHED_RUNNING && plans <= 8,
+	   "it starts beside the other after %u plans", plans);
+	ok(run_all(100) && second->done_at, "and ends");
+	end_fake(4);
+}
+
 /* The one that runs alone wants a block more than the pool has beside what is pinned. */
 static void test_alone_and_pinned(void)
 {
@@ -579,6 +627,8 @@ int main(void)
 	test_hold();
 	test_crowd();
 	test_no_room();
+	test_asked_again();
+	test_finds_more();
 	test_alone_and_pinned();
 	test_budget();
 	test_decodes_first();
