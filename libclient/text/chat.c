@@ -38,8 +38,9 @@ struct chat {
 static bool is_used(const struct chat *c, const char *character)
 {
 	for (size_t i = 0; i < c->n; i++)
-		if (i != c->answer && memmem(c->messages[i].content, c->messages[i].content_bytes,
-					     character, WT_GUARD_BYTES))
+		if (i != c->answer && c->messages[i].content_bytes &&
+		    memmem(c->messages[i].content, c->messages[i].content_bytes, character,
+			   WT_GUARD_BYTES))
 			return true;
 	return false;
 }
