@@ -16,7 +16,8 @@ static int open_with(struct weft_tokenizer **t, const char *regex, struct weft_e
 
 	snprintf(json, sizeof(json),
 		 "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"\\u00e9\": 2, "
-		 "\"aa\": 3, \"?\": 4}, \"merges\": [\"a a\"], \"unk_token\": \"?\"}, "
+		 "\"aa\": 3, \"?\": 4, \"\\u00e9a\": 5}, \"merges\": [\"\\u00e9 a\", \"a a\"], "
+		 "\"unk_token\": \"?\"}, "
 		 "\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"%s\"}, "
 		 "\"behavior\": \"Isolated\", \"invert\": false}}",
 		 regex);
@@ -41,9 +42,9 @@ static void test_endless(const char *regex, const char *text)
 }
 
 /*
- * "b" or an e with an accent cuts, and what is between is pairs of "a". A search through so long a
- * text has many stretches; the cuts lie on, before and behind their ends, and some characters have two
- * bytes, so that ends fall between them.
+ * "b" or an e with an accent cuts, and what is between is pairs of "a"; without its cut, an accented e
+ * merges with the "a" behind it. A search through so long a text has many stretches; the cuts lie on,
+ * before and behind their ends, and some characters have two bytes, so that ends fall between them.
  */
 static void test_long(void)
 {
@@ -52,7 +53,8 @@ static void test_long(void)
 	struct weft_tokenizer *t;
 	struct weft_error e = {0};
 	uint32_t *ids = NULL;
-	size_t n = 0, want = 0, run = 0, at = 0, next = 1, wrong = 0, k = 0;
+	size_t n = 0, want = 0, run = 0, at = 0, next = 1, cuts = 0;
+	size_t wrong = 0, k = 0;
 
 	if (!text || open_with(&t, "b|\\u00e9", &e))
 		bail_out("tokenizer");
@@ -62,8 +64,8 @@ static void test_long(void)
 			text[at++] = '\xa9';
 			want += (run + 1) / 2 + 1;
 			run = 0;
-			/* From next to each other to a hundred thousand apart. */
-			next = at + (next * 7 + 3) % (next % 5 ? 300 : 100003);
+			/* All distances up to several stretches, and now and then a long one. */
+			next = at + (++cuts % 400 ? cuts % 400 : 100000);
 		} else {
 			text[at++] = 'a';
 			run++;
