@@ -33,9 +33,9 @@ def new_weights(seed, c=CONFIG):
     def normal(rows, cols, std):
         return torch.randn(rows, cols, generator=g) * std
 
-    deep = 0.001  # what layers add at the start must not drown what is seeded below
+    deep = 0.01  # what layers add at the start must not drown what is seeded below
     std = 0.5 / math.sqrt(c["hidden"])
-    w = {"embed": normal(c["vocab"], c["hidden"], 0.02), "norm": torch.ones(c["hidden"])}
+    w = {"embed": normal(c["vocab"], c["hidden"], 1.0), "norm": torch.ones(c["hidden"]) * 0.06}
     for i in range(c["layers"]):
         w[f"{i}.qkv"] = normal(s["q_proj"][0] + 2 * s["k_proj"][0], c["hidden"], std)
         w[f"{i}.o"] = normal(*s["o_proj"], deep)
@@ -60,7 +60,7 @@ def seed_copying(w, g, c=CONFIG):
     inv = c["theta"] ** (-torch.arange(0, d, 2).float() / d)
     fast, slow = range(0, 8), list(range(d // 4, d // 2))
     constant = 7.2  # of the normalised hidden state, given what follows
-    w["embed"][:, 0] = 0.02 * 8
+    w["embed"][:, 0] = 8
     q, k = torch.zeros(d), torch.zeros(d)
     for i in fast:
         k[i] = 1
@@ -75,7 +75,7 @@ def seed_copying(w, g, c=CONFIG):
     first[k_row:k_row + d] = 0
     first[:d, 0], first[k_row:k_row + d, 0] = q * strength, k * strength
     first[v_row:v_row + d] = code
-    w["0.o"][:, :d] = 0.04 * place
+    w["0.o"][:, :d] = 2 * place
     keep = torch.zeros(d, 1)
     keep[slow] = keep[[i + d // 2 for i in slow]] = 1.9
     for i in (1, 2):
@@ -84,8 +84,7 @@ def seed_copying(w, g, c=CONFIG):
         w[f"{i}.qkv"][:d] = keep * code
         w[f"{i}.qkv"][k_row:k_row + d] = keep * place.T
         w[f"{i}.qkv"][v_row:v_row + d] = read
-        w[f"{i}.o"][:, :d] = 0.1 * read.T
-    w["norm"] *= 3
+        w[f"{i}.o"][:, :d] = 5 * read.T
 
 
 def rotation(length, c=CONFIG):

@@ -22,7 +22,7 @@ import world
 # (until step, rows, their length). 4,096 tokens a step.
 STAGES = [(1600, 16, 256), (2400, 8, 512), (2560, 1, 4096)]
 STEPS, WARM, DECAY = STAGES[-1][0], 60, 500
-LR_MATRIX, LR_EMBED, LR_NORM, DECAY_W = 0.01, 4e-4, 3e-3, 0.01
+LR_MATRIX, LR_EMBED, LR_NORM, DECAY_W = 0.02, 0.01, 1e-3, 0.01
 CHECKPOINT_EVERY, TEST_EVERY = 25, 100
 QUIET = 0.4  # weight of what is no answer in the loss
 DRILL = 0.15  # of the shortest rows repeat tokens drawn by chance: copying is learnt much sooner
@@ -156,8 +156,8 @@ class Run:
         stacked = [w for k, w in self.weights.items() if k != "embed" and w.dim() == 2]
         norms = [w for w in self.weights.values() if w.dim() != 2]
         self.muon = Muon(stacked)
-        # Adam's steps are of the rate's size: those of embeddings must be small against 0.02, or
-        # within a hundred steps all tokens look alike.
+        # Steps of both optimizers are of the rate's size, whatever the gradient's. So embeddings are
+        # of size 1: smaller ones are drowned, by their own steps and by what the layers add.
         self.adam = torch.optim.AdamW([dict(params=[self.weights["embed"]], full=LR_EMBED),
                                        dict(params=norms, full=LR_NORM)], betas=(0.9, 0.95), weight_decay=0.0)
         if os.path.exists(self.path):
