@@ -69,12 +69,14 @@ struct wk_info {
 	uint32_t x_bytes;	/* bytes of an element of x */
 	uint32_t align_bytes;	/* alignment of rows in x, y, h: pad the row stride to this */
 	uint32_t n_threads;
+	uint64_t device_bytes_free;	/* of a device with memory of its own, now; 0: the host's is used */
 };
 
 struct wk_open_options {
 	uint32_t n_threads;	/* compute threads, the caller's included; 0: all online CPUs */
 	bool poll_always;	/* threads spin between operations of a step and between steps */
 	const char *path;	/* force an instruction set ("avx2"); NULL: WEFT_CPU_PATH, then best */
+	bool deterministic;	/* cuda: a row's bits never depend on its batch (the others: always so) */
 };
 
 /* --- a step's batch ------------------------------------------------------------------------------
@@ -357,7 +359,7 @@ struct wk_ops {
 extern const struct wk_ops wk_ref_ops;
 extern const struct wk_ops wk_cpu_ops;
 
-/* The table of a backend by name ("ref", "cpu"), or NULL. */
+/* The table of a backend that is linked in, by name ("ref", "cpu"), or NULL. module.h has the others. */
 const struct wk_ops *wk_ops_by_name(const char *name);
 
 #endif

@@ -1,3 +1,5 @@
+include kernels/cuda/rules.mk
+
 kernels_src := $(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c)
 
 # A source NAME_<path>.c is compiled with that path's instructions. gcc 12 has no znver4, so the

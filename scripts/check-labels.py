@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every ordered memory access carries a label, and every label has its partner.
 
-    check-labels.py [FILE...]        default: every .c and .h in git outside tests/
+    check-labels.py [FILE...]        default: every .c, .h and .cu in git outside tests/
 
 An acquire, release, acq_rel or seq_cst access, or a fence, needs a label in a comment on its own
 lines or in the comment right above. Two forms:
@@ -21,7 +21,7 @@ import sys
 
 ACCESS = re.compile(
     r'\bmemory_order_(?:acquire|release|acq_rel|seq_cst)\b|\b__ATOMIC_(?:ACQUIRE|RELEASE|ACQ_REL|SEQ_CST)\b'
-    r'|\batomic_thread_fence\b|\b__sync_synchronize\b'
+    r'|\batomic_thread_fence\b|\b__sync_synchronize\b|\b__threadfence_system\b'
     r'|\bord_(?:load_acquire|load_seq|store_release|store_seq|add_seq)\s*\(')
 LABEL = re.compile(r'\b[A-Z]{1,2}[0-9]{1,2}\b')
 PAIRED = re.compile(r'\b([A-Z]{1,2}[0-9]{1,2}): pairs with ((?:(?!\*/).)*)', re.S)
@@ -65,7 +65,7 @@ class Source:
 
 def main():
     paths = sys.argv[1:] or subprocess.run(
-        ['git', 'ls-files', '*.c', '*.h'], capture_output=True, text=True, check=True).stdout.split()
+        ['git', 'ls-files', '*.c', '*.h', '*.cu'], capture_output=True, text=True, check=True).stdout.split()
     sources = [Source(p) for p in paths if not p.startswith('tests/') and p != 'shm/order.h']
     errors = []
 

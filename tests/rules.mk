@@ -2,7 +2,8 @@
 # Helpers shared by a group's tests are its other .c files.
 # The group cache has its own rules.
 include tests/cache/rules.mk
-test_groups := unit shm kernels model text e2e hostile fault
+include tests/cuda/rules.mk
+test_groups := unit shm kernels cuda model text e2e hostile fault
 check_groups ?= cache $(test_groups)
 tests_src   := $(foreach g,$(test_groups),$(wildcard tests/$(g)/test_*.c))
 tests_bin   := $(patsubst %.c,$(O)/%,$(tests_src))
@@ -22,10 +23,10 @@ $(tests_bin): $(O)/%: $(O)/%.o $(O)/libtest.a $(test_archives)
 	$(Q)$(CC) $(base_ldflags) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(test_libs)
 
 .PHONY: check-run tests
-tests: $(tests_bin) $(cache_check)
+tests: $(tests_bin) $(cache_check) $(fake_cuda)
 
 # make check check_groups="unit shm" runs some groups; WEFT_BUILD tells the tests where the programs are.
-check-run: all $(tests_bin) $(cache_check)
+check-run: all $(tests_bin) $(cache_check) $(fake_cuda)
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
 
 # make check-collisions: an engine with keys of 8 bits, so that nearly all collide. Whatever says what is reused and by

@@ -213,6 +213,7 @@ struct chores {
 
 struct engine_options {
 	const char *name, *model_dir, *backend;
+	bool deterministic;
 	uint32_t threads;
 	uint64_t kv_bytes; /* 0: computed */
 	uint32_t max_batch_tokens, max_seqs, prefill_chunk;

@@ -3,15 +3,16 @@
  * main.c - weft-engine: serves one model. Started by weftd, which leaves it a socket as descriptor 3
  * and the heartbeat page as descriptor 4.
  *
- *   weft-engine --name NAME --model DIR [--backend cpu|ref] [--threads N] [--kv-bytes N]
- *               [--max-batch-tokens N] [--max-seqs N] [--prefill-chunk N] [--poll always|adaptive]
- *               [--files]
+ *   weft-engine --name NAME --model DIR [--backend cpu|ref|cuda|auto] [--deterministic on|off]
+ *               [--threads N] [--kv-bytes N] [--max-batch-tokens N] [--max-seqs N]
+ *               [--prefill-chunk N] [--poll always|adaptive] [--files]
  *
  * The main thread loads the model and then is the control thread (link.c); the core thread (core.c)
  * computes. The process ends when weftd hangs up.
  */
 #include "daemon/engine/engine.h"
 #include "daemon/engine/model/text_files.h"
+#include "kernels/module.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -28,14 +29,16 @@
 /* From 48 rows up a pass computes at full speed, so shorter ones cost little. */
 #define MIXED_ROWS 128
 
+#define DEVICE_MARGIN (UINT64_C(1) << 30) /* work space of a pass, graphs, the driver's own */
+
 #define DEFAULT_KV_SEQS 4 /* sequences of full length that the default pool holds */
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: weft-engine --name NAME --model DIR [--backend cpu|ref] "
-			"[--threads N] [--kv-bytes N]\n                   [--max-batch-tokens N] "
-			"[--max-seqs N] [--prefill-chunk N] [--poll always|adaptive] "
-			"[--files]\n"
+	fprintf(stderr, "usage: weft-engine --name NAME --model DIR [--backend cpu|ref|cuda|auto] "
+			"[--deterministic on|off]\n                   [--threads N] [--kv-bytes N] "
+			"[--max-batch-tokens N] [--max-seqs N] [--prefill-chunk N]\n"
+			"                   [--poll always|adaptive] [--files]\n"
 			"weft-engine is started by weftd\n");
 	return 2;
 }
@@ -74,7 +77,10 @@ static bool option(struct engine_options *o, int c, const char *arg)
 		return true;
 	case 'b':
 		o->backend = arg;
-		return wk_ops_by_name(arg) != NULL;
+		return wk_ops_by_name(arg) || !strcmp(arg, "cuda") || !strcmp(arg, "auto");
+	case 'd':
+		o->deterministic = !strcmp(arg, "on");
+		return o->deterministic || !strcmp(arg, "off");
 	case 't':
 		return number32(arg, 0, 4096, &o->threads);
 	case 'k':
@@ -101,6 +107,7 @@ static bool options(struct engine_options *o, int argc, char **argv)
 		{"name", required_argument, NULL, 'n'},
 		{"model", required_argument, NULL, 'm'},
 		{"backend", required_argument, NULL, 'b'},
+		{"deterministic", required_argument, NULL, 'd'},
 		{"threads", required_argument, NULL, 't'},
 		{"kv-bytes", required_argument, NULL, 'k'},
 		{"max-batch-tokens", required_argument, NULL, 'B'},
@@ -145,12 +152,25 @@ static uint64_t available_bytes(void)
 	return kib * 1024;
 }
 
-/* Blocks of the pool: as asked, or for a few sequences of full length within a quarter of what the
- * machine has left. */
+/* What is free on a device, but for what a pass needs beside the pool; 0: it has no memory of its own. */
+static uint64_t device_bytes(const struct engine *e)
+{
+	struct wk_info info;
+	uint64_t margin;
+
+	e->ops->info(e->be, &info);
+	margin = info.device_bytes_free / 16 + DEVICE_MARGIN;
+	return info.device_bytes_free > margin ? info.device_bytes_free - margin : 0;
+}
+
+/* Blocks of the pool: as asked, or all that is free on a device, or for a few sequences of full length
+ * within a quarter of what the machine has left. */
 static uint64_t pool_blocks(const struct engine *e)
 {
 	uint64_t bytes = e->opt.kv_bytes, quarter = available_bytes() / 4, n;
 
+	if (!bytes)
+		bytes = device_bytes(e);
 	if (!bytes) {
 		bytes = e->block_bytes * blocks_for(e->config->max_positions) * DEFAULT_KV_SEQS;
 		if (quarter && bytes > quarter)
@@ -162,20 +182,47 @@ static uint64_t pool_blocks(const struct engine *e)
 	return n;
 }
 
-static int device_open(struct engine *e, struct weft_err *err)
+/* Open a backend by its name; what goes wrong is in err. */
+static int backend_open(struct engine *e, const char *name, struct weft_err *err)
 {
 	struct wk_open_options opt = {
 		.n_threads = e->opt.threads,
 		.poll_always = e->opt.poll_always,
+		.deterministic = e->opt.deterministic,
 	};
+	const struct wk_ops *ops = wk_ops_by_name(name);
+	char why[256];
 	int rc;
 
-	e->ops = wk_ops_by_name(e->opt.backend);
-	rc = e->ops->open(&opt, &e->be);
+	if (!ops)
+		ops = wk_module_load(name, why, sizeof(why));
+	if (!ops)
+		return err_set(err, -ENOENT, "loading backend %s: %s", name, why);
+	rc = ops->open(&opt, &e->be);
 	if (rc)
-		return err_set(err, rc, "opening backend %s: %s", e->opt.backend, strerror(-rc));
-	e->ops->info(e->be, &e->info);
+		return err_set(err, rc, "opening backend %s: %s (%s)", name, ops->last_error(NULL),
+			       strerror(-rc));
+	e->ops = ops;
 	return 0;
+}
+
+/* With auto: a device if there is one, else the CPU, and the log says why. */
+static int device_open(struct engine *e, struct weft_err *err)
+{
+	const char *name = e->opt.backend;
+	int rc;
+
+	if (!strcmp(name, "auto")) {
+		name = "cuda";
+		if (backend_open(e, name, err)) {
+			log_line(LOG_LEVEL_INFO, "event=no-device why=\"%s\"", err->message);
+			name = "cpu";
+		}
+	}
+	rc = e->be ? 0 : backend_open(e, name, err);
+	if (!rc)
+		e->ops->info(e->be, &e->info);
+	return rc;
 }
 
 static int load(struct engine *e, struct weft_err *err)

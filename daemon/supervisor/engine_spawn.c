@@ -58,6 +58,7 @@ static void build_args(struct args *a, const struct engine *e)
 	add(a, "--name", m->name);
 	add(a, "--model", m->path);
 	add(a, "--backend", m->backend);
+	add(a, "--deterministic", m->deterministic);
 	add(a, "--poll", m->poll);
 	add_number(a, "--threads", m->threads);
 	add_number(a, "--kv-bytes", m->kv_bytes);

@@ -147,7 +147,7 @@ static void make_pool(struct runner *r, const struct attn_plan *p)
 	    r->t->ops->kv_bind(r->t->be, &shape, r->pool, n) < 0)
 		bail_out(r->t->ops->last_error(r->t->be));
 	if (p->poison_free)
-		memset(r->t->ops->buf_host(r->pool), 0xff, bytes * n); /* NaN as bf16 and fp32 */
+		kt_fill_bytes(r->t, r->pool, 0xff, bytes * n);
 }
 
 /* Rows of sequence s in this step, after the batch's n_rows; grants it the blocks it needs. */

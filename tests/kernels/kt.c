@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "kernels/convert.h"
+#include "kernels/module.h"
 #include "tests/tap.h"
 
 static uint64_t state = 1;
@@ -17,6 +18,13 @@ bool kt_open(struct kt *t, const char *name, const char *path, uint32_t threads)
 
 	memset(t, 0, sizeof(*t));
 	t->ops = wk_ops_by_name(name);
+	if (!t->ops) {
+		char why[256];
+
+		t->ops = wk_module_load(name, why, sizeof(why));
+		if (!t->ops)
+			diag("%s", why);
+	}
 	if (!t->ops || t->ops->open(&opt, &t->be) < 0)
 		return false;
 	t->ops->info(t->be, &t->info);
@@ -31,6 +39,31 @@ void kt_close(struct kt *t)
 {
 	t->ops->close(t->be);
 	t->be = NULL;
+}
+
+/* The backend that the environment asks for, if it does. */
+static bool only_one(void (*fn)(struct kt *t))
+{
+	const char *name = getenv("WEFT_TEST_BACKEND");
+	struct kt t;
+
+	if (!name)
+		return false;
+	if (!kt_open(&t, name, getenv("WEFT_TEST_PATH"), 1))
+		bail_out(t.ops ? t.ops->last_error(NULL) : "no such backend");
+	fn(&t);
+	kt_close(&t);
+	return true;
+}
+
+const char *kt_fast(const char *const **ret_paths)
+{
+	static const char *const cpu[] = {"avx2", "avx512", "avx512bf16", NULL};
+	static const char *const module[] = {"own", NULL};
+	const char *name = getenv("WEFT_TEST_BACKEND");
+
+	*ret_paths = name ? module : cpu;
+	return name ? name : "cpu";
 }
 
 void kt_each_cpu(void (*fn)(struct kt *t))
@@ -54,6 +87,8 @@ void kt_each(void (*fn)(struct kt *t))
 {
 	struct kt t;
 
+	if (only_one(fn))
+		return;
 	if (!kt_open(&t, "ref", NULL, 1))
 		bail_out("no ref backend");
 	fn(&t);
@@ -124,6 +159,28 @@ void kt_read_x(struct kt *t, const struct wk_buf *b, float *ret, size_t n)
 	for (size_t i = 0; i < n; i++)
 		ret[i] = wk_bf16_to_f32(h[i]);
 	free(h);
+}
+
+void kt_read_bytes(struct kt *t, const struct wk_buf *b, size_t off, void *ret, size_t n)
+{
+	kt_sync(t);
+	if (t->ops->buf_read(t->be, b, off, ret, n) < 0)
+		bail_out("cannot read a buffer");
+}
+
+void kt_write_bytes(struct kt *t, struct wk_buf *b, size_t off, const void *data, size_t n)
+{
+	if (t->ops->buf_write(t->be, b, off, data, n) < 0)
+		bail_out("cannot write a buffer");
+}
+
+void kt_fill_bytes(struct kt *t, struct wk_buf *b, int v, size_t n)
+{
+	char *bytes = kt_alloc(n, 1);
+
+	memset(bytes, v, n);
+	kt_write_bytes(t, b, 0, bytes, n);
+	free(bytes);
 }
 
 void kt_free(struct kt *t, struct wk_buf *b)

@@ -21,8 +21,11 @@ struct kt {
 /* Open a backend; false if this machine lacks the path. */
 bool kt_open(struct kt *t, const char *name, const char *path, uint32_t threads);
 void kt_close(struct kt *t);
-/* Call fn for ref and for every path of cpu, with one thread and with two. */
+/* Call fn for ref and for every path of cpu, with one thread and with two; or, with WEFT_TEST_BACKEND
+ * in the environment, for that backend alone ("cuda", a module). */
 void kt_each(void (*fn)(struct kt *t));
+/* What the tests of invariance run on: the fast backend, and its paths, the last one NULL. */
+const char *kt_fast(const char *const **ret_paths);
 /* The same for cpu alone. */
 void kt_each_cpu(void (*fn)(struct kt *t));
 
@@ -31,6 +34,11 @@ struct wk_buf *kt_floats(struct kt *t, const float *data, size_t n);
 struct wk_buf *kt_x(struct kt *t, const float *data, size_t n);
 void kt_read_floats(struct kt *t, const struct wk_buf *b, float *ret, size_t n);
 void kt_read_x(struct kt *t, const struct wk_buf *b, float *ret, size_t n);
+/* Plain bytes, which no backend needs to share with the host. */
+void kt_read_bytes(struct kt *t, const struct wk_buf *b, size_t off, void *ret, size_t n);
+void kt_write_bytes(struct kt *t, struct wk_buf *b, size_t off, const void *data, size_t n);
+/* Every byte of a buffer becomes v; with 0xff it is NaN as bf16 and as fp32. */
+void kt_fill_bytes(struct kt *t, struct wk_buf *b, int v, size_t n);
 void kt_free(struct kt *t, struct wk_buf *b);
 /* End of a queued operation: any sticky error ends the program. */
 void kt_sync(struct kt *t);

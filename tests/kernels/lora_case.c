@@ -192,7 +192,7 @@ static void make_pool(struct lc_rig *r)
 	if (ops->buf_new(r->t->be, blocks * r->block_bytes, &r->pool) < 0 ||
 	    ops->kv_bind(r->t->be, &shape, r->pool, blocks) < 0)
 		bail_out(ops->last_error(r->t->be));
-	memset(ops->buf_host(r->pool), 0xff, blocks * r->block_bytes);
+	kt_fill_bytes(r->t, r->pool, 0xff, blocks * r->block_bytes);
 	block = WK_MAX_ROWS / WK_BLOCK_TOKENS;
 	for (uint32_t a = 0; a < d->n_adapters; a++)
 		place_adapter(r, a, &block);
@@ -278,10 +278,11 @@ static void set_batch(struct lc_rig *r, const uint32_t *adapters, uint32_t m)
 
 static void put_x(struct lc_rig *r, const uint32_t *rows, uint32_t m)
 {
-	char *x = r->t->ops->buf_host(r->x);
 	uint32_t elem = r->t->info.x_bytes, k = r->d->k;
+	size_t bytes = (size_t)WK_MAX_ROWS * r->x_stride * elem;
+	char *x = kt_alloc(bytes, 1);
 
-	memset(x, 0xff, (size_t)WK_MAX_ROWS * r->x_stride * elem);
+	memset(x, 0xff, bytes);
 	for (uint32_t i = 0; i < m; i++)
 		for (uint32_t c = 0; c < k; c++) {
 			float f = r->d->x[(size_t)rows[i] * k + c];
@@ -290,6 +291,8 @@ static void put_x(struct lc_rig *r, const uint32_t *rows, uint32_t m)
 			memcpy(x + ((size_t)i * r->x_stride + c) * elem,
 			       elem == 4 ? (void *)&f : (void *)&h, elem);
 		}
+	kt_write_bytes(r->t, r->x, 0, x, bytes);
+	free(x);
 }
 
 /* Columns of the output as floats; false if the bytes past them are not 0xee any more. */
@@ -297,9 +300,11 @@ static bool get_out(struct lc_rig *r, uint32_t m, uint32_t n, float *got)
 {
 	bool glu = r->d->epilogue == WK_EPI_SWIGLU;
 	uint32_t elem = glu ? r->t->info.x_bytes : 4;
-	const char *out = r->t->ops->buf_host(r->out);
+	size_t bytes = (size_t)m * r->out_stride * elem;
+	char *out = kt_alloc(bytes, 1);
 	bool kept = true;
 
+	kt_read_bytes(r->t, r->out, 0, out, bytes);
 	for (uint32_t i = 0; i < m; i++) {
 		const char *row = out + (size_t)i * r->out_stride * elem;
 
@@ -315,6 +320,7 @@ static bool get_out(struct lc_rig *r, uint32_t m, uint32_t n, float *got)
 		for (uint32_t b = n * elem; b < r->out_stride * elem; b++)
 			kept = kept && row[b] == (char)0xee;
 	}
+	free(out);
 	return kept;
 }
 
@@ -323,14 +329,17 @@ bool lc_run(struct lc_rig *r, const uint32_t *rows, const uint32_t *adapters, ui
 {
 	const struct lc_data *d = r->d;
 	uint32_t n_out = lc_n_out(d), n = n_cols ? n_cols : n_out - col;
-	float *out = r->t->ops->buf_host(r->out);
+	size_t bytes = (size_t)WK_MAX_ROWS * r->out_stride * sizeof(float);
+	float *out = kt_alloc(bytes, 1);
 
 	set_batch(r, adapters, m);
 	put_x(r, rows, m);
-	memset(out, 0xee, (size_t)WK_MAX_ROWS * r->out_stride * 4);
+	memset(out, 0xee, bytes);
 	for (uint32_t i = 0; i < m && d->epilogue == WK_EPI_ADD; i++)
 		memcpy(out + (size_t)i * r->out_stride, d->h + (size_t)rows[i] * n_out + col,
 		       n * sizeof(float));
+	kt_write_bytes(r->t, r->out, 0, out, bytes);
+	free(out);
 	r->t->ops->matmul(r->t->be, &(struct wk_matmul){.w = r->w,
 							.x = r->x,
 							.out = r->out,

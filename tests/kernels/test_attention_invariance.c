@@ -30,7 +30,7 @@ static const struct attn_plan plans[] = {
 	{.chunk = 256, .max_seqs = 1, .poison_free = true},
 };
 
-static const char *const paths[] = {"avx512bf16", "avx512", "avx2"};
+static const char *backend;
 
 static void finish_case(struct attn_case *c, size_t i)
 {
@@ -64,11 +64,11 @@ static void check_plans(const char *path, const struct attn_case *c)
 	float *base[ATTN_MAX_SEQS], *got[ATTN_MAX_SEQS];
 	struct kt t;
 
-	kt_open(&t, "cpu", path, 1);
+	kt_open(&t, backend, path, 1);
 	attn_run(&t, c, &plans[0], base);
 	kt_close(&t);
 	for (uint32_t threads = 1; threads <= 3; threads++) {
-		kt_open(&t, "cpu", path, threads);
+		kt_open(&t, backend, path, threads);
 		for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
 			attn_run(&t, c, &plans[i], got);
 			is_int(first_difference(c, base, got, c->len), -1,
@@ -90,7 +90,7 @@ static void check_poison(const char *path, struct attn_case *c, uint32_t from)
 	struct attn_case bad = *c;
 	struct kt t;
 
-	kt_open(&t, "cpu", path, 2);
+	kt_open(&t, backend, path, 2);
 	attn_run(&t, c, &plans[0], base);
 	for (uint32_t s = 0; s < c->n_seqs; s++) {
 		size_t n = (size_t)c->len[s] * width;
@@ -123,7 +123,7 @@ static void check_window_poison(const char *path, const struct attn_case *c)
 	uint32_t wrong = 0;
 	struct kt t;
 
-	kt_open(&t, "cpu", path, 2);
+	kt_open(&t, backend, path, 2);
 	attn_run(&t, c, &plans[0], base);
 	bad.y[0] = kt_alloc((size_t)c->len[0] * width, sizeof(float));
 	memcpy(bad.y[0], c->y[0], (size_t)c->len[0] * width * sizeof(float));
@@ -146,10 +146,13 @@ static void check_window_poison(const char *path, const struct attn_case *c)
 
 int main(void)
 {
-	for (size_t p = 0; p < sizeof(paths) / sizeof(paths[0]); p++) {
+	const char *const *paths;
+
+	backend = kt_fast(&paths);
+	for (size_t p = 0; paths[p]; p++) {
 		struct kt t;
 
-		if (!kt_open(&t, "cpu", paths[p], 1)) {
+		if (!kt_open(&t, backend, paths[p], 1)) {
 			skip(1, "no such instructions here");
 			continue;
 		}

@@ -156,11 +156,15 @@ static bool all_nan(struct lc_rig *r, uint32_t adapter)
 
 static void poison(struct lc_rig *r, uint32_t adapter, uint32_t n_parts)
 {
-	for (uint32_t p = 0; p < n_parts; p++)
+	for (uint32_t p = 0; p < n_parts; p++) {
+		size_t n = r->t->ops->lora_piece_bytes(r->t->be, r->d->part_n[p], r->d->k);
+		char *bytes = kt_alloc(n, 1);
+
+		memset(bytes, 0xff, n);
 		for (uint32_t c = 0; c * WK_LORA_CUT < r->d->pairs[adapter][p].rank; c++)
-			memset((char *)r->t->ops->buf_host(r->pool) + r->pieces[adapter][p][c],
-			       0xff,
-			       r->t->ops->lora_piece_bytes(r->t->be, r->d->part_n[p], r->d->k));
+			kt_write_bytes(r->t, r->pool, r->pieces[adapter][p][c], bytes, n);
+		free(bytes);
+	}
 }
 
 /* One part of NaN: the outputs of the adapter's other parts are as ever, side by side with it. */
@@ -191,6 +195,8 @@ static bool neighbours_of_nan(struct lc_rig *r, const float *want)
 	return good;
 }
 
+static const char *backend;
+
 static void test_shape(const char *path, const struct shape *s)
 {
 	struct lc_data d;
@@ -202,7 +208,7 @@ static void test_shape(const char *path, const struct shape *s)
 		struct lc_rig r;
 		struct kt t;
 
-		if (!kt_open(&t, "cpu", path, threads))
+		if (!kt_open(&t, backend, path, threads))
 			bail_out("no backend");
 		lc_open(&r, &t, &d);
 		if (!want)
@@ -229,12 +235,13 @@ static void test_shape(const char *path, const struct shape *s)
 
 int main(void)
 {
-	static const char *const paths[] = {"avx2", "avx512", "avx512bf16"};
+	const char *const *paths;
 
-	for (uint32_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
+	backend = kt_fast(&paths);
+	for (uint32_t i = 0; paths[i]; i++) {
 		struct kt t;
 
-		if (!kt_open(&t, "cpu", paths[i], 1)) {
+		if (!kt_open(&t, backend, paths[i], 1)) {
 			skip(1, "no such instructions here");
 			continue;
 		}

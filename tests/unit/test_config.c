@@ -150,7 +150,7 @@ static void test_refusals(void)
 	refused(MODEL "kv_bytes = 1GB\n", ":3: kv_bytes");
 	refused(MODEL "kv_bytes = 1g\n", ":3: kv_bytes");
 	refused(MODEL "kv_bytes = 99999999999T\n", ":3: kv_bytes");
-	refused(MODEL "backend = cuda\n", ":3: backend: \"cuda\" is not one of cpu|ref");
+	refused(MODEL "backend = gpu\n", ":3: backend: \"gpu\" is not one of cpu|ref|cuda|auto");
 	refused(MODEL "backend = cp\n", ":3: backend");
 	refused(MODEL "poll = cpu\n", ":3: poll");
 	refused(MODEL "[daemon]\nsocket_mode = 0888\n", ":4: socket_mode");

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cuda.c - the CUDA backend as an instance: device, kernels, and its table of operations.
+ *
+ * The kernels travel in the module (image.c), as machine code for some devices and as PTX for later
+ * ones. All of them are looked up when a backend is opened: one that is missing is an error then,
+ * by its name, and never in the middle of a step.
+ *
+ * Environment, for measuring and for tests: WEFT_CUDA_DRIVER and WEFT_CUBLASLT name the two libraries
+ * (an empty WEFT_CUBLASLT: own kernels only), WEFT_CUDA_DEVICE the device's number, WEFT_CUDA_GRAPHS=0
+ * sends every launch by itself.
+ */
+#include "kernels/cuda/cuda.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/image.h"
+#include "kernels/module.h"
+
+#define BLAS_LIBRARY   "libcublasLt.so"
+#define BLAS_WORKSPACE ((size_t)32 << 20) /* what the vendor advises for Hopper */
+#define OLDEST_DRIVER  12000
+
+/* --- errors ------------------------------------------------------------------------------------------*/
+
+/* Of a failed open, when there is no backend to hold it. */
+static _Thread_local char open_error[256];
+
+int cuda_fail(struct wk_backend *be, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(be ? be->error : open_error, sizeof(open_error), fmt, ap);
+	va_end(ap);
+	return -err;
+}
+
+void cuda_stick(struct wk_backend *be, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (be->sticky)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(be->error, sizeof(be->error), fmt, ap);
+	va_end(ap);
+	be->sticky = -err;
+}
+
+void cuda_stick_last(struct wk_backend *be, int r)
+{
+	if (!be->sticky)
+		be->sticky = r;
+}
+
+int cuda_check(struct wk_backend *be, cu_result r, const char *call, const char *what)
+{
+	const char *name = "an unknown error";
+	char text[200];
+
+	if (!r)
+		return 0;
+	if (be->sticky)
+		return be->sticky;
+	if (be->cu.error_name(r, &name) || !name)
+		name = "an unknown error";
+	snprintf(text, sizeof(text), "%s (%s): %s, %d", what, call, name, r);
+	if (r == CU_OUT_OF_MEMORY)
+		return cuda_fail(be, ENOMEM, "%s", text);
+	/* Whatever else: the context cannot be trusted any more. */
+	cuda_stick(be, EIO, "%s", text);
+	return be->sticky;
+}
+
+void cuda_enter(const struct wk_backend *be)
+{
+	static _Thread_local cu_context current;
+
+	if (current == be->context)
+		return;
+	current = be->context;
+	be->cu.context_set(current);
+}
+
+static const char *last_error(const struct wk_backend *be)
+{
+	return be ? be->error : open_error;
+}
+
+/* --- open --------------------------------------------------------------------------------------------*/
+
+static const char *const kernel_names[] = {
+#define CUDA_KERNEL(name, file) #name,
+	CUDA_KERNELS(CUDA_KERNEL)
+#undef CUDA_KERNEL
+};
+
+static const enum cuda_image kernel_images[] = {
+#define CUDA_KERNEL(name, file) CUDA_IMAGE_##file,
+	CUDA_KERNELS(CUDA_KERNEL)
+#undef CUDA_KERNEL
+};
+
+static int choose_device(struct wk_backend *be)
+{
+	const char *want = getenv("WEFT_CUDA_DEVICE");
+	int n = 0, ordinal = want ? atoi(want) : 0, version = 0, major = 0, minor = 0, vmm = 0,
+	    shared = 0, r;
+
+	r = cu_ok(be, init, "starting the CUDA driver", 0);
+	r = r ? r : cu_ok(be, driver_version, "the driver's version", &version);
+	r = r ? r : cu_ok(be, device_count, "counting devices", &n);
+	if (r)
+		return r;
+	if (version < OLDEST_DRIVER)
+		return cuda_fail(be, ENOSYS, "the CUDA driver is of version %d, older than %d",
+				 version, OLDEST_DRIVER);
+	if (ordinal < 0 || ordinal >= n)
+		return cuda_fail(be, ENODEV, "no CUDA device %d: there are %d", ordinal, n);
+	r = cu_ok(be, device_get, "the device", &be->device, ordinal);
+	r = r ? r
+	      : cu_ok(be, device_name, "the device's name", be->device_name,
+		      sizeof(be->device_name), be->device);
+	r = r ? r
+	      : cu_ok(be, device_attribute, "the device's kind", &major, CU_CAPABILITY_MAJOR,
+		      be->device);
+	r = r ? r
+	      : cu_ok(be, device_attribute, "the device's kind", &minor, CU_CAPABILITY_MINOR,
+		      be->device);
+	r = r ? r
+	      : cu_ok(be, device_attribute, "the device's size", &be->multiprocessors,
+		      CU_MULTIPROCESSORS, be->device);
+	r = r ? r
+	      : cu_ok(be, device_attribute, "the device's memory", &vmm, CU_VIRTUAL_MEMORY,
+		      be->device);
+	r = r ? r
+	      : cu_ok(be, device_attribute, "the device's shared memory", &shared,
+		      CU_SHARED_BYTES_OPTIN, be->device);
+	be->shared_bytes = (uint32_t)shared;
+	be->capability = 10 * major + minor;
+	if (!r && (be->capability < 80 || !vmm))
+		return cuda_fail(be, ENOSYS,
+				 "device %d, %s, of compute capability %d.%d: 8.0 is the least",
+				 ordinal, be->device_name, major, minor);
+	return r;
+}
+
+static int load_kernels(struct wk_backend *be)
+{
+	const char *why = cuda_image_missing();
+
+	_Static_assert(sizeof(be->modules) / sizeof(*be->modules) == CUDA_IMAGES, "modules");
+	if (why)
+		return cuda_fail(be, ENOSYS, "%s", why);
+	for (int i = 0; i < CUDA_IMAGES; i++) {
+		int r = cu_ok(be, module_load, "loading kernels", &be->modules[i],
+			      cuda_image((enum cuda_image)i));
+
+		if (r)
+			return r;
+	}
+	for (int i = 0; i < K_COUNT; i++) {
+		char what[64];
+		int r;
+
+		snprintf(what, sizeof(what), "kernel %s", kernel_names[i]);
+		r = cu_ok(be, function_get, what, &be->functions[i], be->modules[kernel_images[i]],
+			  kernel_names[i]);
+		/* These have tiles of more than the 48 KB that everyone may have. */
+		if (!r && (kernel_images[i] == CUDA_IMAGE_gemm ||
+			   (kernel_images[i] == CUDA_IMAGE_attention && i != K_wk_attn_merge)))
+			r = cu_ok(be, function_set, what, be->functions[i],
+				  CU_FUNCTION_SHARED_BYTES, (int)be->shared_bytes);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int open_blas(struct wk_backend *be, const struct wk_open_options *opt)
+{
+	const char *library = getenv("WEFT_CUBLASLT");
+	bool own = be->deterministic || (opt->path && !strcmp(opt->path, "own"));
+	int r;
+
+	library = library ? library : BLAS_LIBRARY;
+	if (own || !*library)
+		return 0;
+	r = cuda_buf_new(be, BLAS_WORKSPACE, &be->blas_space);
+	if (r)
+		return r;
+	be->blas = blas_open(library, be->blas_space->at, BLAS_WORKSPACE, be->error,
+			     sizeof(be->error));
+	if (!be->blas && opt->path && !strcmp(opt->path, "cublaslt"))
+		return -ENOENT;
+	return 0;
+}
+
+static void cuda_close(struct wk_backend *be)
+{
+	if (!be)
+		return;
+	if (be->stream)
+		be->cu.stream_wait(be->stream);
+	cuda_queue_fini(be);
+	blas_close(be->blas);
+	cuda_buf_free(be, be->blas_space);
+	cuda_step_fini(be);
+	for (int i = 0; i < CUDA_IMAGES; i++)
+		if (be->modules[i])
+			be->cu.module_free(be->modules[i]);
+	if (be->stream)
+		be->cu.stream_free(be->stream);
+	if (be->context)
+		be->cu.context_release(be->device);
+	cu_driver_close(&be->cu);
+	free(be->table);
+	free(be);
+}
+
+static int start(struct wk_backend *be, const struct wk_open_options *opt)
+{
+	int r = cu_driver_open(&be->cu, be->error, sizeof(be->error));
+
+	r = r ? r : choose_device(be);
+	r = r ? r : cu_ok(be, context_retain, "making a context", &be->context, be->device);
+	r = r ? r : cu_ok(be, stream_new, "making a stream", &be->stream, CU_STREAM_ASYNC);
+	r = r ? r : load_kernels(be);
+	r = r ? r : cuda_step_init(be);
+	return r ? r : open_blas(be, opt);
+}
+
+static int cuda_open(const struct wk_open_options *opt, struct wk_backend **ret)
+{
+	const char *graphs = getenv("WEFT_CUDA_GRAPHS");
+	struct wk_backend *be;
+	int r;
+
+	if (opt->path && strcmp(opt->path, "own") && strcmp(opt->path, "cublaslt"))
+		return cuda_fail(NULL, EINVAL, "CUDA path %s: know only own and cublaslt",
+				 opt->path);
+	be = calloc(1, sizeof(*be));
+	if (!be)
+		return cuda_fail(NULL, ENOMEM, "no memory for a backend");
+	be->deterministic = opt->deterministic;
+	be->graphs_on = !graphs || strcmp(graphs, "0");
+	r = start(be, opt);
+	if (!r) {
+		*ret = be;
+		return 0;
+	}
+	memcpy(open_error, be->error, sizeof(open_error));
+	cuda_close(be);
+	return r;
+}
+
+/* Results depend on the device's kind, the library and the mode; identity says all three. */
+static uint64_t arith_rev(const struct wk_backend *be)
+{
+	uint64_t blas = be->blas ? blas_version(be->blas) : 0;
+
+	return (uint64_t)'g' << 56 | (uint64_t)WK_CUDA_REV << 48 | (uint64_t)be->capability << 40 |
+	       (uint64_t)be->deterministic << 39 | (blas & 0x7fffffff);
+}
+
+static void cuda_info(const struct wk_backend *be, struct wk_info *ret)
+{
+	size_t free_bytes = 0, total;
+
+	*ret = (struct wk_info){
+		.arith_rev = arith_rev(be),
+		.x_bytes = sizeof(uint16_t),
+		.align_bytes = WK_CUDA_ALIGN,
+		.n_threads = 1,
+	};
+	if (!be->cu.memory_info(&free_bytes, &total))
+		ret->device_bytes_free = free_bytes;
+	snprintf(ret->name, sizeof(ret->name), "cuda");
+	snprintf(ret->path, sizeof(ret->path), "sm_%d%s%s", be->capability,
+		 be->blas ? "+cublaslt" : "", be->deterministic ? "+deterministic" : "");
+}
+
+static void *buf_host(struct wk_buf *buf)
+{
+	return NULL;
+}
+
+static void cuda_idle(struct wk_backend *be, bool idle)
+{
+}
+
+static const struct wk_ops cuda_ops = {
+	.abi = WK_ABI,
+	.name = "cuda",
+	.open = cuda_open,
+	.close = cuda_close,
+	.info = cuda_info,
+	.last_error = last_error,
+	.buf_new = cuda_buf_new,
+	.buf_free = cuda_buf_free,
+	.buf_write = cuda_buf_write,
+	.buf_read = cuda_buf_read,
+	.buf_host = buf_host,
+	.weight_new = cuda_weight_new,
+	.weight_free = cuda_weight_free,
+	.weight_bytes = cuda_weight_bytes,
+	.kv_block_bytes = cuda_kv_block_bytes,
+	.kv_bind = cuda_kv_bind,
+	.kv_zero = cuda_kv_zero,
+	.kv_copy_rows = cuda_kv_copy_rows,
+	.lora_piece_bytes = cuda_lora_piece_bytes,
+	.lora_pack = cuda_lora_pack,
+	.lora_new = cuda_lora_new,
+	.lora_free = cuda_lora_free,
+	.batch_set = cuda_batch_set,
+	.embed = cuda_embed,
+	.norm = cuda_norm,
+	.matmul = cuda_matmul,
+	.rope_append = cuda_rope_append,
+	.attention = cuda_attention,
+	.sample = cuda_sample,
+	.record = cuda_record,
+	.query = cuda_query,
+	.wait = cuda_wait,
+	.idle = cuda_idle,
+};
+
+__attribute__((visibility("default"))) const struct wk_ops *wk_module_ops(uint32_t abi)
+{
+	return abi == WK_ABI ? &cuda_ops : NULL;
+}

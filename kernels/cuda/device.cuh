@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * device.cuh - what the kernels are written in: the few instructions that have no name in C.
+ *
+ * Under nvcc these are PTX. Elsewhere the includer has brought an execution model of its own
+ * (tests/cuda/emulate.h): then the kernels' text is compiled for the host and run by the tests, warp
+ * operations included. No kernel may rely on fused multiply-add but where it says fmaf(): the
+ * device code is compiled with -fmad=false, so that the same expression gives the same bits in every
+ * kernel that contains it.
+ */
+#ifndef WEFT_KERNELS_CUDA_DEVICE_CUH
+#define WEFT_KERNELS_CUDA_DEVICE_CUH
+
+#include "kernels/cuda/args.h"
+
+#ifdef __CUDACC__
+#define WK_KERNEL(name, bounds, type) \
+	extern "C" __global__ void __launch_bounds__ bounds name(const __grid_constant__ type a)
+#define WK_SHARED_BYTES(name) extern __shared__ __align__(16) uint8_t name[]
+#define WK_DEVICE	      static __device__ __forceinline__
+
+struct wk_frag4 {
+	uint32_t r[4];
+};
+
+/* Four 8x8 matrices of 16-bit elements from shared memory; lane i gives the address of row i. */
+WK_DEVICE void wk_ldmatrix(struct wk_frag4 *f, const void *row)
+{
+	uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+		     : "=r"(f->r[0]), "=r"(f->r[1]), "=r"(f->r[2]), "=r"(f->r[3])
+		     : "r"(at));
+}
+
+WK_DEVICE void wk_ldmatrix_trans(struct wk_frag4 *f, const void *row)
+{
+	uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+		     : "=r"(f->r[0]), "=r"(f->r[1]), "=r"(f->r[2]), "=r"(f->r[3])
+		     : "r"(at));
+}
+
+/* c += a b: a 16x16 (rows), b 16x8 (columns), bf16; c fp32. */
+WK_DEVICE void wk_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+		     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* 16 bytes to shared memory, of which `bytes` are read and the rest is zero. */
+WK_DEVICE void wk_copy16(void *to, const void *from, uint32_t bytes)
+{
+	uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+
+	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from),
+		     "r"(bytes)
+		     : "memory");
+}
+
+WK_DEVICE void wk_copy_commit(void)
+{
+	asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int LEFT> WK_DEVICE void wk_copy_wait(void)
+{
+	asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+WK_DEVICE uint4 wk_load16(const void *p)
+{
+	return __ldg((const uint4 *)p);
+}
+
+WK_DEVICE float4 wk_load_floats(const float *p)
+{
+	return __ldg((const float4 *)p);
+}
+#endif
+
+#define WK_ALL 0xffffffffu
+
+WK_DEVICE float wk_from_bf16(uint32_t v)
+{
+	return __uint_as_float(v << 16);
+}
+
+/* To nearest, ties to even; a NaN stays one. */
+WK_DEVICE uint32_t wk_to_bf16(float f)
+{
+	uint32_t u = __float_as_uint(f);
+
+	if ((u & 0x7fffffff) > 0x7f800000)
+		return u >> 16 | 0x40;
+	return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+WK_DEVICE uint32_t wk_pack_bf16(float lo, float hi)
+{
+	return wk_to_bf16(lo) | wk_to_bf16(hi) << 16;
+}
+
+WK_DEVICE float wk_warp_sum(float v)
+{
+	for (int i = 16; i; i >>= 1)
+		v += __shfl_xor_sync(WK_ALL, v, i);
+	return v;
+}
+
+#endif

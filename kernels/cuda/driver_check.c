@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * driver_check.c - our declarations of the driver's interface against the vendor's. Compiled, never
+ * linked, and only where cuda.h is installed.
+ */
+#include <cuda.h>
+#include <cublasLt.h>
+
+#include "kernels/cuda/blas.h"
+#include "kernels/cuda/driver.h"
+
+#define SAME(ours, theirs) _Static_assert((int)(ours) == (int)(theirs), #ours)
+
+SAME(CU_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY);
+SAME(CU_NOT_READY, CUDA_ERROR_NOT_READY);
+SAME(CU_MULTIPROCESSORS, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+SAME(CU_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+SAME(CU_CAPABILITY_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+SAME(CU_SHARED_BYTES_OPTIN, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+SAME(CU_VIRTUAL_MEMORY, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED);
+SAME(CU_FUNCTION_SHARED_BYTES, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
+SAME(CU_STREAM_ASYNC, CU_STREAM_NON_BLOCKING);
+SAME(CU_HOST_PORTABLE, CU_MEMHOSTALLOC_PORTABLE);
+SAME(CU_HOST_MAPPED, CU_MEMHOSTALLOC_DEVICEMAP);
+SAME(CU_CAPTURE_THREAD_LOCAL, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+SAME(CU_EVENT_NO_TIMING, CU_EVENT_DISABLE_TIMING);
+SAME(1, CU_MEM_LOCATION_TYPE_DEVICE);
+SAME(1, CU_MEM_ALLOCATION_TYPE_PINNED);
+SAME(3, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+SAME(sizeof(cu_ptr), sizeof(CUdeviceptr));
+SAME(sizeof(cu_memory), sizeof(CUmemGenericAllocationHandle));
+SAME(sizeof(struct cu_memory_prop), sizeof(CUmemAllocationProp));
+SAME(offsetof(struct cu_memory_prop, location), offsetof(CUmemAllocationProp, location));
+SAME(offsetof(struct cu_memory_prop, flags), offsetof(CUmemAllocationProp, allocFlags));
+SAME(sizeof(struct cu_access), sizeof(CUmemAccessDesc));
+SAME(offsetof(struct cu_access, flags), offsetof(CUmemAccessDesc, flags));
+
+SAME(LT_COMPUTE_32F, CUBLAS_COMPUTE_32F);
+SAME(LT_F32, CUDA_R_32F);
+SAME(LT_BF16, CUDA_R_16BF);
+SAME(LT_TRANSPOSED, CUBLAS_OP_T);
+SAME(LT_DESC_TRANS_A, CUBLASLT_MATMUL_DESC_TRANSA);
+SAME(LT_PREF_WORKSPACE, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
+SAME(LT_PREF_ALIGN_A, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
+SAME(sizeof(struct lt_heuristic), sizeof(cublasLtMatmulHeuristicResult_t));
+SAME(offsetof(struct lt_heuristic, state), offsetof(cublasLtMatmulHeuristicResult_t, state));

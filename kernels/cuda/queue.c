@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * queue.c - a step's launches, sent one by one or replayed as a graph.
+ *
+ * Between batch_set and record the operations write what they would launch into a list: kernel, grid,
+ * arguments. What a step computes on stands in device memory at addresses that stay, and the sizes
+ * that vary freely (units of attention) are read there by the kernels, so steps of the same number of
+ * rows make the same list, byte by byte. A list that comes for the second time is captured into a
+ * graph; from then on it is one call. A graph is used only for a list that equals its own copy: a
+ * buffer that has moved, or another number of rows, is another list. There are at most CUDA_GRAPHS;
+ * the one used longest ago makes way. A list's pointers may name memory that was freed and given out
+ * again: then they name what they would name if sent one by one.
+ *
+ * If making a graph fails for lack of memory, lists are sent one by one from then on.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+
+#define MIN_LAUNCHES 8 /* shorter lists are not worth a graph */
+
+static const char *const names[] = {
+#define CUDA_KERNEL(name, file) #name,
+	CUDA_KERNELS(CUDA_KERNEL)
+#undef CUDA_KERNEL
+};
+
+static int send_one(struct wk_backend *be, const struct cuda_launch *l, const void *args)
+{
+	void *params[] = {(void *)(uintptr_t)args};
+
+	if (l->kernel == K_COUNT) {
+		int r = blas_run(be->blas, args, be->stream);
+
+		if (r)
+			cuda_stick(be, EIO, "a product (cublasLtMatmul): status %d", r);
+		return be->sticky;
+	}
+	return cu_ok(be, launch, names[l->kernel], be->functions[l->kernel], l->grid[0], l->grid[1],
+		     l->grid[2], l->block, 1, 1, l->shared_bytes, be->stream, params, NULL);
+}
+
+static int reserve(struct wk_backend *be, size_t bytes)
+{
+	struct cuda_queue *q = &be->queue;
+	size_t room = q->room ? q->room : 1 << 16;
+	char *list;
+
+	while (room < q->used + bytes)
+		room *= 2;
+	if (room == q->room)
+		return 0;
+	list = realloc(q->list, room);
+	if (!list) {
+		cuda_stick(be, ENOMEM, "no memory for a step's launches");
+		return -ENOMEM;
+	}
+	q->list = list;
+	q->room = room;
+	return 0;
+}
+
+static void note(struct wk_backend *be, const struct cuda_launch *l, const void *args)
+{
+	struct cuda_queue *q = &be->queue;
+	size_t bytes = (l->arg_bytes + 7u) & ~7u;
+
+	if (be->sticky)
+		return;
+	if (!q->open) {
+		int r = send_one(be, l, args);
+
+		if (r)
+			cuda_stick_last(be, r);
+		return;
+	}
+	if (reserve(be, sizeof(*l) + bytes))
+		return;
+	/* The gap after the arguments is compared too. */
+	memset(q->list + q->used, 0, sizeof(*l) + bytes);
+	memcpy(q->list + q->used, l, sizeof(*l));
+	memcpy(q->list + q->used + sizeof(*l), args, l->arg_bytes);
+	q->used += sizeof(*l) + bytes;
+	q->n++;
+}
+
+void cuda_launch(struct wk_backend *be, enum cuda_kernel k, uint32_t gx, uint32_t gy,
+		 uint32_t block, uint32_t shared_bytes, const void *args, size_t arg_bytes)
+{
+	struct cuda_launch l;
+
+	memset(&l, 0, sizeof(l));
+	l.kernel = (uint16_t)k;
+	l.arg_bytes = (uint16_t)arg_bytes;
+	l.grid[0] = gx;
+	l.grid[1] = gy;
+	l.grid[2] = 1;
+	l.block = block;
+	l.shared_bytes = shared_bytes;
+	note(be, &l, args);
+}
+
+void cuda_product(struct wk_backend *be, const struct blas_product *p)
+{
+	struct cuda_launch l;
+
+	memset(&l, 0, sizeof(l));
+	l.kernel = K_COUNT;
+	l.arg_bytes = sizeof(*p);
+	note(be, &l, p);
+}
+
+static int send_all(struct wk_backend *be)
+{
+	const struct cuda_queue *q = &be->queue;
+	int r = 0;
+
+	for (size_t at = 0; !r && at < q->used;) {
+		const struct cuda_launch *l = (const void *)(q->list + at);
+
+		r = send_one(be, l, l + 1);
+		at += sizeof(*l) + ((l->arg_bytes + 7u) & ~7u);
+	}
+	return r;
+}
+
+/* --- graphs ------------------------------------------------------------------------------------------*/
+
+static uint64_t hash_list(const struct cuda_queue *q)
+{
+	uint64_t h = q->used;
+
+	/* The list is whole words. */
+	for (size_t i = 0; i < q->used; i += 8) {
+		uint64_t w;
+
+		memcpy(&w, q->list + i, 8);
+		h = (h ^ w) * 0x9E3779B97F4A7C15u;
+		h ^= h >> 32;
+	}
+	return h;
+}
+
+static void graph_drop(struct wk_backend *be, struct cuda_graph *g)
+{
+	if (g->exec)
+		be->cu.graph_exec_free(g->exec);
+	free(g->list);
+	memset(g, 0, sizeof(*g));
+}
+
+static struct cuda_graph *graph_find(struct wk_backend *be, uint64_t hash)
+{
+	for (int i = 0; i < CUDA_GRAPHS; i++) {
+		struct cuda_graph *g = &be->graphs[i];
+
+		if (g->list && g->hash == hash && g->bytes == be->queue.used &&
+		    !memcmp(g->list, be->queue.list, g->bytes))
+			return g;
+	}
+	return NULL;
+}
+
+static void graph_remember(struct wk_backend *be, uint64_t hash)
+{
+	struct cuda_graph *g = be->graphs;
+
+	for (int i = 1; i < CUDA_GRAPHS; i++)
+		if (be->graphs[i].last_used < g->last_used)
+			g = &be->graphs[i];
+	graph_drop(be, g);
+	g->list = malloc(be->queue.used);
+	if (!g->list)
+		return;
+	memcpy(g->list, be->queue.list, be->queue.used);
+	g->bytes = be->queue.used;
+	g->hash = hash;
+	g->last_used = ++be->graph_clock;
+}
+
+/* Capture the list. Without the memory for it: no graphs any more, and nothing is lost. */
+static int graph_make(struct wk_backend *be, struct cuda_graph *g)
+{
+	cu_graph graph = NULL;
+	int r = cu_ok(be, capture_begin, "beginning a graph", be->stream, CU_CAPTURE_THREAD_LOCAL),
+	    sent;
+
+	if (r)
+		return r;
+	sent = send_all(be);
+	r = cu_ok(be, capture_end, "ending a graph", be->stream, &graph);
+	r = sent ? sent : r;
+	r = r ? r : cu_ok(be, graph_make, "making a graph", &g->exec, graph, 0);
+	if (graph)
+		be->cu.graph_free(graph);
+	if (r != -ENOMEM)
+		return r;
+	g->exec = NULL;
+	be->graphs_on = false;
+	return 0;
+}
+
+static int send(struct wk_backend *be)
+{
+	struct cuda_graph *g;
+	uint64_t hash;
+	int r = 0;
+
+	if (!be->graphs_on || be->queue.n < MIN_LAUNCHES)
+		return send_all(be);
+	hash = hash_list(&be->queue);
+	g = graph_find(be, hash);
+	if (!g) {
+		graph_remember(be, hash);
+		return send_all(be);
+	}
+	g->last_used = ++be->graph_clock;
+	if (!g->exec)
+		r = graph_make(be, g);
+	if (r || !g->exec)
+		return r ? r : send_all(be);
+	return cu_ok(be, graph_launch, "launching a graph", g->exec, be->stream);
+}
+
+void cuda_flush(struct wk_backend *be)
+{
+	int r = be->queue.used && !be->sticky ? send(be) : 0;
+
+	/* Without memory for a launch: the step cannot be finished, and its caller has gone on. */
+	if (r)
+		cuda_stick_last(be, r);
+	be->queue.used = 0;
+	be->queue.n = 0;
+}
+
+void cuda_queue_fini(struct wk_backend *be)
+{
+	for (int i = 0; i < CUDA_GRAPHS; i++)
+		if (be->graphs[i].list)
+			graph_drop(be, &be->graphs[i]);
+	free(be->queue.list);
+	memset(&be->queue, 0, sizeof(be->queue));
+}

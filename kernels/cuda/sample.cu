@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sample.cu - from a row of logits to a token and its log-probabilities: a thread block for each.
+ *
+ * Weights are exp((logit - max) / temperature) in fixed point, WEIGHT_BITS after the point, so that
+ * their sums are whole numbers: the same whatever the order, and every decision is exact in them. The
+ * last token that the filters keep (its place in the order: logit descending, id ascending) is found
+ * by digits of the logit's bits, largest first, counting tokens (top_k) or weight (top_p). The draw
+ * walks the kept tokens in ascending id until the sum passes u of the total.
+ */
+#include "kernels/cuda/device.cuh"
+
+#define THREADS	    512
+#define WARPS	    (THREADS / 32)
+#define WEIGHT_BITS 40
+#define NO_TOKEN    0xffffffffu
+
+typedef unsigned long long count_t;
+
+/* The place of a token in the order; ids above `id` of the same key are behind it. */
+struct place {
+	uint32_t key, id;
+};
+
+struct shared_state {
+	count_t bins[256];
+	count_t sums[WARPS];
+	float maxima[WARPS];
+	uint32_t ids[WARPS];
+	struct place top[KA_MAX_LOGPROBS];
+	uint32_t n_top, bad, digit, found;
+	count_t left;
+};
+
+/* Larger logits have larger keys; the two zeros have one. */
+WK_DEVICE uint32_t key_of(float logit)
+{
+	uint32_t u = __float_as_uint(logit + 0.0f);
+
+	return u & 0x80000000 ? ~u : u | 0x80000000;
+}
+
+WK_DEVICE float logit_of(uint32_t key)
+{
+	return __uint_as_float(key & 0x80000000 ? key & 0x7fffffff : ~key);
+}
+
+/* A row with what it is drawn by. */
+struct row {
+	const float *logits;
+	uint32_t n;
+	float max, inv_temp;
+};
+
+WK_DEVICE float weight(const struct row &r, float logit)
+{
+	return expf((logit - r.max) * r.inv_temp);
+}
+
+WK_DEVICE count_t fixed(float w)
+{
+	return (count_t)((double)w * (double)(1ull << WEIGHT_BITS));
+}
+
+WK_DEVICE bool kept(const struct place &last, uint32_t key, uint32_t id)
+{
+	return key > last.key || (key == last.key && id <= last.id);
+}
+
+/* The amount of a token: 1, or its weight if it lies before `within` and reaches min_p. */
+struct amount {
+	struct place within;
+	bool by_count;
+	float min_p;
+};
+
+WK_DEVICE count_t amount_of(const struct amount &m, const struct row &r, float logit, uint32_t id)
+{
+	float w;
+
+	if (m.by_count)
+		return 1;
+	if (!kept(m.within, key_of(logit), id))
+		return 0;
+	w = weight(r, logit);
+	return w >= m.min_p ? fixed(w) : 0;
+}
+
+WK_DEVICE count_t warp_total(count_t v)
+{
+	for (int i = 16; i; i >>= 1)
+		v += __shfl_xor_sync(WK_ALL, v, i);
+	return v;
+}
+
+/* The same for all threads. Barriers before and after. */
+WK_DEVICE count_t block_total(count_t v, struct shared_state *s)
+{
+	count_t sum = 0;
+
+	v = warp_total(v);
+	__syncthreads();
+	if (threadIdx.x % 32 == 0)
+		s->sums[threadIdx.x / 32] = v;
+	__syncthreads();
+	for (int i = 0; i < WARPS; i++)
+		sum += s->sums[i];
+	return sum;
+}
+
+WK_DEVICE count_t total(const struct amount &m, const struct row &r, struct shared_state *s)
+{
+	count_t sum = 0;
+
+	for (uint32_t i = threadIdx.x; i < r.n; i += THREADS)
+		sum += amount_of(m, r, r.logits[i], i);
+	return block_total(sum, s);
+}
+
+/* Maximum; whether there is a NaN or +Inf, or nothing finite. */
+WK_DEVICE bool row_max(const float *logits, uint32_t n, struct shared_state *s, float *ret_max)
+{
+	float max = -INFINITY;
+	uint32_t nan = 0;
+
+	for (uint32_t i = threadIdx.x; i < n; i += THREADS) {
+		float v = logits[i];
+
+		nan |= v != v;
+		max = v > max ? v : max;
+	}
+	for (int i = 16; i; i >>= 1) {
+		max = fmaxf(max, __shfl_xor_sync(WK_ALL, max, i));
+		nan |= __shfl_xor_sync(WK_ALL, nan, i);
+	}
+	__syncthreads();
+	if (threadIdx.x == 0)
+		s->bad = 0;
+	if (threadIdx.x % 32 == 0)
+		s->maxima[threadIdx.x / 32] = max;
+	__syncthreads();
+	if (nan && threadIdx.x % 32 == 0)
+		s->bad = 1;
+	for (int i = 0; i < WARPS; i++)
+		max = fmaxf(max, s->maxima[i]);
+	__syncthreads();
+	*ret_max = max;
+	return !s->bad && max > -INFINITY && max < INFINITY;
+}
+
+/*
+ * The token, in ascending id among those that match `key` (all: any key), at which the running
+ * amount reaches `target` >= 1. A warp sums a stretch of the row; the one in whose stretch it lies
+ * walks it.
+ */
+WK_DEVICE uint32_t walk(const struct amount &m, const struct row &r, bool all, uint32_t key,
+			count_t target, struct shared_state *s)
+{
+	uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+	uint32_t stretch = ((r.n + WARPS - 1) / WARPS + 31) / 32 * 32, at = warp * stretch;
+	uint32_t end = at + stretch < r.n ? at + stretch : r.n;
+	count_t sum = 0, before = 0;
+
+	for (uint32_t i = at + lane; i < end; i += 32)
+		if (all || key_of(r.logits[i]) == key)
+			sum += amount_of(m, r, r.logits[i], i);
+	sum = warp_total(sum);
+	__syncthreads();
+	if (lane == 0)
+		s->sums[warp] = sum;
+	if (threadIdx.x == 0)
+		s->found = 0;
+	__syncthreads();
+	for (uint32_t w = 0; w < warp; w++)
+		before += s->sums[w];
+	if (before < target && target - before <= sum)
+		for (; at < end; at += 32) {
+			uint32_t i = at + lane;
+			count_t v = 0, up;
+			uint32_t here;
+
+			if (i < end && (all || key_of(r.logits[i]) == key))
+				v = amount_of(m, r, r.logits[i], i);
+			for (int d = 1; d < 32; d *= 2) {
+				up = __shfl_up_sync(WK_ALL, v, d);
+				v += lane >= (uint32_t)d ? up : 0;
+			}
+			here = __ballot_sync(WK_ALL, before + v >= target);
+			if (here) {
+				if (lane == 0)
+					s->found = at + __ffs(here) - 1;
+				break;
+			}
+			before += __shfl_sync(WK_ALL, v, 31);
+		}
+	__syncthreads();
+	return s->found;
+}
+
+/* The first place in the order at which the amount reaches `target` (1 .. the total). */
+WK_DEVICE struct place select(const struct amount &m, const struct row &r, count_t target,
+			      struct shared_state *s)
+{
+	struct place last = {0, 0};
+	uint32_t mask = 0;
+	count_t each;
+
+	for (int shift = 24; shift >= 0; shift -= 8) {
+		__syncthreads();
+		for (uint32_t i = threadIdx.x; i < 256; i += THREADS)
+			s->bins[i] = 0;
+		__syncthreads();
+		for (uint32_t i = threadIdx.x; i < r.n; i += THREADS) {
+			uint32_t key = key_of(r.logits[i]);
+			count_t v = (key & mask) == last.key ? amount_of(m, r, r.logits[i], i) : 0;
+
+			if (v)
+				atomicAdd(&s->bins[key >> shift & 255], v);
+		}
+		__syncthreads();
+		if (threadIdx.x == 0) {
+			uint32_t d = 255;
+
+			while (d && s->bins[d] < target)
+				target -= s->bins[d--];
+			s->digit = d;
+			s->left = target;
+		}
+		__syncthreads();
+		last.key |= s->digit << shift;
+		mask |= 255u << shift;
+		target = s->left;
+	}
+	/* Tokens of one key have one weight: the rest of the amount is a whole number of them. */
+	each = m.by_count ? 1 : fixed(weight(r, logit_of(last.key)));
+	target = (target + each - 1) / each * each;
+	last.id = walk(m, r, false, last.key, target, s);
+	return last;
+}
+
+WK_DEVICE bool ahead(const struct place &a, const struct place &b)
+{
+	return a.key > b.key || (a.key == b.key && a.id < b.id);
+}
+
+/* The first n in the order, sorted; by thread 0 in the end, they are few. */
+WK_DEVICE void report_top(const struct row &r, uint32_t n, double lse, struct ka_sampled *out,
+			  struct shared_state *s)
+{
+	const struct amount count = {{0, NO_TOKEN}, true, 0};
+	struct place last;
+
+	n = n < r.n ? n : r.n;
+	last = select(count, r, n, s);
+	if (threadIdx.x == 0)
+		s->n_top = 0;
+	__syncthreads();
+	for (uint32_t i = threadIdx.x; i < r.n; i += THREADS) {
+		uint32_t key = key_of(r.logits[i]), at;
+
+		if (!kept(last, key, i))
+			continue;
+		at = atomicAdd(&s->n_top, 1u);
+		if (at < KA_MAX_LOGPROBS)
+			s->top[at] = {key, i};
+	}
+	__syncthreads();
+	if (threadIdx.x != 0)
+		return;
+	for (uint32_t i = 1; i < n; i++) {
+		struct place t = s->top[i];
+		uint32_t j = i;
+
+		for (; j && ahead(t, s->top[j - 1]); j--)
+			s->top[j] = s->top[j - 1];
+		s->top[j] = t;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		out->top_tokens[i] = s->top[i].id;
+		out->top_logprobs[i] = (float)(r.logits[s->top[i].id] - lse);
+	}
+}
+
+/* A copy of the row with bias, then penalties. A token may have several biases: they are added in
+ * their order, by whoever has the first. */
+WK_DEVICE void adjust(const struct ka_sampling &a, const struct ka_sample &p, const float *from,
+		      float *to)
+{
+	const struct ka_bias *bias = a.bias + p.bias;
+
+	for (uint32_t i = threadIdx.x; i < a.vocab; i += THREADS)
+		to[i] = from[i];
+	__syncthreads();
+	for (uint32_t i = threadIdx.x; i < p.n_bias; i += THREADS) {
+		uint32_t token = bias[i].token;
+		bool first = token < a.vocab;
+
+		for (uint32_t j = 0; first && j < i; j++)
+			first = bias[j].token != token;
+		for (uint32_t j = i; first && j < p.n_bias; j++)
+			if (bias[j].token == token)
+				to[token] += bias[j].value;
+	}
+	__syncthreads();
+	for (uint32_t i = threadIdx.x; i < p.n_counts; i += THREADS) {
+		const struct ka_count c = a.counts[p.counts + i];
+		float v;
+
+		if (c.token >= a.vocab)
+			continue;
+		v = to[c.token];
+		if (p.repetition != 1 && (c.in_prompt || c.in_output))
+			v = v > 0 ? v / p.repetition : v * p.repetition;
+		if (c.in_output)
+			v -= p.presence + p.frequency * c.in_output;
+		to[c.token] = v;
+	}
+	__syncthreads();
+}
+
+/* The lowest id of the largest logit. */
+WK_DEVICE uint32_t arg_max(const struct row &r, struct shared_state *s)
+{
+	uint32_t id = NO_TOKEN;
+
+	for (uint32_t i = threadIdx.x; i < r.n; i += THREADS)
+		if (r.logits[i] == r.max && i < id)
+			id = i;
+	for (int i = 16; i; i >>= 1) {
+		uint32_t other = __shfl_xor_sync(WK_ALL, id, i);
+
+		id = other < id ? other : id;
+	}
+	__syncthreads();
+	if (threadIdx.x % 32 == 0)
+		s->ids[threadIdx.x / 32] = id;
+	__syncthreads();
+	for (int i = 0; i < WARPS; i++)
+		id = s->ids[i] < id ? s->ids[i] : id;
+	return id;
+}
+
+WK_DEVICE uint32_t draw(const struct row &r, const struct ka_sample &p, struct shared_state *s)
+{
+	struct amount m = {{0, NO_TOKEN}, true, 0};
+	count_t sum, target;
+
+	if (p.top_k && p.top_k < r.n)
+		m.within = select(m, r, p.top_k, s);
+	m.by_count = false;
+	if (p.top_p < 1) {
+		sum = total(m, r, s);
+		target = (count_t)ceil((double)p.top_p * (double)sum);
+		target = target > sum ? sum : target ? target : 1;
+		m.within = select(m, r, target, s);
+	}
+	m.min_p = p.min_p;
+	sum = total(m, r, s);
+	target = (count_t)((double)p.uniform * (double)sum) + 1;
+	return walk(m, r, true, 0, target > sum ? sum : target, s);
+}
+
+WK_DEVICE void sample(const struct ka_sampling &a, const struct ka_sample &p,
+		      struct ka_sampled *out, struct shared_state *s)
+{
+	const float *logits = a.logits + (uint64_t)p.row * a.stride;
+	const struct amount all = {{0, NO_TOKEN}, false, 0};
+	struct row r = {logits, a.vocab, 0, 1};
+	uint32_t token = p.given;
+	double lse;
+
+	for (uint32_t i = threadIdx.x; i < KA_MAX_LOGPROBS; i += THREADS) {
+		out->top_tokens[i] = NO_TOKEN;
+		out->top_logprobs[i] = -INFINITY;
+	}
+	if (threadIdx.x == 0) {
+		out->token = 0;
+		out->logprob = NAN;
+	}
+	if (!row_max(logits, a.vocab, s, &r.max))
+		return;
+	lse = r.max + log((double)total(all, r, s) / (double)(1ull << WEIGHT_BITS));
+	if (p.n_top)
+		report_top(r, p.n_top, lse, out, s);
+	if (token == NO_TOKEN) {
+		if (p.n_bias || p.n_counts) {
+			float *to = a.scratch + (uint64_t)blockIdx.x * a.stride;
+
+			adjust(a, p, logits, to);
+			r.logits = to;
+			if (!row_max(to, a.vocab, s, &r.max))
+				return;
+		}
+		r.inv_temp = p.inv_temp;
+		token = p.inv_temp < INFINITY ? draw(r, p, s) : arg_max(r, s);
+	}
+	if (threadIdx.x)
+		return;
+	out->token = token;
+	if (token < a.vocab)
+		out->logprob = (float)(logits[token] - lse);
+}
+
+WK_KERNEL(wk_sample, (THREADS), struct ka_sampling)
+{
+	__shared__ struct shared_state state;
+	const struct ka_sample p = a.samples[blockIdx.x];
+
+	sample(a, p, a.out + blockIdx.x, &state);
+}

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * step.c - a step's batch, its upload, tickets and waiting.
+ *
+ * The batch is checked and copied, laid out in one pinned slot and sent by one transfer. Slots are
+ * used in turn and wait for the ticket of the step that used them last. The arrays' places in device
+ * memory are fixed; the block table comes last, so that its growth moves nothing else.
+ *
+ * A ticket is a number that the device writes into pinned memory when it gets there (wk_mark): to see
+ * whether it is done costs a load. If it does not come, the driver is asked now and then whether
+ * something has failed.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernels/cuda/cuda.h"
+
+#define ASK_NS	    1000000u /* between two questions to the driver while waiting */
+#define SPINS	    2000
+#define FIRST_TABLE 4096u
+
+static size_t place(size_t *at, size_t bytes)
+{
+	size_t here = *at;
+
+	*at += (bytes + 255) / 256 * 256;
+	return here;
+}
+
+static void lay_out(struct wk_backend *be, uint32_t table_room)
+{
+	struct cuda_layout *at = &be->at;
+	size_t n = 0;
+
+	at->tokens = place(&n, WK_MAX_ROWS * sizeof(uint32_t));
+	at->out_rows = place(&n, WK_MAX_ROWS * sizeof(uint32_t));
+	at->row_seq = place(&n, WK_MAX_ROWS * sizeof(struct ka_seq));
+	at->seqs = place(&n, WK_MAX_ROWS * sizeof(struct ka_seq));
+	at->chunks = place(&n, WK_MAX_ROWS * sizeof(struct ka_chunk));
+	at->table = place(&n, table_room * sizeof(uint32_t));
+	at->bytes = n;
+}
+
+int cuda_step_init(struct wk_backend *be)
+{
+	int r;
+
+	be->table_room = FIRST_TABLE;
+	be->table = malloc(FIRST_TABLE * sizeof(*be->table));
+	if (!be->table)
+		return cuda_fail(be, ENOMEM, "no memory for a batch");
+	lay_out(be, FIRST_TABLE);
+	r = cuda_reserve(be, &be->arrays, be->at.bytes);
+	r = r ? r : cuda_shared_reserve(be, &be->done, sizeof(uint64_t));
+	for (int i = 0; !r && i < CUDA_SLOTS; i++)
+		r = cuda_shared_reserve(be, &be->slots[i].batch, be->at.bytes);
+	return r;
+}
+
+void cuda_step_fini(struct wk_backend *be)
+{
+	struct wk_buf *const bufs[] = {be->arrays, be->units, be->part,	   be->part_ml,
+				       be->glu,	   be->s,     be->samples, be->scratch};
+
+	for (size_t i = 0; i < sizeof(bufs) / sizeof(*bufs); i++)
+		cuda_buf_free(be, bufs[i]);
+	for (int i = 0; i < CUDA_SLOTS; i++) {
+		cuda_shared_free(be, &be->slots[i].batch);
+		cuda_shared_free(be, &be->slots[i].units);
+		cuda_shared_free(be, &be->slots[i].samples);
+	}
+	for (int i = 0; i < 2; i++) {
+		cuda_shared_free(be, &be->staging[i]);
+		if (be->staged[i])
+			be->cu.event_free(be->staged[i]);
+	}
+	cuda_shared_free(be, &be->results);
+	cuda_shared_free(be, &be->done);
+}
+
+/* --- tickets -----------------------------------------------------------------------------------------*/
+
+static uint64_t done(const struct wk_backend *be)
+{
+	/* C1: pairs with C2 in wk_mark */
+	return __atomic_load_n((const uint64_t *)be->done.host, __ATOMIC_ACQUIRE);
+}
+
+/* Whether something has failed meanwhile: by the driver's word, or because all is done but the mark. */
+static int ask(struct wk_backend *be, uint64_t ticket)
+{
+	cu_result r = be->cu.stream_query(be->stream);
+
+	if (r == CU_NOT_READY)
+		return 0;
+	if (!r && done(be) < ticket)
+		cuda_stick(be, EIO, "the device is idle, and step %llu has not ended",
+			   (unsigned long long)ticket);
+	return cuda_check(be, r, "stream_query", "a step on the device");
+}
+
+static uint64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int await(struct wk_backend *be, uint64_t ticket)
+{
+	uint64_t asked = 0;
+
+	for (uint32_t i = 1; !be->sticky && done(be) < ticket; i++) {
+		uint64_t now;
+
+		if (i % SPINS)
+			continue;
+		now = clock_ns();
+		if (now - asked < ASK_NS)
+			continue;
+		asked = now;
+		if (ask(be, ticket))
+			break;
+		sched_yield();
+	}
+	return be->sticky;
+}
+
+uint64_t cuda_record(struct wk_backend *be)
+{
+	struct ka_mark mark = {(uint64_t *)(uintptr_t)be->done.device, ++be->ticket};
+
+	cuda_flush(be);
+	be->queue.open = false;
+	cuda_launch(be, K_wk_mark, 1, 1, 1, 0, &mark, sizeof(mark));
+	return be->ticket;
+}
+
+/* Results of calls of sample go to where they were asked for. */
+static void hand_out(struct wk_backend *be, uint64_t ticket)
+{
+	const struct wk_sampled *from = be->results.host;
+	uint32_t n = 0;
+
+	for (; n < be->n_calls && be->calls[n].ticket <= ticket; n++)
+		memcpy(be->calls[n].out, from + be->calls[n].first, be->calls[n].n * sizeof(*from));
+	be->n_calls -= n;
+	memmove(be->calls, be->calls + n, be->n_calls * sizeof(*be->calls));
+	if (!be->n_calls)
+		be->n_results = 0;
+}
+
+int cuda_query(struct wk_backend *be, uint64_t ticket)
+{
+	if (be->sticky)
+		return be->sticky;
+	if (done(be) >= ticket)
+		return 1;
+	if (ticket > be->ticket)
+		return cuda_fail(be, EINVAL, "a ticket that was never given out");
+	return ask(be, ticket) ? be->sticky : done(be) >= ticket;
+}
+
+int cuda_wait(struct wk_backend *be, uint64_t ticket)
+{
+	int r;
+
+	if (ticket > be->ticket)
+		return cuda_fail(be, EINVAL, "waiting for a ticket that was never given out");
+	r = await(be, ticket);
+	if (!r)
+		hand_out(be, ticket);
+	return r;
+}
+
+int cuda_drain(struct wk_backend *be)
+{
+	if (be->sticky)
+		return be->sticky;
+	cuda_flush(be);
+	return cu_ok(be, stream_wait, "waiting for the device", be->stream);
+}
+
+/* --- the batch ---------------------------------------------------------------------------------------*/
+
+static const char *batch_wrong(const struct wk_backend *be, const struct wk_batch *b)
+{
+	uint32_t row = 0;
+
+	if (!b->n_rows || b->n_rows > WK_MAX_ROWS)
+		return "the number of rows is 0 or over the limit";
+	if (b->n_seqs > b->n_rows || b->n_out > b->n_rows || b->n_loras > b->n_rows)
+		return "more sequences, outputs or adapters than rows";
+	for (uint32_t i = 0; i < b->n_table; i++)
+		if (b->block_table[i] >= be->n_blocks)
+			return "a block number is past the KV pool";
+	for (uint32_t s = 0; s < b->n_seqs; s++) {
+		const struct wk_seq *q = &b->seqs[s];
+		uint64_t blocks =
+			((uint64_t)q->pos + q->n_rows + WK_BLOCK_TOKENS - 1) / WK_BLOCK_TOKENS;
+
+		if (q->row != row || !q->n_rows || q->n_rows > b->n_rows - row)
+			return "the sequences leave a gap";
+		if (q->table > b->n_table || blocks > b->n_table - q->table)
+			return "a sequence's block table is too short";
+		row += q->n_rows;
+	}
+	for (uint32_t i = 0; i < b->n_out; i++)
+		if (b->out_rows[i] >= b->n_rows || (i && b->out_rows[i] <= b->out_rows[i - 1]))
+			return "out_rows is not ascending, or past the rows";
+	if (row != b->n_rows)
+		return "rows that belong to no sequence";
+	return wk_segments_wrong(b);
+}
+
+static int grow_table(struct wk_backend *be, uint32_t n)
+{
+	uint32_t room = be->table_room, *table;
+	int r;
+
+	if (n <= room)
+		return 0;
+	while (room < n)
+		room *= 2;
+	table = realloc(be->table, room * sizeof(*table));
+	if (!table)
+		return cuda_fail(be, ENOMEM, "no memory for %u block table entries", n);
+	be->table = table;
+	lay_out(be, room);
+	r = cuda_reserve(be, &be->arrays, be->at.bytes);
+	for (int i = 0; !r && i < CUDA_SLOTS; i++)
+		r = cuda_shared_reserve(be, &be->slots[i].batch, be->at.bytes);
+	if (!r)
+		be->table_room = room;
+	return r;
+}
+
+static void copy_batch(struct wk_backend *be, const struct wk_batch *b)
+{
+	memcpy(be->tokens, b->tokens, b->n_rows * sizeof(*be->tokens));
+	memcpy(be->seqs, b->seqs, b->n_seqs * sizeof(*be->seqs));
+	if (b->n_loras)
+		memcpy(be->loras, b->loras, b->n_loras * sizeof(*be->loras));
+	be->max_token = 0;
+	for (uint32_t i = 0; i < b->n_rows; i++)
+		be->max_token = b->tokens[i] > be->max_token ? b->tokens[i] : be->max_token;
+	be->batch = *b;
+	be->batch.tokens = be->tokens;
+	be->batch.seqs = be->seqs;
+	be->batch.loras = be->loras;
+	be->batch.block_table = NULL;
+	be->batch.out_rows = NULL;
+	be->batch.segments = NULL;
+}
+
+static void fill_chunks(struct wk_backend *be, const struct wk_batch *b, struct ka_chunk *chunks)
+{
+	be->n_chunks = be->max_cuts = 0;
+	for (uint32_t i = 0; i < b->n_segments; i++) {
+		const struct wk_segment *s = &b->segments[i];
+		const struct wk_lora *lora = b->loras[s->lora];
+
+		if (lora->max_cuts > be->max_cuts)
+			be->max_cuts = lora->max_cuts;
+		for (uint32_t r = 0; r < s->n_rows; r += KA_CHUNK)
+			chunks[be->n_chunks++] = (struct ka_chunk){
+				.lora = (const struct ka_lora *)(uintptr_t)lora->device->at,
+				.row = s->row + r,
+				.n_rows = s->n_rows - r < KA_CHUNK ? s->n_rows - r : KA_CHUNK};
+	}
+}
+
+static void fill_rows(const struct wk_batch *b, struct ka_seq *rows)
+{
+	for (uint32_t s = 0; s < b->n_seqs; s++)
+		for (uint32_t i = 0; i < b->seqs[s].n_rows; i++) {
+			const struct wk_seq *q = &b->seqs[s];
+
+			rows[q->row + i] = (struct ka_seq){q->row + i, 1, q->pos + i, q->table};
+		}
+}
+
+static int upload_batch(struct wk_backend *be, const struct wk_batch *b)
+{
+	char *to = be->slots[be->slot].batch.host;
+
+	_Static_assert(sizeof(struct ka_seq) == sizeof(struct wk_seq), "the same");
+	memcpy(to + be->at.tokens, b->tokens, b->n_rows * sizeof(*b->tokens));
+	memcpy(to + be->at.seqs, b->seqs, b->n_seqs * sizeof(*b->seqs));
+	if (b->n_out)
+		memcpy(to + be->at.out_rows, b->out_rows, b->n_out * sizeof(*b->out_rows));
+	if (b->n_table)
+		memcpy(to + be->at.table, b->block_table, b->n_table * sizeof(*b->block_table));
+	fill_rows(b, (struct ka_seq *)(to + be->at.row_seq));
+	fill_chunks(be, b, (struct ka_chunk *)(to + be->at.chunks));
+	return cu_ok(be, copy_to, "uploading a batch", be->arrays->at, to,
+		     be->at.table + b->n_table * sizeof(*b->block_table), be->stream);
+}
+
+int cuda_batch_set(struct wk_backend *be, const struct wk_batch *b)
+{
+	const char *wrong = batch_wrong(be, b);
+	int r = be->sticky;
+
+	if (r)
+		return r;
+	if (wrong)
+		return cuda_fail(be, EINVAL, "batch of %u rows: %s", b->n_rows, wrong);
+	cuda_flush(be);
+	be->slot = (be->slot + 1) % CUDA_SLOTS;
+	r = be->slots[be->slot].ticket > be->ticket ? cuda_drain(be) : /* its step had no end */
+		    await(be, be->slots[be->slot].ticket);
+	r = r ? r : grow_table(be, b->n_table);
+	r = r ? r : upload_batch(be, b);
+	if (r)
+		return r;
+	copy_batch(be, b);
+	/* Until its end is recorded the slot is in use. */
+	be->slots[be->slot].ticket = be->ticket + 1;
+	be->group = 0;
+	be->queue.open = true;
+	return 0;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * emulate.cc - fibers for the threads of a block (see emulate.cuh). One block at a time, on the
+ * thread that calls; x86-64.
+ */
+#include "tests/cuda/fake/emulate.cuh"
+
+#include <cstdio>
+#include <cstdlib>
+#include <sys/mman.h>
+
+#include "tests/cuda/fake/emulate.h"
+
+#define MAX_THREADS 1024
+#define STACK_BYTES (256u << 10)
+#define SHARED_MAX  (256u << 10)
+
+struct emu_dim threadIdx, blockIdx, blockDim, gridDim;
+uint8_t *emu_shared_bytes;
+
+/* --- kernels -----------------------------------------------------------------------------------------*/
+
+static struct emu_kernel *kernels;
+
+emu_registrar::emu_registrar(struct emu_kernel *k)
+{
+	k->next = kernels;
+	kernels = k;
+}
+
+const struct emu_kernel *emu_find(const char *name)
+{
+	for (struct emu_kernel *k = kernels; k; k = k->next)
+		if (!strcmp(k->name, name))
+			return k;
+	return nullptr;
+}
+
+uint32_t emu_arg_bytes(const struct emu_kernel *k)
+{
+	return k->arg_bytes;
+}
+
+uint32_t emu_max_threads(const struct emu_kernel *k)
+{
+	return k->max_threads;
+}
+
+/* --- fibers ------------------------------------------------------------------------------------------*/
+
+/* Saves the callee's registers on the stack, keeps its top in *from and goes on at `to`. */
+extern "C" void emu_switch(void **from, void *to);
+__asm__(".text\n.globl emu_switch\n.hidden emu_switch\n.type emu_switch, @function\nemu_switch:\n"
+	"	push %rbp\n	push %rbx\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
+	"	mov %rsp, (%rdi)\n	mov %rsi, %rsp\n"
+	"	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbx\n	pop %rbp\n"
+	"	ret\n.size emu_switch, .-emu_switch\n");
+
+struct warp {
+	uint32_t alive, arrived, round;
+	uint8_t slot[2][32][32];
+};
+
+static struct {
+	const struct emu_kernel *kernel;
+	const void *args;
+	char *stacks;
+	void *stack[MAX_THREADS], *caller;
+	uint32_t exchanges[MAX_THREADS];
+	bool over[MAX_THREADS];
+	struct warp warps[MAX_THREADS / 32];
+	uint32_t now, n, alive, arrived, round, idle, shared_bytes;
+} emu;
+
+static void stuck(void)
+{
+	fprintf(stderr, "kernel %s: not all threads of block %u, %u reach a barrier\n",
+		emu.kernel->name, blockIdx.x, blockIdx.y);
+	abort();
+}
+
+/* Go on with the next fiber that is not over. */
+static void yield(void)
+{
+	uint32_t me = emu.now, next = me;
+
+	do
+		next = next + 1 == emu.n ? 0 : next + 1;
+	while (emu.over[next] && next != me);
+	if (++emu.idle > 4 * emu.n)
+		stuck();
+	if (next == me)
+		return;
+	emu.now = next;
+	threadIdx.x = next;
+	emu_switch(&emu.stack[me], emu.stack[next]);
+}
+
+static void block_arrived(void)
+{
+	if (emu.arrived < emu.alive || !emu.arrived)
+		return;
+	emu.arrived = 0;
+	emu.round++;
+	emu.idle = 0;
+}
+
+static void warp_arrived(struct warp *w)
+{
+	if (w->arrived < w->alive || !w->arrived)
+		return;
+	w->arrived = 0;
+	w->round++;
+	emu.idle = 0;
+}
+
+void emu_sync_block(void)
+{
+	uint32_t round = emu.round;
+
+	emu.arrived++;
+	block_arrived();
+	while (emu.round == round)
+		yield();
+}
+
+void emu_sync_warp(void)
+{
+	struct warp *w = &emu.warps[emu.now / 32];
+	uint32_t round = w->round;
+
+	w->arrived++;
+	warp_arrived(w);
+	while (w->round == round)
+		yield();
+}
+
+const uint8_t *emu_exchange(const void *mine, uint32_t bytes)
+{
+	struct warp *w = &emu.warps[emu.now / 32];
+	/* Two places in turn: nobody writes to one before all have read it and come to the other. */
+	uint32_t turn = emu.exchanges[emu.now]++ % 2;
+
+	memcpy(w->slot[turn][emu.now % 32], mine, bytes);
+	emu_sync_warp();
+	return w->slot[turn][0];
+}
+
+static void fiber(void)
+{
+	struct warp *w;
+	uint32_t me;
+
+	emu.kernel->body(emu.args);
+	me = emu.now;
+	w = &emu.warps[me / 32];
+	emu.over[me] = true;
+	emu.idle = 0;
+	w->alive--;
+	emu.alive--;
+	/* Whoever waits for this one waits no longer. */
+	warp_arrived(w);
+	block_arrived();
+	if (!emu.alive)
+		emu_switch(&emu.stack[me], emu.caller);
+	yield();
+	abort();
+}
+
+static void fiber_start(uint32_t i)
+{
+	void **top = (void **)(emu.stacks + (size_t)(i + 1) * STACK_BYTES);
+
+	/* A return address for fiber() to be entered by, aligned as a call leaves it. */
+	*--top = nullptr;
+	*--top = (void *)fiber;
+	for (int r = 0; r < 6; r++)
+		*--top = nullptr;
+	emu.stack[i] = top;
+	emu.exchanges[i] = 0;
+	emu.over[i] = false;
+}
+
+static void run_block(void)
+{
+	memset(emu.warps, 0, sizeof(emu.warps));
+	for (uint32_t i = 0; i < emu.n; i++) {
+		fiber_start(i);
+		emu.warps[i / 32].alive++;
+	}
+	emu.alive = emu.n;
+	emu.arrived = emu.idle = 0;
+	emu.now = 0;
+	threadIdx = {0, 0, 0};
+	/* What a block before has left must not be what this one relies on. */
+	memset(emu_shared_bytes, 0xff, emu.shared_bytes);
+	emu_switch(&emu.caller, emu.stack[0]);
+}
+
+void emu_run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
+	     uint32_t shared_bytes, const void *args)
+{
+	emu.shared_bytes = shared_bytes;
+	if (!emu.stacks) {
+		emu.stacks = (char *)mmap(nullptr, (size_t)MAX_THREADS * STACK_BYTES,
+					  PROT_READ | PROT_WRITE,
+					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		emu_shared_bytes = (uint8_t *)aligned_alloc(128, SHARED_MAX);
+		if (emu.stacks == MAP_FAILED || !emu_shared_bytes)
+			abort();
+	}
+	emu.kernel = k;
+	emu.args = args;
+	emu.n = threads;
+	blockDim = {threads, 1, 1};
+	gridDim = {grid[0], grid[1], grid[2]};
+	for (uint32_t y = 0; y < grid[1]; y++)
+		for (uint32_t x = 0; x < grid[0]; x++) {
+			blockIdx = {x, y, 0};
+			run_block();
+		}
+}

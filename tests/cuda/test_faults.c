@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every entry point of the driver fails, at its first call and at a later one, while a backend is opened,
+ * a weight and a pool are made and two steps are run: whoever called must get an error that names the
+ * call and the driver's code, and nothing may crash. Out of memory is -ENOMEM, anything else -EIO.
+ *
+ * Each case is a process of its own: the fake driver keeps what is broken.
+ */
+#include "kernels/cuda/driver.h"
+#include "tests/kernels/kt.h"
+#include "tests/tap.h"
+
+#include "kernels/module.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define K 64u
+#define N 48u
+
+static const char *build_dir(void)
+{
+	const char *build = getenv("WEFT_BUILD");
+
+	return build ? build : "build";
+}
+
+static bool use_fake(void)
+{
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/tests/cuda/weft-cuda.so", build_dir());
+	setenv("WEFT_CUDA_MODULE", path, 1);
+	if (access(path, R_OK))
+		return false;
+	snprintf(path, sizeof(path), "%s/tests/cuda/libcuda.so.1", build_dir());
+	setenv("WEFT_CUDA_DRIVER", path, 1);
+	setenv("WEFT_CUBLASLT", "", 1);
+	return !access(path, R_OK);
+}
+
+/* --- one case ----------------------------------------------------------------------------------------*/
+
+struct rig {
+	const struct wk_ops *ops;
+	struct wk_backend *be;
+	struct wk_buf *pool, *h, *x, *y, *norm;
+	struct wk_weight *w;
+};
+
+static int make(struct rig *r)
+{
+	static float data[N * K];
+	struct wk_weight_part part = {data, WK_F32, N};
+	struct wk_kv_shape shape = {1, 1, 32, 0};
+	struct wk_open_options opt = {.n_threads = 1};
+	float ones[K];
+	int rc = r->ops->open(&opt, &r->be);
+
+	for (uint32_t i = 0; i < N * K; i++)
+		data[i] = (float)(i % 7) / 8;
+	for (uint32_t i = 0; i < K; i++)
+		ones[i] = 1;
+	rc = rc ? rc : r->ops->weight_new(r->be, &part, 1, K, WK_PACK_PLAIN, &r->w);
+	/* Large enough to be mapped. */
+	rc = rc ? rc : r->ops->buf_new(r->be, (size_t)5 << 20, &r->pool);
+	rc = rc ? rc : r->ops->kv_bind(r->be, &shape, r->pool, 4);
+	rc = rc ? rc : r->ops->buf_new(r->be, 8 * K * 4, &r->h);
+	rc = rc ? rc : r->ops->buf_new(r->be, 8 * K * 2, &r->x);
+	rc = rc ? rc : r->ops->buf_new(r->be, 8 * N * 4, &r->y);
+	rc = rc ? rc : r->ops->buf_new(r->be, K * 4, &r->norm);
+	return rc ? rc : r->ops->buf_write(r->be, r->norm, 0, ones, sizeof(ones));
+}
+
+/* Eight times a norm and a product, so that the step is worth a graph; then a token. */
+static int step(struct rig *r, struct wk_sampled *ret)
+{
+	const uint32_t tokens[8] = {0, 1, 2, 3, 4, 5, 6, 7}, block = 1;
+	const struct wk_seq seq = {0, 8, 0, 0};
+	const struct wk_batch b = {.n_rows = 8,
+				   .n_seqs = 1,
+				   .n_table = 1,
+				   .tokens = tokens,
+				   .seqs = &seq,
+				   .block_table = &block};
+	const struct wk_norm norm = {.h = r->h,
+				     .weight = r->norm,
+				     .x = r->x,
+				     .n_rows = 8,
+				     .dim = K,
+				     .h_stride = K,
+				     .x_stride = K,
+				     .eps = 1e-5f};
+	const struct wk_matmul product = {.w = r->w,
+					  .x = r->x,
+					  .out = r->y,
+					  .n_rows = 8,
+					  .x_stride = K,
+					  .out_stride = N,
+					  .scale = 1};
+	const struct wk_sample draw = {
+		.top_p = 1, .repetition_penalty = 1, .given = WK_NO_TOKEN, .row = 5};
+	int rc;
+
+	r->ops->kv_zero(r->be, r->pool, &block, 1);
+	rc = r->ops->batch_set(r->be, &b);
+	if (rc)
+		return rc;
+	r->ops->embed(r->be, r->w, r->h, K, 1);
+	for (int i = 0; i < 8; i++) {
+		r->ops->norm(r->be, &norm);
+		r->ops->matmul(r->be, &product);
+	}
+	r->ops->sample(r->be, r->y, N, N, &draw, 1, ret);
+	return r->ops->wait(r->be, r->ops->record(r->be));
+}
+
+static int run(struct rig *r, uint32_t *ret_token)
+{
+	struct wk_sampled got[4];
+	float y[8 * N];
+	int rc = make(r);
+
+	/* Sent, made into a graph, replayed, replayed. */
+	for (int i = 0; !rc && i < 4; i++)
+		rc = step(r, &got[i]);
+	for (int i = 1; !rc && i < 4; i++)
+		if (got[i].token != got[0].token || got[i].logprob != got[0].logprob)
+			rc = -EBADMSG;
+	rc = rc ? rc : r->ops->buf_read(r->be, r->y, 0, y, sizeof(y));
+	*ret_token = rc ? 0 : got[0].token;
+	return rc;
+}
+
+struct answer {
+	int rc;
+	uint32_t token;
+	char text[256];
+};
+
+static void child(int fd, const char *plan)
+{
+	struct answer a = {0};
+	struct rig r = {0};
+	char why[256];
+
+	if (plan)
+		setenv("WEFT_FAKE_CUDA_FAIL", plan, 1);
+	r.ops = wk_module_load("cuda", why, sizeof(why));
+	a.rc = r.ops ? run(&r, &a.token) : -ENOSYS;
+	if (r.ops)
+		snprintf(a.text, sizeof(a.text), "%s", r.ops->last_error(r.be));
+	/* Giving back what there is must work in any state. */
+	if (r.be) {
+		r.ops->weight_free(r.be, r.w);
+		r.ops->buf_free(r.be, r.pool);
+		r.ops->buf_free(r.be, r.h);
+		r.ops->buf_free(r.be, r.x);
+		r.ops->buf_free(r.be, r.y);
+		r.ops->buf_free(r.be, r.norm);
+		r.ops->close(r.be);
+	}
+	if (write(fd, &a, sizeof(a)) != sizeof(a))
+		_exit(1);
+	_exit(0);
+}
+
+static bool ask(const char *plan, struct answer *ret)
+{
+	int fds[2], status = -1;
+	ssize_t n;
+	pid_t pid;
+
+	if (pipe(fds))
+		bail_out("no pipe");
+	fflush(NULL);
+	pid = fork();
+	if (!pid)
+		child(fds[1], plan);
+	close(fds[1]);
+	n = read(fds[0], ret, sizeof(*ret));
+	close(fds[0]);
+	waitpid(pid, &status, 0);
+	return n == (ssize_t)sizeof(*ret) && status == 0;
+}
+
+/* --- cases -------------------------------------------------------------------------------------------*/
+
+/* The table's names: what messages call an entry point. `fake` is what the fake driver calls it. */
+static const struct {
+	const char *name, *fake;
+	int may_pass; /* a failure of it harms nothing, or it is not called here */
+} calls[] = {
+	{"init", "cuInit", 0},
+	{"driver_version", "cuDriverGetVersion", 0},
+	{"device_count", "cuDeviceGetCount", 0},
+	{"device_get", "cuDeviceGet", 0},
+	{"device_name", "cuDeviceGetName", 0},
+	{"device_attribute", "cuDeviceGetAttribute", 0},
+	{"context_retain", "cuDevicePrimaryCtxRetain", 0},
+	{"stream_new", "cuStreamCreate", 0},
+	{"module_load", "cuModuleLoadData", 0},
+	{"function_get", "cuModuleGetFunction", 0},
+	{"function_set", "cuFuncSetAttribute", 0},
+	{"mem_alloc", "cuMemAlloc", 0},
+	{"mem_granularity", "cuMemGetAllocationGranularity", 0},
+	{"mem_create", "cuMemCreate", 0},
+	{"mem_reserve", "cuMemAddressReserve", 0},
+	{"mem_map", "cuMemMap", 0},
+	{"mem_access", "cuMemSetAccess", 0},
+	{"host_alloc", "cuMemHostAlloc", 0},
+	{"host_address", "cuMemHostGetDevicePointer", 0},
+	{"copy_to", "cuMemcpyHtoDAsync", 0},
+	{"copy_from", "cuMemcpyDtoHAsync", 0},
+	{"fill", "cuMemsetD8Async", 0},
+	{"stream_wait", "cuStreamSynchronize", 0},
+	{"event_new", "cuEventCreate", 0},
+	{"event_record", "cuEventRecord", 0},
+	{"event_wait", "cuEventSynchronize", 0},
+	{"launch", "cuLaunchKernel", 0},
+	{"capture_begin", "cuStreamBeginCapture", 1},
+	{"capture_end", "cuStreamEndCapture", 1},
+	{"graph_make", "cuGraphInstantiate", 1},
+	{"graph_launch", "cuGraphLaunch", 1},
+};
+
+/* What must come of a call that fails with `code`. */
+static void failing(size_t i, unsigned nth, int code, const char *code_name)
+{
+	int want = code == CU_OUT_OF_MEMORY ? -ENOMEM : -EIO;
+	char plan[96], name[64];
+	struct answer a = {0};
+	bool alive;
+
+	snprintf(plan, sizeof(plan), "%s:%u:%d", calls[i].fake, nth, code);
+	alive = ask(plan, &a);
+	snprintf(name, sizeof(name), "(%s)", calls[i].name);
+	if (code == CU_OUT_OF_MEMORY && calls[i].may_pass && !a.rc) {
+		ok(alive, "%s without memory: goes on without", calls[i].fake);
+		return;
+	}
+	ok(alive && a.rc == want && strstr(a.text, name) && strstr(a.text, code_name),
+	   "%s, call %u, code %d: %d, %s", calls[i].fake, nth, code, a.rc, a.text);
+}
+
+int main(void)
+{
+	struct answer well = {0};
+
+	if (!use_fake()) {
+		skip(1, "no emulated device here");
+		return tap_done();
+	}
+	ok(ask(NULL, &well) && !well.rc, "without a failure all is well: %d, %s", well.rc,
+	   well.text);
+	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
+		failing(i, 1, 719, "CUDA_ERROR_LAUNCH_FAILED");
+		failing(i, 1, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
+	}
+	for (unsigned nth = 2; nth < 20; nth += 4)
+		failing(26, nth, 700, "CUDA_ERROR_ILLEGAL_ADDRESS");
+	for (unsigned nth = 2; nth < 6; nth++) {
+		failing(11, nth, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
+		failing(17, nth, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
+	}
+	return tap_done();
+}
