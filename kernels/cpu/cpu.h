@@ -174,7 +174,7 @@ struct wk_buf {
  * then their 32 ups, so that one tile has both.
  */
 struct wk_weight {
-	uint16_t *data; /* owned */
+	uint16_t *data; /* owned; in the backend's regions */
 	size_t bytes;
 	uint32_t n; /* outputs as packed: both of gate and up */
 	uint32_t k;
@@ -207,6 +207,8 @@ struct wk_backend {
 	uint32_t kv_blocks;	       /* 0: nothing bound yet */
 	const struct wk_buf *pool_buf; /* borrowed: the one bound last, until it is freed */
 
+	struct wk_region *weights; /* where all weights lie; empty when all are freed */
+
 	void *x_packed; /* owned; WK_MAX_ROWS rows of the widest k seen */
 	size_t x_packed_bytes;
 
@@ -229,6 +231,14 @@ void wk_cpu_stick(struct wk_backend *be, int err, const char *fmt, ...)
 /* Zeroed memory, 64-byte aligned, asking for huge pages from 2 MB up; NULL when there is none. */
 void *wk_cpu_alloc(size_t bytes);
 void wk_cpu_release(void *p, size_t bytes); /* NULL allowed; bytes as allocated */
+
+/*
+ * The same in regions that many share, page after page; a region goes when its last piece does. The
+ * list belongs to whoever calls.
+ */
+struct wk_region;
+void *wk_region_take(struct wk_region **list, size_t bytes);
+void wk_region_give(struct wk_region **list, const void *p); /* NULL allowed */
 
 /* --- operations of the table, by file ----------------------------------------------------------*/
 

@@ -258,7 +258,7 @@ int wk_cpu_weight_new(struct wk_backend *be, const struct wk_weight_part *parts,
 	cols = w->gate_up ? n / 2 : n;
 	w->panels = (cols + (w->gate_up ? 31 : 63)) / (w->gate_up ? 32 : 64);
 	w->bytes = (size_t)w->panels * w->pairs * WK_CPU_PANEL * 4;
-	w->data = wk_cpu_alloc(w->bytes);
+	w->data = wk_region_take(&be->weights, w->bytes);
 	if (!w->data) {
 		err = wk_cpu_fail(be, ENOMEM, "no memory for a weight of %zu bytes", w->bytes);
 		goto fail;
@@ -282,7 +282,7 @@ void wk_cpu_weight_free(struct wk_backend *be, struct wk_weight *w)
 {
 	if (!w)
 		return;
-	wk_cpu_release(w->data, w->bytes);
+	wk_region_give(&be->weights, w->data);
 	free(w);
 }
 
