@@ -26,9 +26,9 @@
 #include <stdatomic.h>
 
 /*
- * Pairs of K in a block. With few rows the next block is prefetched into the first-level cache
- * while this one is multiplied, so both must fit there: 16 KB each. With more, prefetching matters
- * less than how often sums go to memory and back.
+ * Pairs of K in a block, at most. With few rows the next block is prefetched into the first-level
+ * cache while this one is multiplied, so both must fit there: 16 KB each. With more, prefetching
+ * matters less than how often sums go to memory and back.
  */
 #define FEW_TILES  3u
 #define PAIRS_FEW  64u
@@ -174,6 +174,19 @@ static void set_prefetch(struct wk_tile *t, const uint16_t *next, uint32_t i, ui
 	t->prefetch = (const char *)next + (i < 4 ? (size_t)line[i] * 64 * t->pairs : 0);
 }
 
+/* And for what adapters left for a tile of the next panel: half of it is in other threads' caches. */
+static inline __attribute__((always_inline)) void prefetch_sums(const struct job *j, uint32_t panel,
+								uint32_t row, uint32_t rows)
+{
+	const char *at;
+
+	if (!j->lora || !j->lora->sums || panel >= j->op->w->panels)
+		return;
+	at = (const char *)wk_lora_sums(j->lora, panel, row);
+	for (size_t b = 0; b < (size_t)rows * WK_CPU_PANEL * sizeof(float); b += 64)
+		__builtin_prefetch(at + b, 1);
+}
+
 static void do_unit(struct job *j, uint32_t unit, float *acc)
 {
 	uint32_t panel = unit / j->row_blocks, block = unit % j->row_blocks;
@@ -203,8 +216,10 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 				t.first = !wk_lora_begin(j->be, j->lora, i, j->panel + panel,
 							 i == from, t.acc);
 			set_prefetch(&t, w, i - from, to - from);
-			if (kb + 1 == j->k_blocks)
+			if (kb + 1 == j->k_blocks) {
 				prefetch_out(j, row, t.rows, panel * j->panel_cols);
+				prefetch_sums(j, j->panel + panel + 1, row, t.rows);
+			}
 			j->be->kern->tile(&t);
 			if (kb + 1 < j->k_blocks)
 				continue;
@@ -268,6 +283,20 @@ static void divide(struct job *j)
 	}
 }
 
+/*
+ * K in blocks of one size: a block is prefetched by the pace of the one before, so a short last one
+ * would fetch only part of the next panel's first. Of an even number of pairs, because a shrink's
+ * two chains of sums take the even and the odd pairs of each block.
+ */
+static void cut_k(struct job *j)
+{
+	uint32_t most = j->tiles <= FEW_TILES ? PAIRS_FEW : PAIRS_MANY;
+	uint32_t blocks = (j->pairs + most - 1) / most;
+
+	j->k_pairs = ((j->pairs + blocks - 1) / blocks + 1) / 2 * 2;
+	j->k_blocks = (j->pairs + j->k_pairs - 1) / j->k_pairs;
+}
+
 /* --- the operation -------------------------------------------------------------------------------*/
 
 static bool fits(const struct wk_buf *buf, uint32_t rows, uint32_t stride, uint32_t n, size_t elem)
@@ -312,8 +341,7 @@ void wk_cpu_matmul(struct wk_backend *be, const struct wk_matmul *op)
 	}
 	j.pairs = op->w->pairs;
 	j.tiles = (op->n_rows + WK_TILE_ROWS - 1) / WK_TILE_ROWS;
-	j.k_pairs = j.tiles <= FEW_TILES ? PAIRS_FEW : PAIRS_MANY;
-	j.k_blocks = (j.pairs + j.k_pairs - 1) / j.k_pairs;
+	cut_k(&j);
 	j.panel_cols = op->w->gate_up ? WK_CPU_PANEL / 2 : WK_CPU_PANEL;
 	j.panel = op->col / j.panel_cols;
 	divide(&j);
