@@ -106,7 +106,8 @@ int wshm_engine_open(struct wshm_engine *e, const struct wshm_layout *layout, in
 	e->generation = calloc(layout->params.slots, sizeof(*e->generation));
 	e->noticed_at = calloc(layout->params.slots, sizeof(*e->noticed_at));
 	e->cq_shadow = malloc(layout->ring_entries * sizeof(*e->cq_shadow));
-	if (!e->generation || !e->noticed_at || !e->cq_shadow)
+	e->owed = calloc(layout->params.slots / 64 + 1, sizeof(*e->owed));
+	if (!e->generation || !e->noticed_at || !e->cq_shadow || !e->owed)
 		goto fail;
 	memset(e->cq_shadow, 0xff, layout->ring_entries * sizeof(*e->cq_shadow));
 	if (resume)
@@ -126,6 +127,7 @@ void wshm_engine_close(struct wshm_engine *e)
 	free(e->generation);
 	free(e->noticed_at);
 	free(e->cq_shadow);
+	free(e->owed);
 	memset(e, 0, sizeof(*e));
 }
 
@@ -290,12 +292,45 @@ void wshm_wakes_run(struct wshm_wakes *w)
 	w->n = 0;
 }
 
-static void wake(struct wshm_engine *e, const _Atomic uint32_t *word)
+/* Where those sleep who wait for a slot; behind the slots, for any. */
+static const _Atomic uint32_t *sleepers(struct wshm_engine *e, uint32_t i)
 {
-	if (e->wakes && e->wakes->n < WSHM_MAX_WAKES)
-		e->wakes->words[e->wakes->n++] = word;
-	else
-		wshm_futex_wake(word, WSHM_WAKE_MOST);
+	return i < e->layout.params.slots ? &wshm_engine_slot(e, i)->progress : &rx_ctl(e)->cq_tail;
+}
+
+static void wake(struct wshm_engine *e, uint32_t i)
+{
+	uint64_t bit = UINT64_C(1) << i % 64;
+
+	if (!e->wake_later) {
+		wshm_futex_wake(sleepers(e, i), WSHM_WAKE_MOST);
+	} else if (!(e->owed[i / 64] & bit)) {
+		e->owed[i / 64] |= bit;
+		e->n_owed++;
+	}
+}
+
+uint32_t wshm_engine_gather(struct wshm_engine *e, struct wshm_wakes *list, uint32_t most)
+{
+	uint32_t i = e->owed_at, n = 0, end = e->layout.params.slots + 1;
+
+	while (e->n_owed && n < most && list->n < WSHM_MAX_WAKES) {
+		uint64_t ahead = e->owed[i / 64] >> i % 64;
+
+		if (!ahead) {
+			i = (i / 64 + 1) * 64;
+		} else {
+			i += (uint32_t)__builtin_ctzll(ahead);
+			e->owed[i / 64] &= ~(UINT64_C(1) << i % 64);
+			e->n_owed--;
+			list->words[list->n++] = sleepers(e, i++);
+			n++;
+		}
+		if (i >= end)
+			i = 0;
+	}
+	e->owed_at = i;
+	return n;
 }
 
 void wshm_engine_post(struct wshm_engine *e, uint32_t slot)
@@ -312,7 +347,7 @@ void wshm_engine_post(struct wshm_engine *e, uint32_t slot)
 	e->posted |= post_notice(e, slot, e->generation[slot]);
 	/* W2: pairs with W3 in wshm_client_wait_slot() */
 	if (ord_load_seq(&req(e, slot)->waiters))
-		wake(e, &s->progress);
+		wake(e, slot);
 }
 
 int wshm_engine_wake(struct wshm_engine *e)
@@ -324,7 +359,7 @@ int wshm_engine_wake(struct wshm_engine *e)
 	e->posted = false;
 	/* W2: pairs with W3 in wshm_client_wait_any() */
 	if (ord_load_seq(&ctl->any_waiters))
-		wake(e, &rx_ctl(e)->cq_tail);
+		wake(e, e->layout.params.slots);
 	/* W2: pairs with W3 in wshm_client_arm_bell() */
 	return ord_load_seq(&ctl->bell_armed) != 0;
 }
@@ -348,12 +383,11 @@ void wshm_engine_announce_all(struct wshm_engine *e)
 		}
 		/* W1: pairs with W4 in wshm_client_wait_slot() */
 		ord_store_seq(&s->progress, ord_load(&s->progress) + 1);
-		/* W2: pairs with W3 in wshm_client_wait_slot(): a call for each of a thousand slots
-		 * would take longer than most steps, as often as a client likes. */
+		/* W2: pairs with W3 in wshm_client_wait_slot() */
 		if (ord_load_seq(&req(e, i)->waiters))
-			wshm_futex_wake(&s->progress, WSHM_WAKE_MOST);
+			wake(e, i);
 	}
-	wshm_futex_wake(&rx_ctl(e)->cq_tail, WSHM_WAKE_MOST);
+	wake(e, e->layout.params.slots);
 }
 
 /* --- fetching ------------------------------------------------------------------------------------*/

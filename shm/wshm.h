@@ -162,9 +162,9 @@ static inline uint32_t wshm_rx_engine_state(const struct wshm_rx_ctl *ctl)
 /* --- engine end ----------------------------------------------------------------------------------*/
 
 /*
- * Words of rx whose sleepers are to be woken: gathered by publications of any number of sessions, so
- * that the system calls can be made later, or by another thread. A word whose region has been
- * unmapped meanwhile does no harm: the call fails.
+ * Words of rx whose sleepers are to be woken, of any number of sessions, so that the system calls can
+ * be made later, or by another thread. A word whose region has been unmapped meanwhile does no harm:
+ * the call fails.
  */
 #define WSHM_MAX_WAKES 128
 struct wshm_wakes {
@@ -185,8 +185,11 @@ struct wshm_engine {
 	uint64_t peeked;      /* the entry that peek showed and accept takes; 0: none */
 	uint64_t violations;  /* nonsense seen; the session must end when it is not 0 */
 	bool posted;	      /* a notice that wshm_engine_wake() has not announced */
-	/* Borrowed: where publications leave whom to wake; NULL (or full): they wake at once. */
-	struct wshm_wakes *wakes;
+	/* Publications wake nobody but note whom they owe it: see wshm_engine_gather(). */
+	bool wake_later;
+	uint64_t
+		*owed; /* [slots + 1] bits: those of each slot, and behind them who waits for any */
+	uint32_t n_owed, owed_at; /* how many, and where the next one is looked for */
 };
 
 /* Map both regions. With `resume`, private state is read once from rx (which only engines
@@ -272,7 +275,7 @@ int wshm_engine_fetch_u32(const struct wshm_engine *e, uint64_t off, uint32_t *d
 /*
  * Publication. Tokens and log-probabilities are written first, then for each slot that changed:
  *   wshm_engine_publish(e, slot)    progress + 1 (release), notice unless one is outstanding,
- *                                   full barrier, FUTEX_WAKE (see wakes) only if someone waits.
+ *                                   full barrier, FUTEX_WAKE (see wake_later) only if someone waits.
  * Returns 1 if the session's bell should be rung, else 0. A cq_head that makes no sense counts as a
  * violation, which the next peek reports.
  *
@@ -283,6 +286,12 @@ int wshm_engine_fetch_u32(const struct wshm_engine *e, uint64_t off, uint32_t *d
 int wshm_engine_publish(struct wshm_engine *e, uint32_t slot);
 void wshm_engine_post(struct wshm_engine *e, uint32_t slot);
 int wshm_engine_wake(struct wshm_engine *e);
+/*
+ * With wake_later: move up to `most` of those who are to be woken to the list, as far as it has room,
+ * and return how many. How many words clients wait at is their choice, so whoever makes the calls says
+ * how many he makes, and n_owed says how many are left for the next time.
+ */
+uint32_t wshm_engine_gather(struct wshm_engine *e, struct wshm_wakes *list, uint32_t most);
 /* Announce everything unreleased again and wake every waiter (after a restart). */
 void wshm_engine_announce_all(struct wshm_engine *e);
 /* true: about to sleep; then look once more at every ring (wshm_engine_pending) and every cancel

@@ -308,7 +308,7 @@ static void core_sleep(struct engine *e)
 	int n;
 
 	need_wake(e, true);
-	if (!look_around(e, true) && !sched_has_work(&e->sched) && !e->stop) {
+	if (!look_around(e, true) && !e->wakes_owed && !sched_has_work(&e->sched) && !e->stop) {
 		e->ops->idle(e->be, true);
 		adapters_asleep(e, true);
 		n = epoll_wait(e->epoll_fd, events, MAX_EVENTS, sleep_ms(e, now_ns()));

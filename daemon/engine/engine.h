@@ -269,7 +269,9 @@ struct engine {
 	struct tenant **tenants; /* owned; by domain number, NULL: unknown */
 	uint32_t n_tenants;
 	struct session *sessions;
-	struct wshm_wakes wakes;  /* gathered since the last publish_wake() */
+	struct wshm_wakes wakes;  /* gathered by publish_wake() */
+	bool wakes_owed;	  /* there were more than one pass wakes */
+	uint32_t wake_turn;	  /* who comes first where not all get a share */
 	struct request *requests; /* fetched and not ended */
 	uint32_t n_requests, n_suspects;
 	uint64_t next_order;

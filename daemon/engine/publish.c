@@ -8,9 +8,11 @@
  * leaves behind something that recover.c understands (see wshm_slot_admit()).
  *
  * Waking a client that sleeps takes tens of microseconds on a virtual machine, most of them in the
- * host. So publications only gather whom to wake, and after a pass a compute thread makes the calls
+ * host. So publications only note whom to wake, and after a pass a compute thread makes the calls
  * while the core thread goes on to the next pass. What is gathered outside of a pass, or when no
- * thread is awake and free, the core thread does itself.
+ * thread is awake and free, the core thread does itself. How many words are waited at is the clients'
+ * choice, a thousand and more each: so one pass makes WSHM_MAX_WAKES calls at most, of which every
+ * session has a share, and what is over waits for the next pass.
  */
 #include "daemon/engine/engine.h"
 
@@ -163,11 +165,42 @@ static void wake_lent(void *engine)
 	ord_store_release(&e->waking_lent, false);
 }
 
+/* Of n sessions that have sleepers to be woken each gets the same; then whoever has more. */
+static void gather(struct engine *e, uint32_t n)
+{
+	uint32_t share = n < WSHM_MAX_WAKES ? WSHM_MAX_WAKES / n : 1;
+	uint32_t skip = n > WSHM_MAX_WAKES ? e->wake_turn % n : 0;
+	struct session *s;
+
+	if (n > WSHM_MAX_WAKES)
+		e->wake_turn += WSHM_MAX_WAKES;
+	for (s = e->sessions; s; s = s->next) {
+		if (!s->shm.n_owed)
+			continue;
+		if (skip)
+			skip--;
+		else
+			wshm_engine_gather(&s->shm, &e->wakes, share);
+	}
+	e->wakes_owed = false;
+	for (s = e->sessions; s; s = s->next) {
+		wshm_engine_gather(&s->shm, &e->wakes, WSHM_MAX_WAKES);
+		e->wakes_owed |= s->shm.n_owed != 0;
+	}
+}
+
 void publish_wake(struct engine *e, bool busy)
 {
-	for (struct session *s = e->sessions; s; s = s->next)
+	uint32_t n = 0;
+
+	for (struct session *s = e->sessions; s; s = s->next) {
 		if (wshm_engine_wake(&s->shm))
 			session_ring_bell(e, s);
+		n += s->shm.n_owed != 0;
+	}
+	e->wakes_owed = false;
+	if (n)
+		gather(e, n);
 	if (!e->wakes.n)
 		return;
 	/* L2: pairs with L1 in wake_lent(): it has been read to its end. */

@@ -207,6 +207,7 @@ void session_attach(struct engine *e, struct session *s, enum wlink_resume resum
 	if (s->next)
 		s->next->prev = s;
 	e->sessions = s;
+	s->shm.wake_later = true;
 	if (s->wake_fd >= 0 && epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, s->wake_fd, &ev) < 0) {
 		log_line(LOG_LEVEL_ERROR, "event=watch-failed session=%llu errno=%d",
 			 (unsigned long long)s->id, errno);
@@ -223,7 +224,6 @@ void session_attach(struct engine *e, struct session *s, enum wlink_resume resum
 			      WSHM_OK, e->instance_id);
 	if (resume)
 		wshm_engine_announce_all(&s->shm);
-	s->shm.wakes = &e->wakes;
 	session_ring_bell(e, s);
 }
 
