@@ -27,7 +27,7 @@ static int ask(struct raw *r)
 
 	if (raw_send(r->sock, &question, sizeof(question), NULL, 0))
 		return -EPIPE;
-	got = raw_recv(r->sock, &answer, sizeof(answer), &fd, &n_fds, 5000);
+	got = raw_recv(r->sock, &answer, sizeof(answer), &fd, &n_fds, RAW_PATIENCE_MS);
 	if (got != (int)sizeof(answer) || answer.type != WCTL_FILE_SET)
 		return -EPROTO;
 	return answer.code ? answer.code : fd;
@@ -95,7 +95,7 @@ static void too_often(void)
 		answers++;
 	}
 	is_int(answers, WCTL_MAX_FILES_ASKED, "so many answers in one session");
-	ok(raw_ended(&r, 5000), "then it is over: %s", r.refusal.text);
+	ok(raw_ended(&r, RAW_PATIENCE_MS), "then it is over: %s", r.refusal.text);
 	raw_close(&r);
 }
 
@@ -105,7 +105,7 @@ static void too_early(void)
 	struct wctl_text text = {0};
 
 	raw_send(sock, &question, sizeof(question), NULL, 0);
-	got = raw_recv(sock, &text, sizeof(text), NULL, NULL, 5000);
+	got = raw_recv(sock, &text, sizeof(text), NULL, NULL, RAW_PATIENCE_MS);
 	ok(got == (int)sizeof(text) && text.head.type == WCTL_REFUSED, "before the hello: %s",
 	   text.text);
 	close(sock);
@@ -124,11 +124,12 @@ static void odd(void)
 	if (raw_open(&r, world_socket(w), world_attacker(), 2))
 		bail_out("a raw client is refused");
 	raw_send(r.sock, &m, sizeof(m), NULL, 0);
-	ok(raw_ended(&r, 5000), "a question of another size: %s", r.refusal.text);
+	ok(raw_ended(&r, RAW_PATIENCE_MS), "a question of another size: %s", r.refusal.text);
 	raw_close(&r);
 	if (raw_open(&r, world_socket(w), world_attacker(), 2))
 		bail_out("a raw client is refused");
-	ok(raw_send(r.sock, &question, sizeof(question), &fd, 1) == -EPERM || raw_ended(&r, 5000),
+	ok(raw_send(r.sock, &question, sizeof(question), &fd, 1) == -EPERM ||
+		   raw_ended(&r, RAW_PATIENCE_MS),
 	   "a question with a descriptor");
 	raw_close(&r);
 	close(fd);

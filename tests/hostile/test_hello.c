@@ -262,7 +262,7 @@ static void silent(const struct neighbours *n)
 		close(sock[i]);
 	}
 	is_int(ended, 64, "each is hung up on in the end");
-	ok(raw_now_ns() - start < UINT64_C(15000000000), "and that is soon");
+	ok(raw_now_ns() - start < UINT64_C(60000000000), "and that is soon");
 	/* And as fast as they can be made and dropped. */
 	for (int i = 0; i < 2000; i++) {
 		int s = raw_connect(world_socket(w), world_attacker());
