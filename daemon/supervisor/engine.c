@@ -65,16 +65,28 @@ int engine_open_files(const struct engine *e)
 	return e->files_fd < 0 ? -ENOENT : wshm_open_read_only(e->files_fd);
 }
 
+/* From here on nobody changes them; so what clients are to find in them is there. */
+static int seal(int fd)
+{
+	struct wshm_files f;
+	int err = fd < 0 ? -ENODATA : wshm_files_seal(fd);
+
+	if (!err && !(err = wshm_files_open(&f, fd)))
+		wshm_files_close(&f);
+	return err;
+}
+
 /*
  * Clients keep the memory of what they were given. An engine that is started again brings the same
- * files, usually; then the copy that is out already stays the only one.
+ * files, usually; then the copy that is out already stays the only one. It also stays if the new one
+ * is of no use.
  */
 void engine_take_files(struct engine *e)
 {
-	int err = e->filling_fd < 0 ? -ENODATA : wshm_files_seal(e->filling_fd);
+	int err = seal(e->filling_fd);
 
 	if (err && err != -ENODATA)
-		log_line(LOG_LEVEL_WARN, "model=%s event=files-not-sealed error=\"%s\"",
+		log_line(LOG_LEVEL_WARN, "model=%s event=files-not-taken error=\"%s\"",
 			 e->conf.name, strerror(-err));
 	if (!err && e->files_fd >= 0 && wshm_files_same(e->filling_fd, e->files_fd) > 0)
 		err = -EEXIST;

@@ -56,7 +56,9 @@ void text_files_send(const char *dir, int fd)
 			log_line(LOG_LEVEL_WARN, "event=file-left-out why=\"%s\"", err.message);
 	}
 	rc = w.hdr.n ? wshm_files_end(&w) : 0;
-	/* What is half written is not taken for a whole: the header comes last. */
+	/* What is half written is not taken for a whole, not even by its size. */
+	if ((rc || !w.hdr.n) && ftruncate(fd, 0) && !rc)
+		rc = -errno;
 	if (rc)
 		log_line(LOG_LEVEL_WARN, "event=files-left-out why=\"%s\"", strerror(-rc));
 	close(fd);
