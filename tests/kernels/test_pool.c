@@ -305,7 +305,9 @@ static void test_side_many(uint32_t n_threads, bool poll)
 
 static void test_side_states(void)
 {
-	struct side s = {0}, other = {0};
+	struct side s = {0}, other = {0}, late = {0};
+	uint64_t until;
+	uint32_t accepted = 0;
 	struct wk_pool *p;
 
 	wk_pool_new(2, true, &p);
@@ -323,7 +325,11 @@ static void test_side_states(void)
 	ok(side_done(&other, 1), "then the next one is accepted");
 
 	wk_pool_idle(p, true);
-	usleep(50000);
+	until = now_ms() + PATIENCE_MS;
+	ok(falls_asleep(), "idle: the worker sleeps");
+	/* One that had no processor all the while only now gets there. */
+	while (wk_pool_aside(p, side_fn, &late) && now_ms() < until)
+		side_done(&late, ++accepted);
 	ok(!wk_pool_aside(p, side_fn, &s), "nobody is awake: refused");
 	is_int(atomic_load(&s.begun), 1, "and not called");
 	wk_pool_free(p);
