@@ -48,7 +48,7 @@ static void pause_ms(long ms)
 	nanosleep(&t, NULL);
 }
 
-/* The process that the lock names; 0: none. */
+/* The process that the lock names; 0: none, or none yet. */
 static pid_t lock_holder(int fd)
 {
 	char text[32] = "";
@@ -58,9 +58,22 @@ static pid_t lock_holder(int fd)
 	return (pid_t)strtol(text, NULL, 10);
 }
 
+static int refuse_second(const struct weftd *d, pid_t holder, struct weft_err *err)
+{
+	char process[32] = "unknown";
+
+	if (holder)
+		snprintf(process, sizeof(process), "%d", (int)holder);
+	return err_set(err, -EBUSY,
+		       "another weftd (process %s) serves %s: stop it first, "
+		       "or choose another --runtime-dir",
+		       process, d->runtime_dir);
+}
+
 /*
  * A child that a killed weftd had just made holds the lock until it has closed what it inherited,
- * or has seen that it is orphaned: so one that names a dead process is waited for.
+ * or has seen that it is orphaned: so one that names a dead process is waited for. So is one that
+ * names none: its holder has yet to write, or died before.
  */
 static int take_lock(struct weftd *d, struct weft_err *err)
 {
@@ -73,11 +86,10 @@ static int take_lock(struct weftd *d, struct weft_err *err)
 	while (flock(d->lock_fd, LOCK_EX | LOCK_NB)) {
 		pid_t pid = lock_holder(d->lock_fd);
 
-		if (!pid || !kill(pid, 0) || errno != ESRCH || loop_now_ns() > give_up)
-			return err_set(err, -EBUSY,
-				       "another weftd (process %d) serves %s: stop it first, "
-				       "or choose another --runtime-dir",
-				       (int)pid, d->runtime_dir);
+		bool alive = pid && (!kill(pid, 0) || errno != ESRCH);
+
+		if (alive || loop_now_ns() > give_up)
+			return refuse_second(d, pid, err);
 		pause_ms(5);
 	}
 	snprintf(holder, sizeof(holder), "%d\n", (int)getpid());

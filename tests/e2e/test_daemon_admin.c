@@ -297,6 +297,16 @@ static void test_lock_and_crash(void)
 	   "the next one waits for what the dead one has left");
 	kill(d.pid, SIGKILL);
 	waitpid(d.pid, NULL, 0);
+	/* As one does that died before it had written who it was. */
+	lock = lock_of(&d);
+	if (ftruncate(lock, 0))
+		bail_out("weftd.lock");
+	wd_spawn(&d);
+	wd_sleep_ms(300);
+	close(lock);
+	ok(wd_daemon_wait(&d, "sessions", 0, WD_PATIENCE_MS), "and for one that has no name yet");
+	kill(d.pid, SIGKILL);
+	waitpid(d.pid, NULL, 0);
 	wd_restart(&d);
 	ok(is_gone(engine), "the next one starts when the engine is gone");
 	is_int(open_one(&c, &d), 0, "and serves");
