@@ -115,6 +115,8 @@ static bool park(struct session *s, bool may_wait)
 	if (!may_wait || !room_to_come(s->d))
 		return false;
 	s->parked = true;
+	if (s->d->unread_timer.armed)
+		session_look_for_unread(s->d);
 	/* Only its hang-up is of interest meanwhile. */
 	loop_rewatch(&s->d->loop, &s->source, 0);
 	return true;

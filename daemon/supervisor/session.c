@@ -25,7 +25,8 @@
 #define MAX_EARLY_REQUESTS 16u
 #define COMPLAIN_EVERY_NS  NS_PER_SECOND
 #define SWEEP_AFTER_NS	   (100 * NS_PER_MS)
-#define UNREAD_EVERY_NS	   (100 * NS_PER_MS)
+#define UNREAD_FIRST_NS	   (100 * NS_PER_MS)
+#define UNREAD_LAST_NS	   (3200 * NS_PER_MS)
 
 static void on_client_event(struct loop_source *source, uint32_t events);
 
@@ -136,12 +137,15 @@ void session_forget_unread(struct session *s)
 	s->unread = false;
 }
 
-/* Neither reading nor closing can be waited for on a socket that was shut down: look now and then. */
+/*
+ * Neither reading nor closing can be waited for on a socket that was shut down: look now and then, and
+ * the less often the longer nobody has read, since a client can leave it at that for ever.
+ */
 static void on_unread_timer(struct loop_timer *t)
 {
 	struct weftd *d = container_of(t, struct weftd, unread_timer);
 	struct session *s, *next;
-	bool more = false;
+	bool more = false, some_read = false;
 
 	for (s = d->sessions; s; s = next) {
 		next = s->next;
@@ -149,10 +153,24 @@ static void on_unread_timer(struct loop_timer *t)
 			continue;
 		s->unread = has_unread(s->sock);
 		more |= s->unread;
+		some_read |= !s->unread;
 		session_release(s);
 	}
+	if (some_read)
+		d->unread_pause_ns = UNREAD_FIRST_NS;
+	else if (d->unread_pause_ns < UNREAD_LAST_NS)
+		d->unread_pause_ns *= 2;
 	if (more)
-		loop_timer_set(&d->loop, t, loop_now_ns() + UNREAD_EVERY_NS, on_unread_timer);
+		loop_timer_set(&d->loop, t, loop_now_ns() + d->unread_pause_ns, on_unread_timer);
+}
+
+void session_look_for_unread(struct weftd *d)
+{
+	uint64_t at = loop_now_ns() + UNREAD_FIRST_NS;
+
+	d->unread_pause_ns = UNREAD_FIRST_NS;
+	if (!d->unread_timer.armed || d->unread_timer.at_ns > at)
+		loop_timer_set(&d->loop, &d->unread_timer, at, on_unread_timer);
 }
 
 /* What a peer has sent and we shall not read would turn the last words to it into ECONNRESET. */
@@ -173,9 +191,7 @@ static void close_socket(struct session *s)
 	s->state = SESSION_GONE;
 	if (s->unread) {
 		shutdown(s->sock, SHUT_RDWR); /* what it has not read it still can */
-		if (!s->d->unread_timer.armed)
-			loop_timer_set(&s->d->loop, &s->d->unread_timer,
-				       loop_now_ns() + UNREAD_EVERY_NS, on_unread_timer);
+		session_look_for_unread(s->d);
 		return;
 	}
 	close(s->sock);

@@ -62,6 +62,8 @@ void session_end(struct session *s, int code, const char *why);
 void session_release(struct session *s);
 /* At the end of weftd: whatever the client has read. */
 void session_forget_unread(struct session *s);
+/* Somebody waits for what such sessions hold: look soon whether their clients have read. */
+void session_look_for_unread(struct weftd *d);
 
 /* hello.c: judge the first message and open the session, or refuse. */
 void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds);

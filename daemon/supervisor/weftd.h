@@ -62,6 +62,7 @@ struct weftd {
 	int client_fd, signal_fd;
 	struct loop_source client_source, signal_source;
 	struct loop_timer accept_timer, drain_timer, sweep_timer, retry_timer, unread_timer;
+	uint64_t unread_pause_ns; /* between looks: see session.c */
 	bool draining;
 	struct log_limit refuse_limit, session_limit;
 };
