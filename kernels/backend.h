@@ -280,6 +280,7 @@ struct wk_ops {
 	int (*open)(const struct wk_open_options *opt, struct wk_backend **ret);
 	void (*close)(struct wk_backend *be);	/* NULL allowed */
 	void (*info)(const struct wk_backend *be, struct wk_info *ret);
+	/* NULL: of an open that failed. Of a backend just opened: what it has to do without, or "". */
 	const char *(*last_error)(const struct wk_backend *be);
 
 	/* Memory. Fresh buffers are zero. write and read are synchronous with the stream's end. */

@@ -220,9 +220,12 @@ static int device_open(struct engine *e, struct weft_err *err)
 		}
 	}
 	rc = e->be ? 0 : backend_open(e, name, err);
-	if (!rc)
-		e->ops->info(e->be, &e->info);
-	return rc;
+	if (rc)
+		return rc;
+	e->ops->info(e->be, &e->info);
+	if (!strcmp(name, "cuda") && *e->ops->last_error(e->be))
+		log_line(LOG_LEVEL_WARN, "event=no-cublaslt why=\"%s\"", e->ops->last_error(e->be));
+	return 0;
 }
 
 static int load(struct engine *e, struct weft_err *err)

@@ -7,7 +7,7 @@
  * by its name, and never in the middle of a step.
  *
  * Environment, for measuring and for tests: WEFT_CUDA_DRIVER and WEFT_CUBLASLT name the two libraries
- * (an empty WEFT_CUBLASLT: own kernels only), WEFT_CUDA_DEVICE the device's number, WEFT_CUDA_GRAPHS=0
+ * (an empty WEFT_CUBLASLT: own kernels only; not set: blas_libraries), WEFT_CUDA_DEVICE the device's number, WEFT_CUDA_GRAPHS=0
  * sends every launch by itself.
  */
 #include "kernels/cuda/cuda.h"
@@ -21,9 +21,16 @@
 #include "kernels/cuda/image.h"
 #include "kernels/module.h"
 
-#define BLAS_LIBRARY   "libcublasLt.so"
 #define BLAS_WORKSPACE ((size_t)32 << 20) /* what the vendor advises for Hopper */
 #define OLDEST_DRIVER  12000
+
+/* The name without a version comes with the vendor's development packages only. */
+static const char *const blas_libraries[] = {
+	"libcublasLt.so.13",
+	"libcublasLt.so.12",
+	"libcublasLt.so",
+	NULL,
+};
 
 /* --- errors ------------------------------------------------------------------------------------------*/
 
@@ -182,23 +189,41 @@ static int load_kernels(struct wk_backend *be)
 	return 0;
 }
 
+/* The first library that opens; if none does, be->error has what each of them said. */
+static void first_blas(struct wk_backend *be, const char *const *libraries)
+{
+	size_t at = 0;
+
+	for (; *libraries && !be->blas; libraries++) {
+		char why[128] = "out of memory";
+
+		be->blas =
+			blas_open(*libraries, be->blas_space->at, BLAS_WORKSPACE, why, sizeof(why));
+		if (!be->blas && at < sizeof(be->error))
+			at += (size_t)snprintf(be->error + at, sizeof(be->error) - at, "%s%s",
+					       at ? "; " : "", why);
+	}
+	if (be->blas)
+		be->error[0] = 0;
+}
+
 static int open_blas(struct wk_backend *be, const struct wk_open_options *opt)
 {
-	const char *library = getenv("WEFT_CUBLASLT");
+	const char *given[] = {getenv("WEFT_CUBLASLT"), NULL};
 	bool own = be->deterministic || (opt->path && !strcmp(opt->path, "own"));
 	int r;
 
-	library = library ? library : BLAS_LIBRARY;
-	if (own || !*library)
+	if (own || (given[0] && !*given[0]))
 		return 0;
 	r = cuda_buf_new(be, BLAS_WORKSPACE, &be->blas_space);
 	if (r)
 		return r;
-	be->blas = blas_open(library, be->blas_space->at, BLAS_WORKSPACE, be->error,
-			     sizeof(be->error));
-	if (!be->blas && opt->path && !strcmp(opt->path, "cublaslt"))
-		return -ENOENT;
-	return 0;
+	first_blas(be, given[0] ? given : blas_libraries);
+	if (be->blas)
+		return 0;
+	cuda_buf_free(be, be->blas_space);
+	be->blas_space = NULL;
+	return opt->path && !strcmp(opt->path, "cublaslt") ? -ENOENT : 0;
 }
 
 static void cuda_close(struct wk_backend *be)

@@ -186,6 +186,40 @@ static bool ask(const char *plan, struct answer *ret)
 	return n == (ssize_t)sizeof(*ret) && status == 0;
 }
 
+/* --- without the library of products -----------------------------------------------------------------*/
+
+/* What is free on the device once a backend is open; what it has to say about that. */
+static uint64_t free_after_open(const char *library, char path[32], char *ret_why, size_t why_bytes)
+{
+	struct wk_open_options opt = {.n_threads = 1};
+	struct wk_backend *be = NULL;
+	const struct wk_ops *ops = wk_module_load("cuda", ret_why, why_bytes);
+	struct wk_info info;
+
+	setenv("WEFT_CUBLASLT", library, 1);
+	if (!ops || ops->open(&opt, &be))
+		bail_out("the backend does not open");
+	ops->info(be, &info);
+	snprintf(path, sizeof(info.path), "%s", info.path);
+	snprintf(ret_why, why_bytes, "%s", ops->last_error(be));
+	ops->close(be);
+	setenv("WEFT_CUBLASLT", "", 1);
+	return info.device_bytes_free;
+}
+
+static void no_library(void)
+{
+	char path[32], why[256];
+	uint64_t want = free_after_open("", path, why, sizeof(why)), got;
+
+	ok(!*why, "a backend that wants no cuBLASLt says nothing of it: %s", why);
+	got = free_after_open("/nonexistent/libcublasLt.so", path, why, sizeof(why));
+	ok(strstr(why, "/nonexistent/libcublasLt.so") && !strstr(path, "cublaslt"),
+	   "one that finds none says so, and opens: %s, %s", path, why);
+	ok(got == want, "and keeps no memory for it: %llu bytes free, %llu",
+	   (unsigned long long)got, (unsigned long long)want);
+}
+
 /* --- cases -------------------------------------------------------------------------------------------*/
 
 /* The table's names: what messages call an entry point. `fake` is what the fake driver calls it. */
@@ -255,6 +289,7 @@ int main(void)
 	}
 	ok(ask(NULL, &well) && !well.rc, "without a failure all is well: %d, %s", well.rc,
 	   well.text);
+	no_library();
 	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
 		failing(i, 1, 719, "CUDA_ERROR_LAUNCH_FAILED");
 		failing(i, 1, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
