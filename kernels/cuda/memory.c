@@ -179,7 +179,10 @@ int cuda_upload(struct wk_backend *be, cu_ptr to, size_t bytes, size_t unit, cud
 		void *arg)
 {
 	int r = staging_start(be, bytes, unit);
-	size_t step = be->staging[1].bytes / unit * unit;
+	/* They differ after one of them could not grow. */
+	size_t least = be->staging[0].bytes < be->staging[1].bytes ? be->staging[0].bytes
+								   : be->staging[1].bytes;
+	size_t step = least / unit * unit;
 
 	cuda_flush(be);
 	for (size_t off = 0, i = 0; !r && off < bytes; off += step, i ^= 1) {

@@ -14,6 +14,8 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -220,6 +222,40 @@ static void no_library(void)
 	   (unsigned long long)got, (unsigned long long)want);
 }
 
+/* --- pieces of two sizes -----------------------------------------------------------------------------*/
+
+#define MIB ((size_t)1 << 20)
+
+/* One of the two pieces is lost for want of pinned memory and comes back smaller than the other: what
+ * travels through them afterwards must fit both. */
+static void unequal_pieces(void)
+{
+	struct wk_open_options opt = {.n_threads = 1};
+	struct wk_backend *be = NULL;
+	char why[256];
+	const struct wk_ops *ops = wk_module_load("cuda", why, sizeof(why));
+	uint32_t *data = malloc(40 * MIB), *got = calloc(40, MIB);
+	struct wk_buf *buf;
+
+	if (!ops || !data || !got || ops->open(&opt, &be) || ops->buf_new(be, 40 * MIB, &buf))
+		bail_out("the backend does not open");
+	for (uint32_t i = 0; i < 10 * MIB; i++)
+		data[i] = i * 2654435761u;
+	ok(!ops->buf_write(be, buf, 0, data, 12 * MIB), "12 MiB are written");
+	setenv("WEFT_FAKE_CUDA_FAIL", "cuMemHostAlloc:1:2", 1);
+	ok(ops->buf_write(be, buf, 0, data, 16 * MIB) == -ENOMEM,
+	   "a larger piece is not to be had");
+	unsetenv("WEFT_FAKE_CUDA_FAIL");
+	ok(!ops->buf_write(be, buf, 0, data, 16 * MIB), "then 16 MiB are written");
+	ok(!ops->buf_write(be, buf, 0, data, 40 * MIB) &&
+		   !ops->buf_read(be, buf, 0, got, 40 * MIB) && !memcmp(data, got, 40 * MIB),
+	   "and 40 MiB, whole");
+	ops->buf_free(be, buf);
+	ops->close(be);
+	free(data);
+	free(got);
+}
+
 /* --- cases -------------------------------------------------------------------------------------------*/
 
 /* The table's names: what messages call an entry point. `fake` is what the fake driver calls it. */
@@ -290,6 +326,7 @@ int main(void)
 	ok(ask(NULL, &well) && !well.rc, "without a failure all is well: %d, %s", well.rc,
 	   well.text);
 	no_library();
+	unequal_pieces();
 	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
 		failing(i, 1, 719, "CUDA_ERROR_LAUNCH_FAILED");
 		failing(i, 1, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
