@@ -152,34 +152,37 @@ static uint64_t available_bytes(void)
 	return kib * 1024;
 }
 
-/* What is free on a device, but for what a pass needs beside the pool; 0: it has no memory of its own. */
-static uint64_t device_bytes(const struct engine *e)
+/* What of a device's memory the pool may take: all but what a pass needs beside it. */
+static int device_bytes(uint64_t free_bytes, uint64_t *ret, struct weft_err *err)
 {
-	struct wk_info info;
-	uint64_t margin;
+	uint64_t margin = free_bytes / 16 + DEVICE_MARGIN;
 
-	e->ops->info(e->be, &info);
-	margin = info.device_bytes_free / 16 + DEVICE_MARGIN;
-	return info.device_bytes_free > margin ? info.device_bytes_free - margin : 0;
+	if (free_bytes <= margin)
+		return err_set(err, -ENOMEM,
+			       "the device has %llu bytes free, of which a pass may need %llu "
+			       "beside the KV pool: free some, or set kv-bytes",
+			       (unsigned long long)free_bytes, (unsigned long long)margin);
+	*ret = free_bytes - margin;
+	return 0;
 }
 
-/* Blocks of the pool: as asked, or all that is free on a device, or for a few sequences of full length
+/* Bytes of the pool: as asked, or all that is free on a device, or for a few sequences of full length
  * within a quarter of what the machine has left. */
-static uint64_t pool_blocks(const struct engine *e)
+static int pool_bytes(const struct engine *e, uint64_t *ret, struct weft_err *err)
 {
-	uint64_t bytes = e->opt.kv_bytes, quarter = available_bytes() / 4, n;
+	uint64_t quarter = available_bytes() / 4;
+	struct wk_info info;
 
-	if (!bytes)
-		bytes = device_bytes(e);
-	if (!bytes) {
-		bytes = e->block_bytes * blocks_for(e->config->max_positions) * DEFAULT_KV_SEQS;
-		if (quarter && bytes > quarter)
-			bytes = quarter;
-	}
-	n = bytes / e->block_bytes;
-	if (n > INT32_MAX)
-		n = INT32_MAX;
-	return n;
+	*ret = e->opt.kv_bytes;
+	if (*ret)
+		return 0;
+	e->ops->info(e->be, &info);
+	if (info.device_bytes_free)
+		return device_bytes(info.device_bytes_free, ret, err);
+	*ret = e->block_bytes * blocks_for(e->config->max_positions) * DEFAULT_KV_SEQS;
+	if (quarter && *ret > quarter)
+		*ret = quarter;
+	return 0;
 }
 
 /* Open a backend by its name; what goes wrong is in err. */
@@ -235,7 +238,7 @@ static int load(struct engine *e, struct weft_err *err)
 		.progress = link_progress,
 		.progress_arg = e,
 	};
-	uint64_t blocks;
+	uint64_t bytes, blocks;
 	int rc = model_open(e->ops, e->be, &opt, &e->model, err);
 
 	if (rc)
@@ -246,12 +249,17 @@ static int load(struct engine *e, struct weft_err *err)
 	for (uint32_t i = 0; i < e->config->n_eos; i++)
 		if (e->config->eos[i] < e->config->vocab)
 			e->eos[e->n_eos++] = e->config->eos[i];
-	blocks = pool_blocks(e);
+	rc = pool_bytes(e, &bytes, err);
+	if (rc)
+		return rc;
+	blocks = bytes / e->block_bytes;
+	if (blocks > INT32_MAX)
+		blocks = INT32_MAX;
 	if (!blocks)
 		return err_set(
 			err, -EINVAL,
 			"the KV pool of %llu bytes holds no block of %llu bytes: raise kv-bytes",
-			(unsigned long long)e->opt.kv_bytes, (unsigned long long)e->block_bytes);
+			(unsigned long long)bytes, (unsigned long long)e->block_bytes);
 	rc = model_pool_new(e->model, (uint32_t)blocks, &e->pool_buf, err);
 	if (rc)
 		return rc;

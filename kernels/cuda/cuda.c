@@ -303,8 +303,11 @@ static void cuda_info(const struct wk_backend *be, struct wk_info *ret)
 		.align_bytes = WK_CUDA_ALIGN,
 		.n_threads = 1,
 	};
-	if (!be->cu.memory_info(&free_bytes, &total))
-		ret->device_bytes_free = free_bytes;
+	/* Never 0, which says that the host's memory is used: not of a full device, nor of one that
+	 * does not answer. */
+	if (be->cu.memory_info(&free_bytes, &total) || !free_bytes)
+		free_bytes = 1;
+	ret->device_bytes_free = free_bytes;
 	snprintf(ret->name, sizeof(ret->name), "cuda");
 	snprintf(ret->path, sizeof(ret->path), "sm_%d%s%s", be->capability,
 		 be->blas ? "+cublaslt" : "", be->deterministic ? "+deterministic" : "");
