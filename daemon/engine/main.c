@@ -29,7 +29,9 @@
 /* From 48 rows up a pass computes at full speed, so shorter ones cost little. */
 #define MIXED_ROWS 128
 
-#define DEVICE_MARGIN (UINT64_C(1) << 30) /* work space of a pass, graphs, the driver's own */
+/* Work space of a pass, graphs and the driver's own: 1 GiB; attention's partial results: 256 MiB of
+ * sums, and at most a quarter of that beside them (kernels/cuda/attention.c). */
+#define DEVICE_MARGIN ((UINT64_C(1) << 30) + (UINT64_C(320) << 20))
 
 #define DEFAULT_KV_SEQS 4 /* sequences of full length that the default pool holds */
 

@@ -5,8 +5,10 @@
  * A batch is divided for attention when its first attention comes, since only then the number of
  * query heads to a KV head is known. Each sequence goes one of two ways, with the same bits
  * (attention.cu): its rows with all of their keys at once, if there are enough of them to fill the
- * device; or cut by cut, with partial results in memory. The room for those is made when the pool is
- * bound; a sequence for which there is none left goes the first way.
+ * device; or cut by cut, with partial results in memory. The room for those is made at the first
+ * attention, which says how many heads a row has: a device must have it free beside the pool (the
+ * engine leaves it, DEVICE_MARGIN), and one that has not fails that step. A sequence for which no
+ * room is left in it goes the first way.
  */
 #include <errno.h>
 #include <string.h>
