@@ -244,7 +244,6 @@ static void cuda_close(struct wk_backend *be)
 	if (be->context)
 		be->cu.context_release(be->device);
 	cu_driver_close(&be->cu);
-	free(be->table);
 	free(be);
 }
 

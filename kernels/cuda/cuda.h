@@ -171,7 +171,6 @@ struct wk_backend {
 	uint32_t n_chunks, max_cuts; /* of LoRA */
 	const struct wk_lora *loras[WK_MAX_ROWS];
 	uint32_t max_token;
-	uint32_t *table; /* owner */
 	uint32_t table_room;
 	struct cuda_layout at;
 	struct wk_buf *arrays, *units; /* owner: on the device */

@@ -12,7 +12,6 @@
  */
 #include <errno.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -49,9 +48,6 @@ int cuda_step_init(struct wk_backend *be)
 	int r;
 
 	be->table_room = FIRST_TABLE;
-	be->table = malloc(FIRST_TABLE * sizeof(*be->table));
-	if (!be->table)
-		return cuda_fail(be, ENOMEM, "no memory for a batch");
 	lay_out(be, FIRST_TABLE);
 	r = cuda_reserve(be, &be->arrays, be->at.bytes);
 	r = r ? r : cuda_shared_reserve(be, &be->done, sizeof(uint64_t));
@@ -219,17 +215,13 @@ static const char *batch_wrong(const struct wk_backend *be, const struct wk_batc
 
 static int grow_table(struct wk_backend *be, uint32_t n)
 {
-	uint32_t room = be->table_room, *table;
+	uint32_t room = be->table_room;
 	int r;
 
 	if (n <= room)
 		return 0;
 	while (room < n)
 		room *= 2;
-	table = realloc(be->table, room * sizeof(*table));
-	if (!table)
-		return cuda_fail(be, ENOMEM, "no memory for %u block table entries", n);
-	be->table = table;
 	lay_out(be, room);
 	r = cuda_reserve(be, &be->arrays, be->at.bytes);
 	for (int i = 0; !r && i < CUDA_SLOTS; i++)
