@@ -283,13 +283,15 @@ static int cuda_open(const struct wk_open_options *opt, struct wk_backend **ret)
 	return r;
 }
 
-/* Results depend on the device's kind, the library and the mode; identity says all three. */
+/* Results depend on the device's kind and size (by which cuBLASLt chooses, and goes_whole()), the
+ * library and the mode; identity says all four. */
 static uint64_t arith_rev(const struct wk_backend *be)
 {
 	uint64_t blas = be->blas ? blas_version(be->blas) : 0;
 
 	return (uint64_t)'g' << 56 | (uint64_t)WK_CUDA_REV << 48 | (uint64_t)be->capability << 40 |
-	       (uint64_t)be->deterministic << 39 | (blas & 0x7fffffff);
+	       (uint64_t)be->deterministic << 39 | (uint64_t)(be->multiprocessors & 0xffff) << 23 |
+	       (blas & 0x7fffff);
 }
 
 static void cuda_info(const struct wk_backend *be, struct wk_info *ret)
