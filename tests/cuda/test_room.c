@@ -108,8 +108,11 @@ int main(void)
 		   strstr(log, " bytes free"),
 	   "a device with less free than a pass may need is refused, with what is free");
 	diag("%s", last_line(log));
+	setenv("WEFT_CUBLASLT", "/nonexistent/libcublasLt.so", 1);
 	log_of("4194304", log, sizeof(log));
 	ok(strstr(log, "event=ready") != NULL, "told how much to take, the engine serves");
+	ok(strstr(log, "event=no-cublaslt why=\"/nonexistent/"),
+	   "and says that it goes without cuBLASLt, and why");
 	diag("%s", last_line(log));
 	return tap_done();
 }
