@@ -341,17 +341,20 @@ static int take(struct weft_request *r, uint32_t sample, uint32_t from, uint32_t
 /* Until the answer has ended; prints as it goes. 0 or -errno. */
 static int64_t follow(struct weft_request *r, uint32_t sample)
 {
+	bool told = false; /* the engine, of an interrupt */
 	uint32_t have = 0;
 	int stop;
 
 	for (;;) {
-		int64_t n = weft_wait(r, sample, have, -1);
+		/* Not for ever: an interrupt may come just before it, and ends no spinning. */
+		int64_t n = weft_wait(r, sample, have, 200);
 
-		if (n == -EINTR) {
-			if (interrupted)
-				weft_cancel(r);
-			continue;
+		if (interrupted && !told) {
+			weft_cancel(r);
+			told = true;
 		}
+		if (n == -EINTR || n == -ETIMEDOUT)
+			continue;
 		if (n < 0)
 			return n;
 		if (n == have)
