@@ -83,8 +83,23 @@ static uint32_t different(struct weft_request *a, struct weft_request *b, uint32
 	return bad;
 }
 
-/* Kill weftd under a stream; then the folder holds the adapter of another seed, or the rule is another. */
-static struct weft_request *interrupted(struct weft *w, uint64_t seed, const char *rule,
+/* weftd, killed, starts again with the adapter of this seed and this rule. */
+static void restart(uint64_t seed, const char *rule)
+{
+	real_daemon_kill(&d);
+	write_adapter(seed, rule);
+	if (real_daemon_start(&d))
+		bail_out("weftd does not start again");
+}
+
+/* What the folder and the configuration hold while a stream runs, and by its end. */
+struct change {
+	uint64_t seed[2];
+	const char *rule[2];
+};
+
+/* A stream of c's first adapter, weftd killed in its middle and started again with the second. */
+static struct weft_request *interrupted(struct weft *w, const struct change *c,
 					struct weft_result *res)
 {
 	struct weft_request *r;
@@ -92,15 +107,18 @@ static struct weft_request *interrupted(struct weft *w, uint64_t seed, const cha
 	for (int i = 0;; i++) {
 		r = submit(w);
 		weft_wait(r, 0, 5, 30000);
-		real_daemon_kill(&d);
-		write_adapter(seed, rule);
-		if (real_daemon_start(&d))
-			bail_out("weftd does not start again");
+		restart(c->seed[1], c->rule[1]);
 		wait_end(r);
 		res->size = sizeof(*res);
 		weft_result(r, res);
 		if (res->resubmitted || i == TRIES)
 			return r;
+		/* It had ended before the kill: the next one is to begin under the first adapter too,
+		 * and on a session that knows that weftd is another. */
+		weft_free(r);
+		restart(c->seed[0], c->rule[0]);
+		r = submit(w);
+		wait_end(r);
 		weft_free(r);
 	}
 }
@@ -112,16 +130,13 @@ static void test_rule(struct weft *w)
 	struct weft_result res;
 	uint32_t common;
 
-	real_daemon_kill(&d);
-	write_adapter(1, "append");
-	if (real_daemon_start(&d))
-		bail_out("weftd does not start with a rule");
+	restart(1, "append");
 	whole = submit(w);
 	wait_end(whole);
 	res.size = sizeof(res);
 	weft_result(whole, &res);
 	is_int(res.invocation, WEFT_INVOCATION_APPENDED, "the invocation is appended");
-	r = interrupted(w, 1, "base", &res);
+	r = interrupted(w, &(struct change){{1, 1}, {"append", "base"}}, &res);
 	is_int(res.resubmitted, 1, "weftd was killed, and the base model is to answer by now");
 	is_int(res.status, WEFT_NO_INVOCATION, "the stream ends");
 	is_int(different(r, whole, &common), 0, "what had come is right");
@@ -157,14 +172,14 @@ int main(void)
 	whole = submit(w);
 	wait_end(whole);
 
-	r = interrupted(w, 1, NULL, &res);
+	r = interrupted(w, &(struct change){{1, 1}, {NULL, NULL}}, &res);
 	is_int(res.resubmitted, 1, "weftd was killed under a stream");
 	is_int(res.status, WEFT_OK, "with the same adapter it continues");
 	is_int(different(r, whole, &common), 0, "as if nothing had happened");
 	is_int(common, SAMPLES * TOKENS, "to its end");
 	weft_free(r);
 
-	r = interrupted(w, 2, NULL, &res);
+	r = interrupted(w, &(struct change){{1, 2}, {NULL, NULL}}, &res);
 	is_int(res.resubmitted, 1, "weftd was killed, and the folder holds other weights");
 	is_int(res.status, WEFT_NO_ADAPTER, "the stream ends");
 	is_int(different(r, whole, &common), 0, "what had come is right");
