@@ -214,6 +214,7 @@ struct chores {
 struct engine_options {
 	const char *name, *model_dir, *backend;
 	bool deterministic;
+	bool dummy_weights;
 	uint32_t threads;
 	uint64_t kv_bytes; /* 0: computed */
 	uint32_t max_batch_tokens, max_seqs, prefill_chunk;

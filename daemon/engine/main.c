@@ -5,7 +5,7 @@
  *
  *   weft-engine --name NAME --model DIR [--backend cpu|ref|cuda|auto] [--deterministic on|off]
  *               [--threads N] [--kv-bytes N] [--max-batch-tokens N] [--max-seqs N]
- *               [--prefill-chunk N] [--poll always|adaptive] [--files]
+ *               [--prefill-chunk N] [--poll always|adaptive] [--files] [--dummy-weights on|off]
  *
  * The main thread loads the model and then is the control thread (link.c); the core thread (core.c)
  * computes. The process ends when weftd hangs up.
@@ -40,7 +40,8 @@ static int usage(void)
 	fprintf(stderr, "usage: weft-engine --name NAME --model DIR [--backend cpu|ref|cuda|auto] "
 			"[--deterministic on|off]\n                   [--threads N] [--kv-bytes N] "
 			"[--max-batch-tokens N] [--max-seqs N] [--prefill-chunk N]\n"
-			"                   [--poll always|adaptive] [--files]\n"
+			"                   [--poll always|adaptive] [--files] "
+			"[--dummy-weights on|off]\n"
 			"weft-engine is started by weftd\n");
 	return 2;
 }
@@ -83,6 +84,9 @@ static bool option(struct engine_options *o, int c, const char *arg)
 	case 'd':
 		o->deterministic = !strcmp(arg, "on");
 		return o->deterministic || !strcmp(arg, "off");
+	case 'w':
+		o->dummy_weights = !strcmp(arg, "on");
+		return o->dummy_weights || !strcmp(arg, "off");
 	case 't':
 		return number32(arg, 0, 4096, &o->threads);
 	case 'k':
@@ -117,6 +121,7 @@ static bool options(struct engine_options *o, int argc, char **argv)
 		{"prefill-chunk", required_argument, NULL, 'c'},
 		{"poll", required_argument, NULL, 'p'},
 		{"files", no_argument, NULL, 'f'},
+		{"dummy-weights", required_argument, NULL, 'w'},
 		{NULL, 0, NULL, 0},
 	};
 	const char *crash = getenv("WEFT_TEST_CRASH_TOKEN");
@@ -239,12 +244,15 @@ static int load(struct engine *e, struct weft_err *err)
 		.dir = e->opt.model_dir,
 		.progress = link_progress,
 		.progress_arg = e,
+		.dummy = e->opt.dummy_weights,
 	};
 	uint64_t bytes, blocks;
 	int rc = model_open(e->ops, e->be, &opt, &e->model, err);
 
 	if (rc)
 		return rc;
+	if (opt.dummy)
+		log_line(LOG_LEVEL_WARN, "event=dummy-weights");
 	e->config = model_config_of(e->model);
 	e->weight_bytes = model_weight_bytes(e->model);
 	e->block_bytes = model_block_bytes(e->model);

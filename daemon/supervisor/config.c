@@ -69,6 +69,7 @@ static const struct key model_keys[] = {
 	{"path",	     VALUE_PATH,   AT(config_model, path), 0, 0, NULL},
 	{"backend",	     VALUE_CHOICE, AT(config_model, backend), 0, 0, "cpu|ref|cuda|auto"},
 	{"deterministic",    VALUE_CHOICE, AT(config_model, deterministic), 0, 0, "on|off"},
+	{"dummy_weights",    VALUE_CHOICE, AT(config_model, dummy_weights), 0, 0, "on|off"},
 	{"threads",	     VALUE_U32,	   AT(config_model, threads), 1, 256, NULL},
 	{"kv_bytes",	     VALUE_BYTES,  AT(config_model, kv_bytes), 1 << 16, 65536 * GIB, NULL},
 	{"max_batch_tokens", VALUE_U32,	   AT(config_model, max_batch_tokens), 1, 512, NULL},

@@ -48,7 +48,7 @@ struct config_daemon {
 struct config_model {
 	char name[WCTL_NAME_BYTES];
 	char path[CONFIG_TEXT_BYTES];
-	char deterministic[16];
+	char deterministic[16], dummy_weights[16];
 	char backend[16]; /* "": the engine's default; so for all that follow, 0 */
 	char poll[16];
 	uint32_t threads;

@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_ARGS 24
+#define MAX_ARGS 32
 
 struct args {
 	int n;
@@ -59,6 +59,7 @@ static void build_args(struct args *a, const struct engine *e)
 	add(a, "--model", m->path);
 	add(a, "--backend", m->backend);
 	add(a, "--deterministic", m->deterministic);
+	add(a, "--dummy-weights", m->dummy_weights);
 	add(a, "--poll", m->poll);
 	add_number(a, "--threads", m->threads);
 	add_number(a, "--kv-bytes", m->kv_bytes);

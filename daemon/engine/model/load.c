@@ -20,12 +20,14 @@
 
 #include "daemon/common/err.h"
 #include "daemon/engine/model/adapter.h"
+#include "daemon/engine/model/dummy.h"
 #include "daemon/engine/model/model_private.h"
 #include "daemon/engine/model/safetensors.h"
 
 struct loader {
 	struct model *m;
-	struct st_set set;
+	struct st_set set; /* empty with dummy weights */
+	struct dummy dummy;
 	XXH3_state_t digest;
 	const struct model_open_options *opt;
 	uint64_t done, total;
@@ -45,7 +47,7 @@ fail_tensor(struct loader *l, const struct st_tensor *t, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
-	return err_set(l->err, -EINVAL, "%s/%s: tensor \"%s\": %s", l->set.dir, t->file, t->name,
+	return err_set(l->err, -EINVAL, "%s/%s: tensor \"%s\": %s", l->opt->dir, t->file, t->name,
 		       why);
 }
 
@@ -73,16 +75,18 @@ static void digest_tensor(struct loader *l, const struct st_tensor *t)
 /* The tensor of this name, of shape [n, k] (k 0: a vector of n), now taken. */
 static int take(struct loader *l, const char *name, uint32_t n, uint32_t k, struct st_tensor **ret)
 {
-	struct st_tensor *t = safetensors_find(&l->set, name);
+	struct st_tensor *t =
+		l->opt->dummy ? dummy_take(&l->dummy, name, n, k) : safetensors_find(&l->set, name);
 	int r;
 
 	if (!t)
-		return err_set(l->err, -EINVAL, "%s: tensor \"%s\" is missing", l->set.dir, name);
+		return err_set(l->err, -EINVAL, "%s: tensor \"%s\" is missing", l->opt->dir, name);
 	r = check_shape(l, t, n, k);
 	if (r)
 		return r;
 	t->used = true;
-	safetensors_advise(t, true);
+	if (!l->opt->dummy)
+		safetensors_advise(t, true);
 	digest_tensor(l, t);
 	*ret = t;
 	return 0;
@@ -90,8 +94,11 @@ static int take(struct loader *l, const char *name, uint32_t n, uint32_t k, stru
 
 static void let_go(struct loader *l, const struct st_tensor *t)
 {
-	safetensors_advise(t, false);
 	l->done += t->bytes;
+	if (l->opt->dummy)
+		dummy_let_go(&l->dummy);
+	else
+		safetensors_advise(t, false);
 	if (l->opt->progress)
 		l->opt->progress(l->opt->progress_arg, l->done, l->total);
 }
@@ -122,11 +129,11 @@ static int load_weight(struct loader *l, const char *prefix, const struct part *
 	}
 	r = m->ops->weight_new(m->be, wp, n_parts, k, pack, ret);
 	for (uint32_t i = 0; r == -EDOM && !bad && i < n_parts; i++)
-		bad = safetensors_check_finite(l->set.dir, t[i], l->err);
+		bad = safetensors_check_finite(l->opt->dir, t[i], l->err);
 	if (bad)
 		return bad;
 	if (r)
-		return err_set(l->err, r, "%s/%s: tensor \"%s\": cannot pack: %s (%s)", l->set.dir,
+		return err_set(l->err, r, "%s/%s: tensor \"%s\": cannot pack: %s (%s)", l->opt->dir,
 			       t[0]->file, t[0]->name, m->ops->last_error(m->be), strerror(-r));
 	m->weight_bytes += m->ops->weight_bytes(*ret);
 	for (uint32_t i = 0; i < n_parts; i++)
@@ -173,11 +180,11 @@ static int load_vector(struct loader *l, const char *prefix, const char *suffix,
 		n += parts[i].n;
 	v = malloc(n * sizeof(*v));
 	if (!v)
-		return err_set(l->err, -ENOMEM, "%s: out of memory", l->set.dir);
+		return err_set(l->err, -ENOMEM, "%s: out of memory", l->opt->dir);
 	for (uint32_t i = 0; !r && i < n_parts; i++) {
 		snprintf(name, sizeof(name), "%s%s.%s", prefix, parts[i].name, suffix);
 		r = take(l, name, parts[i].n, 0, &t);
-		r = r ? r : safetensors_check_finite(l->set.dir, t, l->err);
+		r = r ? r : safetensors_check_finite(l->opt->dir, t, l->err);
 		if (!r) {
 			safetensors_read(t, v + at);
 			at += parts[i].n;
@@ -255,7 +262,7 @@ static int load_layers(struct loader *l)
 
 	m->layers = calloc(m->config.n_layers, sizeof(*m->layers));
 	if (!m->layers)
-		return err_set(l->err, -ENOMEM, "%s: out of memory", l->set.dir);
+		return err_set(l->err, -ENOMEM, "%s: out of memory", l->opt->dir);
 	for (uint32_t i = 0; !r && i < m->config.n_layers; i++) {
 		snprintf(prefix, sizeof(prefix), "model.layers.%u.", i);
 		r = load_attention(l, prefix, &m->layers[i]);
@@ -394,13 +401,16 @@ static int load(struct loader *l)
 	};
 	XXH3_128bits_reset(&l->digest);
 	digest_config(l);
-	r = safetensors_open(l->opt->dir, &l->set, l->err);
+	r = l->opt->dummy ? dummy_open(&l->dummy, l->opt->dir, &m->config, l->err)
+			  : safetensors_open(l->opt->dir, &l->set, l->err);
+	l->total = l->opt->dummy ? dummy_bytes(&m->config) : 0;
 	for (uint32_t i = 0; i < l->set.n_tensors; i++)
 		l->total += l->set.tensors[i].bytes;
 	r = r ? r : load_tensors(l);
 	if (!r)
 		finish_digest(l);
 	safetensors_close(&l->set);
+	dummy_close(&l->dummy);
 	r = r ? r : make_rope(m, l->err);
 	return r ? r : make_buffers(m, l->err);
 }

@@ -61,6 +61,7 @@ struct model_open_options {
 	const char *dir;
 	model_progress_fn progress;	/* may be NULL */
 	void *progress_arg;
+	bool dummy;			/* random weights; the folder must hold none. For measuring */
 };
 
 /* Read and check config.json and generation_config.json alone. 0 or -errno with *err set. */
