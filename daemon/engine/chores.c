@@ -74,7 +74,8 @@ void chores_place(struct engine *e)
 {
 	struct chores *c = &e->chores;
 
-	adapters_place_some(e, &c->bytes);
+	if (e->count.place_passes < c->most_slices)
+		adapters_place_some(e, &c->bytes);
 }
 
 void chores_run(struct engine *e)
@@ -88,8 +89,10 @@ void chores_run(struct engine *e)
 	e->count.place_passes += moved != 0;
 	if (moved > e->count.place_most_bytes)
 		e->count.place_most_bytes = moved;
-	if (!c->slice_bytes)
+	if (!c->slice_bytes) {
 		c->slice_bytes = hook_slice_bytes(SLICE_BYTES);
+		c->most_slices = hook_most_slices();
+	}
 	c->bytes = c->slice_bytes;
 	if (!chores_left(e))
 		return;

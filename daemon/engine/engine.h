@@ -207,6 +207,7 @@ struct own_times {
 struct chores {
 	struct mail *first, *last;  /* owned: from the control thread, answered in this order */
 	int64_t slice_bytes, bytes; /* of adapters: for a pass; what is left of it */
+	uint64_t most_slices;	    /* test_hook.c */
 };
 
 /* --- the engine ----------------------------------------------------------------------------------*/
@@ -449,6 +450,7 @@ int hook_no_system_calls(void);
 void hook_poison_free(struct engine *e);
 void hook_check_fresh(struct engine *e); /* aborts */
 int64_t hook_slice_bytes(int64_t otherwise);
+uint64_t hook_most_slices(void);
 
 /* bell.c */
 #define BELL_NONE UINT32_MAX

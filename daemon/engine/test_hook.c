@@ -13,7 +13,8 @@
  * would not show that the zeroing is missing.
  *
  * With WEFT_TEST_SLICE_BYTES=N a pass brings N bytes of adapters into the pool and not what it does
- * otherwise, so that small ones take many passes. Owned by the core thread.
+ * otherwise, so that small ones take many passes. With WEFT_TEST_SLICES=N it brings nothing more
+ * after N such passes, so that an adapter stays half there. Owned by the core thread.
  */
 #include "daemon/engine/engine.h"
 
@@ -41,6 +42,13 @@ int64_t hook_slice_bytes(int64_t otherwise)
 	int64_t bytes = text ? strtoll(text, NULL, 10) : 0;
 
 	return bytes > 0 ? bytes : otherwise; /* by nothing at a time it would never end */
+}
+
+uint64_t hook_most_slices(void)
+{
+	const char *text = getenv("WEFT_TEST_SLICES");
+
+	return text ? strtoull(text, NULL, 10) : UINT64_MAX;
 }
 
 static uint8_t *block_buffer(const struct engine *e)
