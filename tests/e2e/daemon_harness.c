@@ -81,17 +81,29 @@ void wd_spawn(struct wd *d)
 	_exit(126);
 }
 
+/* Is it this weftd that listens? The socket of one that was killed takes connections for as long as
+ * a child of its that has not run yet holds it. Under strace the process is not ours to know. */
+static bool listens(const struct wd *d)
+{
+	struct ucred peer = {0};
+	socklen_t n = sizeof(peer);
+	int sock = wd_connect(d);
+	bool mine;
+
+	if (sock < 0)
+		return false;
+	mine = !getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &n) &&
+	       (d->inject || peer.pid == d->pid);
+	close(sock);
+	return mine;
+}
+
 void wd_restart(struct wd *d)
 {
-	int sock;
-
 	wd_spawn(d);
 	for (int i = 0; i < WD_PATIENCE_MS / 20; i++) {
-		sock = wd_connect(d);
-		if (sock >= 0) {
-			close(sock);
+		if (listens(d))
 			return;
-		}
 		if (waitpid(d->pid, NULL, WNOHANG) == d->pid)
 			break;
 		wd_sleep_ms(20);
