@@ -16,7 +16,7 @@
 #include <stdio.h>
 
 /* A nudge is one tiny step, but on an overloaded machine even that takes its time, and killing an
- * engine for the machine's sake makes things worse. */
+ * engine for the machine's sake makes things worse: a third of step_seconds, and this at least. */
 #define NUDGE_GRACE_NS (3 * NS_PER_SECOND)
 /* The engine states its budgets itself; even a 512-row step of a huge model ends before this. */
 #define BUDGET_MAX_NS (600 * NS_PER_SECOND)
@@ -45,6 +45,13 @@ uint64_t engine_oom_kills(void)
 static uint64_t default_budget_ns(const struct engine *e)
 {
 	return e->d->config.daemon.step_seconds * NS_PER_SECOND;
+}
+
+static uint64_t nudge_grace_ns(const struct engine *e)
+{
+	uint64_t third = default_budget_ns(e) / 3;
+
+	return third > NUDGE_GRACE_NS ? third : NUDGE_GRACE_NS;
 }
 
 /* When the step under way must have ended; 0 between steps. */
@@ -97,7 +104,7 @@ static uint64_t deadline(struct engine *e, uint64_t now)
 	}
 	step = step_deadline(e, now);
 	if (e->nudged)
-		at = e->nudge_ns + NUDGE_GRACE_NS;
+		at = e->nudge_ns + nudge_grace_ns(e);
 	else if (step)
 		return step;
 	else
