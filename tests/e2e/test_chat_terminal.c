@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -82,6 +83,22 @@ static bool await(const char *text)
 	}
 }
 
+/* It asks, and has the terminal in the editor's own mode: what comes before is echoed by the kernel, and an
+ * interrupt then takes with it what was typed. */
+static bool prompted(void)
+{
+	struct termios t;
+
+	if (!await(PROMPT))
+		return false;
+	for (int ms = 0; ms < PATIENCE; ms += 2) {
+		if (!tcgetattr(terminal, &t) && !(t.c_lflag & ICANON))
+			return true;
+		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+	}
+	return false;
+}
+
 static void type(const char *text)
 {
 	if (write(terminal, text, strlen(text)) != (ssize_t)strlen(text) && errno != EIO)
@@ -122,18 +139,18 @@ static void edited(void)
 	snprintf(history, sizeof(history), "%s/history", d.dir);
 	snprintf(saved, sizeof(saved), "%s/saved", d.dir);
 	start((const char *const[]){"-t", "6", "--history", history, NULL});
-	ok(await(PROMPT), "it asks");
+	ok(prompted(), "it asks");
 	type("Helo\x02l\n"); /* Ctrl-B: one back */
-	ok(await(PROMPT), "an answer, and it asks again");
+	ok(prompted(), "an answer, and it asks again");
 	type("abc");
 	ok(await("abc"), "what is written is shown");
 	type("\x03");
-	ok(await(PROMPT), "an interrupt gives up the line");
+	ok(prompted(), "an interrupt gives up the line");
 	type("World\n");
-	ok(await(PROMPT), "the next one is answered");
+	ok(prompted(), "the next one is answered");
 	snprintf(command, sizeof(command), "/save %s\n", saved);
 	type(command);
-	ok(await(PROMPT), "saved");
+	ok(prompted(), "saved");
 	type("/quit\n");
 	is_int(end(), 0, "/quit");
 	text = read_file(saved);
@@ -158,7 +175,7 @@ static int interrupted_answer(void)
 	if (!await("[noted: ") || !await(" ms, ") || !await(" tokens"))
 		return -1;
 	n = atoi(before);
-	return await(PROMPT) ? n : -1;
+	return prompted() ? n : -1;
 }
 
 static void interrupted(void)
@@ -170,7 +187,7 @@ static void interrupted(void)
 	/* An answer that had ended before the key was there says nothing: once more. */
 	for (int i = 0; i < 20 && n == asked; i++) {
 		start((const char *const[]){"-t", ASKED, "--stats", NULL});
-		n = await(PROMPT) ? interrupted_answer() : -1;
+		n = prompted() ? interrupted_answer() : -1;
 		type("/quit\n");
 		if (end())
 			n = -1;
@@ -178,7 +195,7 @@ static void interrupted(void)
 	ok(n >= 0 && n < asked, "an interrupt ends an answer, and the conversation goes on (%d)",
 	   n);
 	start((const char *const[]){NULL});
-	ok(await(PROMPT), "it asks");
+	ok(prompted(), "it asks");
 	/* One that comes between the prompt and the editor's own mode is taken for something else. */
 	for (int i = 0; i < PATIENCE / 100 && open; i++) {
 		struct pollfd p = {.fd = terminal, .events = POLLIN};
