@@ -140,9 +140,17 @@ static void test_in_use(struct weft *weft, const uint32_t *base)
 	bool done;
 
 	upto(a, 50);
-	done = admin("adapter-unload", ",\"name\":\"byhand\"", &why);
+	/* Done, if this process was held up until the request had ended: with another one then. */
+	for (int i = 0; (done = admin("adapter-unload", ",\"name\":\"byhand\"", &why)) && i < 20;
+	     i++) {
+		upto(a, LONGEST);
+		weft_free(a);
+		ok(load("byhand", "two"), "it had ended: loaded again");
+		a = begin_of(weft, "byhand", LONGEST);
+		upto(a, 50);
+	}
 	ok(!done && strstr(why, "in use by 1"), "in use it is not unloaded: %s", why);
-	ok(weft_wait(a, 0, 50, 20000) > 50, "and its request goes on");
+	ok(weft_wait(a, 0, 50, RAW_PATIENCE_MS) > 50, "and its request goes on");
 	ok(admin("adapter-unload", ",\"name\":\"byhand\",\"force\":true", NULL), "by force it is");
 	upto(a, LONGEST);
 	is_int(status_of(a), WEFT_UNLOADED, "its request ends with the reason");
@@ -152,20 +160,26 @@ static void test_in_use(struct weft *weft, const uint32_t *base)
 
 static void test_daemon(struct weft *weft, const uint32_t *keep)
 {
-	struct weft_request *a = begin(weft, "keep"), *b;
+	enum weft_status status = WEFT_OK;
 
-	ok(load("byhand", "two"), "loaded by hand again");
-	b = begin_of(weft, "byhand", LONGEST);
-	upto(a, 300);
-	upto(b, 300);
-	kill(world_daemon(w), SIGKILL);
-	world_wait_exit(w, 60000);
-	world_restart_daemon(w);
-	finish(a, keep, "over two daemons");
-	upto(b, LONGEST);
-	is_int(status_of(b), WEFT_NO_ADAPTER,
+	/* It may have ended well if this process was held up before the kill. */
+	for (int i = 0; status == WEFT_OK && i < 20; i++) {
+		struct weft_request *a = begin(weft, "keep"), *b;
+
+		ok(load("byhand", "two"), "loaded by hand again");
+		b = begin_of(weft, "byhand", LONGEST);
+		upto(a, 300);
+		upto(b, 300);
+		kill(world_daemon(w), SIGKILL);
+		world_wait_exit(w, 60000);
+		world_restart_daemon(w);
+		finish(a, keep, "over two daemons");
+		upto(b, LONGEST);
+		status = status_of(b);
+		weft_free(b);
+	}
+	is_int(status, WEFT_NO_ADAPTER,
 	       "what the first one's administrator had loaded the second has not");
-	weft_free(b);
 }
 
 int main(void)

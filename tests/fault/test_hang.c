@@ -22,7 +22,7 @@ int main(void)
 	now = world_wait_engine(w, engine, 60000);
 	ok(now > 0, "an engine that hangs at work is replaced (after %.1f s)",
 	   (raw_now_ns() - start) / 1e9);
-	ok(neighbours_advance(n, 4, 20000), "requests continue");
+	ok(neighbours_advance(n, 4, RAW_PATIENCE_MS), "requests continue");
 	neighbours_stop(n);
 
 	/* Idle: nobody waits for it until somebody asks. */

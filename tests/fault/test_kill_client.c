@@ -48,7 +48,7 @@ int main(void)
 		waitpid(victim[k % 4], NULL, 0);
 		victim[k % 4] = start_victim(k);
 	}
-	ok(neighbours_advance(n, 4, 30000), "the others go on after %u kills", kills);
+	ok(neighbours_advance(n, 4, RAW_PATIENCE_MS), "the others go on after %u kills", kills);
 	for (uint32_t i = 0; i < 4; i++) {
 		kill(victim[i], SIGKILL);
 		back += waitpid(victim[i], NULL, 0) == victim[i];

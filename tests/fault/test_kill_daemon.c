@@ -118,7 +118,7 @@ int main(void)
 		x = x * 1664525 + 1013904223;
 		raw_pause_us((x >> 8) % 30000);
 		clean += kill_and_restart();
-		if (!neighbours_advance(n, 3, 30000))
+		if (!neighbours_advance(n, 3, RAW_PATIENCE_MS))
 			diag("no progress after kill %u", k);
 	}
 	is_int(clean, KILLS, "each time the engine ended with its weftd");

@@ -41,12 +41,12 @@ int main(void)
 		raw_pause_us(next(&x) % 3 ? next(&x) % 3000 : next(&x) % 60000);
 		start = raw_now_ns();
 		if (engine <= 0 || kill(engine, SIGKILL) ||
-		    !world_wait_engine(w, engine, 30000 * (int)world_slowness()))
+		    !world_wait_engine(w, engine, RAW_PATIENCE_MS * (int)world_slowness()))
 			break;
 		if (raw_now_ns() - start > slowest)
 			slowest = raw_now_ns() - start;
 		/* Someone's progress: without any, requests become suspects of the crash. */
-		if (!neighbours_advance(n, 1, 30000))
+		if (!neighbours_advance(n, 1, RAW_PATIENCE_MS))
 			break;
 	}
 	is_int(done, kills, "the engine was killed and came back");

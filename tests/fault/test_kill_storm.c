@@ -28,7 +28,7 @@ static void turns(struct storm *s, uint64_t for_ns)
 static bool killed(struct world *w, struct storm *s)
 {
 	pid_t engine = world_engine(w);
-	uint64_t until = raw_now_ns() + 30 * UINT64_C(1000000000) * world_slowness();
+	uint64_t until = raw_now_ns() + 60 * UINT64_C(1000000000) * world_slowness();
 
 	if (engine <= 0 || kill(engine, SIGKILL))
 		return false;
@@ -65,14 +65,14 @@ int main(void)
 
 		turns(s, (seed = seed * 1664525 + 1013904223) >> 6);
 		/* Progress between two kills: without any, requests become suspects. */
-		for (int i = 0; i < 500 && s[0].by_status[WSHM_OK] == before; i++)
+		for (int i = 0; i < 6000 && s[0].by_status[WSHM_OK] == before; i++)
 			turns(s, 10000000);
 		if (s[0].by_status[WSHM_OK] == before || !killed(w, s))
 			break;
 	}
 	is_int(done, kills, "the engine was killed and came back");
 	for (uint32_t i = 0; i < SESSIONS; i++) {
-		settled += storm_settle(&s[i], 30000 * (int)world_slowness());
+		settled += storm_settle(&s[i], RAW_PATIENCE_MS * (int)world_slowness());
 		served += s[i].by_status[WSHM_OK];
 		bad += s[i].by_status[WSHM_ENGINE_FAULT] + s[i].by_status[WSHM_PROTOCOL] +
 		       s[i].by_status[WSHM_NAN];

@@ -36,7 +36,7 @@ int main(void)
 		bail_out("a raw client is refused");
 	/* One with good company in its own session. */
 	raw_submit(&r, 1, 1, 9, 40, 3000);
-	raw_wait_count(&r, 1, 1, 1, 20000);
+	raw_wait_count(&r, 1, 1, 1, RAW_PATIENCE_MS);
 	submit_poison(&r, 0, 1);
 	is_int(ended_with(&r, 0, 1), WSHM_ENGINE_FAULT,
 	       "a poisonous request ends with ENGINE_FAULT");

@@ -375,7 +375,7 @@ int raw_request(struct raw *r, uint32_t slot, uint32_t generation, uint32_t toke
 	int status;
 
 	raw_submit(r, slot, generation, generation, tokens, max_tokens);
-	if (!raw_wait_state(r, slot, generation, WSHM_SLOT_ENDED, 20000))
+	if (!raw_wait_state(r, slot, generation, WSHM_SLOT_ENDED, RAW_PATIENCE_MS))
 		return -1;
 	status = (int)atomic_load(&r->slot[slot].status);
 	raw_release(r, slot, generation);

@@ -148,7 +148,7 @@ static void unread(const struct neighbours *n)
 			raw_send(r[opened].sock, &question, sizeof(question), NULL, 0);
 	}
 	ok(opened >= 4, "%d sessions that read no answer", opened);
-	ok(neighbours_advance(n, 3, 20000), "the neighbours go on");
+	ok(neighbours_advance(n, 3, RAW_PATIENCE_MS), "the neighbours go on");
 	while (opened--)
 		raw_close(&r[opened]);
 }

@@ -165,14 +165,24 @@ static void small_and_odd(void)
 	raw_close(&r);
 }
 
+/* Nothing is left of anybody else: no connection, no session, no region that is still to be looked at. */
+static void only_the_neighbour(void)
+{
+	world_number_becomes(w, "connections_without_hello", 0, RAW_PATIENCE_MS);
+	world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS);
+	world_number_becomes(w, "regions_dead", 0, RAW_PATIENCE_MS);
+}
+
 static void extra_descriptors(void)
 {
 	struct wctl_hello h;
-	int fds[64], before = descriptors(world_daemon(w));
+	int fds[64], before;
 	uint32_t counts[] = {1, 2, 7, 8, 9, 64};
 	char what[64];
 
 	raw_hello_init(&h);
+	only_the_neighbour();
+	before = descriptors(world_daemon(w));
 	for (int i = 0; i < 64; i++)
 		fds[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
@@ -192,8 +202,7 @@ static void extra_descriptors(void)
 	raw_close(&r);
 	for (int i = 0; i < 64; i++)
 		close(fds[i]);
-	world_number_becomes(w, "connections_without_hello", 0, RAW_PATIENCE_MS);
-	world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS);
+	only_the_neighbour();
 	int after = descriptors(world_daemon(w));
 
 	ok(after <= before + 1, "weftd has kept none of them (%d before, %d after)", before, after);
@@ -252,7 +261,8 @@ static void silent(const struct neighbours *n)
 	/* Connections that say nothing: a few are listened to, for hello_seconds. */
 	for (int i = 0; i < 64; i++)
 		sock[i] = raw_connect(world_socket(w), world_attacker());
-	ok(neighbours_advance(n, 3, 20000), "a flood of silent connections: the neighbours go on");
+	ok(neighbours_advance(n, 3, RAW_PATIENCE_MS),
+	   "a flood of silent connections: the neighbours go on");
 	for (int i = 0; i < 64; i++) {
 		int got = 1;
 
@@ -270,7 +280,7 @@ static void silent(const struct neighbours *n)
 		if (s >= 0)
 			close(s);
 	}
-	ok(neighbours_advance(n, 2, 20000), "two thousand connections made and dropped");
+	ok(neighbours_advance(n, 2, RAW_PATIENCE_MS), "two thousand connections made and dropped");
 }
 
 /* Well-behaved, but every session is dropped right after the hello, unread. */

@@ -77,7 +77,8 @@ static void prompt(uint64_t off, uint64_t tokens, int status, const char *what)
 	bytes = raw_desc(r.tx_arena + raw_desc_off(0), off, tokens, 0, 2);
 	atomic_store(&r.req[0].desc_bytes, bytes);
 	raw_push(&r, 0, generation);
-	ok(raw_wait_state(&r, 0, generation, WSHM_SLOT_ENDED, 20000), "%s: it ends", what);
+	ok(raw_wait_state(&r, 0, generation, WSHM_SLOT_ENDED, RAW_PATIENCE_MS), "%s: it ends",
+	   what);
 	if ((int)atomic_load(&r.slot[0].status) != status)
 		diag("key %u", atomic_load(&r.slot[0].detail));
 	is_int(atomic_load(&r.slot[0].status), status, "%s: %llu tokens at %llu", what,
@@ -130,7 +131,7 @@ static void tokens(void)
 	raw_prepare(&r, 0, generation, 1, 9, 2);
 	p[8] = vocab - 1;
 	raw_push(&r, 0, generation);
-	raw_wait_state(&r, 0, generation, WSHM_SLOT_ENDED, 20000);
+	raw_wait_state(&r, 0, generation, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 	is_int(atomic_load(&r.slot[0].status), WSHM_OK, "the vocabulary's last token");
 	raw_release(&r, 0, generation);
 }

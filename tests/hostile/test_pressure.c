@@ -89,7 +89,7 @@ static void all_blocks(const struct neighbours *n)
 		for (uint32_t i = 0; i < SLOTS; i++)
 			submit(&r[k], i, 1, bytes);
 	}
-	raw_wait_count(&r[0], 0, 1, 1, 20000);
+	raw_wait_count(&r[0], 0, 1, 1, RAW_PATIENCE_MS);
 	ok(neighbours_advance(n, 3, 60000), "64 requests of 16 long answers each: others go on");
 	diag("%lld preemptions, %lld of %lld blocks free", world_number(w, "preemptions"),
 	     world_number(w, "blocks_free"), world_number(w, "blocks"));
@@ -110,7 +110,10 @@ static void read_for_nothing(const struct neighbours *n)
 		bytes = greedy_desc(r[k].tx_arena, 4096, RESUMED + 1, RESUMED);
 		((uint32_t *)(r[k].tx_arena + 32768))[RESUMED - 1] = UINT32_MAX;
 	}
-	while (raw_now_ns() - start < UINT64_C(2000000000))
+	/* Two seconds, or as long as it takes where there is little of a processor to be had. */
+	while (raw_now_ns() - start < UINT64_C(2000000000) ||
+	       (raw_now_ns() - start < UINT64_C(60000000000) &&
+		(refused <= 100 || neighbours_done(n) == before)))
 		for (uint32_t i = 0; i < GREEDY * SLOTS; i++) {
 			struct raw *one = &r[i / SLOTS];
 			uint32_t slot = i % SLOTS, *g = &generation[i / SLOTS][slot];
@@ -124,7 +127,7 @@ static void read_for_nothing(const struct neighbours *n)
 		}
 	ok(neighbours_done(n) > before, "%u requests read for nothing, %llu of others served",
 	   refused, (unsigned long long)(neighbours_done(n) - before));
-	ok(refused > 100 / world_slowness(), "they were refused for their last token");
+	ok(refused > 100, "they were refused for their last token");
 	for (uint32_t k = 0; k < GREEDY; k++)
 		raw_close(&r[k]);
 }

@@ -92,10 +92,15 @@ static void in_flight(void)
 	uint32_t refused = 0, ok_ = 0;
 
 	open_ok(&r, 16);
-	for (uint32_t i = 0; i < 16; i++)
-		raw_submit(&r, i, 1, i, 8, 300);
 	for (uint32_t i = 0; i < 16; i++) {
-		raw_wait_state(&r, i, 1, WSHM_SLOT_ENDED, 30000);
+		raw_prepare(&r, i, 1, i, 8, 300);
+		atomic_store(&r.sq[i], UINT64_C(1) << 32 | i);
+	}
+	r.tail = 16; /* all appear at once */
+	atomic_store(&r.tx_ctl->sq_tail, r.tail);
+	raw_wake(&r);
+	for (uint32_t i = 0; i < 16; i++) {
+		raw_wait_state(&r, i, 1, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 		if (atomic_load(&r.slot[i].status) == WSHM_QUOTA_REQUESTS)
 			refused += atomic_load(&r.slot[i].detail) == MAX_FLIGHT;
 		ok_ += atomic_load(&r.slot[i].status) == WSHM_OK;
@@ -130,7 +135,7 @@ static void queued_tokens(void)
 		for (uint32_t i = 0; i < 4; i++) {
 			uint32_t status;
 
-			raw_wait_state(&r, i, g, WSHM_SLOT_ENDED, 30000);
+			raw_wait_state(&r, i, g, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 			status = atomic_load(&r.slot[i].status);
 			refused += status == WSHM_QUOTA_TOKENS &&
 				   atomic_load(&r.slot[i].detail) == MAX_QUEUED;
@@ -177,11 +182,11 @@ static void never_released(const struct neighbours *n)
 		open_ok(&r[k], 8);
 		for (uint32_t i = 0; i < 8; i++) {
 			raw_submit(&r[k], i, 1, i, 8, 20);
-			raw_wait_state(&r[k], i, 1, WSHM_SLOT_ENDED, 30000);
+			raw_wait_state(&r[k], i, 1, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 		}
 	}
 	ok(world_number_becomes(w, "queued", 0, RAW_PATIENCE_MS), "24 answers stand unreleased");
-	ok(neighbours_advance(n, 4, 20000), "the neighbours go on");
+	ok(neighbours_advance(n, 4, RAW_PATIENCE_MS), "the neighbours go on");
 	for (int k = 0; k < 3; k++)
 		raw_close(&r[k]);
 	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS),
@@ -202,11 +207,11 @@ static void no_room(void)
 		bail_out("a raw client is refused");
 	raw_submit(&r, 0, 1, 1, 4, 600);
 	raw_submit(&r, 1, 1, 1, 4, 600);
-	ok(raw_wait_state(&r, 0, 1, WSHM_SLOT_ENDED, 30000), "the first has its room");
+	ok(raw_wait_state(&r, 0, 1, WSHM_SLOT_ENDED, RAW_PATIENCE_MS), "the first has its room");
 	raw_pause_us(50000);
 	ok(atomic_load(&r.slot[1].generation) != 1, "the second waits for it");
 	raw_release(&r, 0, 1);
-	ok(raw_wait_state(&r, 1, 1, WSHM_SLOT_ENDED, 30000) &&
+	ok(raw_wait_state(&r, 1, 1, WSHM_SLOT_ENDED, RAW_PATIENCE_MS) &&
 		   atomic_load(&r.slot[1].count[0]) == 600,
 	   "and has it when the first is given back");
 	raw_release(&r, 1, 1);
@@ -214,7 +219,7 @@ static void no_room(void)
 	/* One waiting when the client goes. */
 	raw_submit(&r, 0, 2, 1, 4, 900);
 	raw_submit(&r, 1, 2, 1, 4, 900);
-	raw_wait_count(&r, 0, 2, 5, 20000);
+	raw_wait_count(&r, 0, 2, 5, RAW_PATIENCE_MS);
 	raw_close(&r);
 	ok(world_number_becomes(w, "sessions", 1, RAW_PATIENCE_MS),
 	   "gone while one waits: all comes back");

@@ -334,12 +334,12 @@ static void tx_punched(const struct neighbours *n)
 	if (raw_open(&r, world_socket(w), world_attacker(), 4))
 		bail_out("a raw client is refused");
 	raw_submit(&r, 0, 1, 1, 20, 400);
-	raw_wait_count(&r, 0, 1, 3, 20000);
+	raw_wait_count(&r, 0, 1, 3, RAW_PATIENCE_MS);
 	ok(!fallocate(r.tx_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)r.tx_bytes),
 	   "all of tx is emptied in mid-stream");
 	raw_wake(&r);
 	ok(raw_ended(&r, RAW_PATIENCE_MS), "that is a tail that went back: the session ends");
-	ok(neighbours_advance(n, 2, 20000), "the neighbours go on");
+	ok(neighbours_advance(n, 2, RAW_PATIENCE_MS), "the neighbours go on");
 	raw_close(&r);
 }
 
@@ -410,7 +410,7 @@ static void no_leftovers(void)
 		memcpy(r.tx_arena + raw_arena_bytes(4) - 4096, mark, sizeof(mark));
 		for (uint32_t i = 0; i < 4; i++)
 			raw_submit(&r, i, 1, i, 20, 60);
-		raw_wait_state(&r, 3, 1, WSHM_SLOT_ENDED, 20000);
+		raw_wait_state(&r, 3, 1, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 		raw_close(&r);
 	}
 	ok(!found, "a new session's regions hold nothing of an earlier one");

@@ -86,7 +86,7 @@ static void generations(void)
 	raw_submit(&r, 0, 7, 3, 5, 6);
 	for (int i = 0; i < 10; i++)
 		raw_push(&r, 0, 7);
-	ok(raw_wait_state(&r, 0, 7, WSHM_SLOT_ENDED, 20000), "submitted eleven times");
+	ok(raw_wait_state(&r, 0, 7, WSHM_SLOT_ENDED, RAW_PATIENCE_MS), "submitted eleven times");
 	is_int(atomic_load(&r.slot[0].count[0]), 6, "computed once");
 	for (int i = 0; i < 6000 && atomic_load(&r.rx_ctl->sq_head) != r.tail; i++)
 		raw_pause_us(10000);
@@ -96,14 +96,14 @@ static void generations(void)
 
 	/* Another one in a slot that stands unreleased. */
 	raw_submit(&r, 1, 1, 3, 5, 2);
-	raw_wait_state(&r, 1, 1, WSHM_SLOT_ENDED, 20000);
+	raw_wait_state(&r, 1, 1, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 	raw_submit(&r, 1, 2, 3, 5, 2);
 	must_end(&r, "a slot used again unreleased");
 
 	/* The same while the first still runs. */
 	r = open_raw();
 	raw_submit(&r, 1, 1, 3, 5, 400);
-	raw_wait_count(&r, 1, 1, 1, 20000);
+	raw_wait_count(&r, 1, 1, 1, RAW_PATIENCE_MS);
 	raw_submit(&r, 1, 2, 3, 5, 2);
 	must_end(&r, "a running request's slot used again");
 
@@ -112,7 +112,8 @@ static void generations(void)
 	r = open_raw();
 	raw_prepare(&r, 0, 5, 1, 4, 4);
 	raw_push(&r, 0, 6);
-	ok(raw_wait_state(&r, 0, 6, WSHM_SLOT_ENDED, 20000), "a record of another generation ends");
+	ok(raw_wait_state(&r, 0, 6, WSHM_SLOT_ENDED, RAW_PATIENCE_MS),
+	   "a record of another generation ends");
 	is_int(atomic_load(&r.slot[0].status), WSHM_CANCELLED, "as cancelled");
 	is_int(atomic_load(&r.slot[0].count[0]), 0, "and is not computed");
 	raw_close(&r);
@@ -123,7 +124,7 @@ static void generations(void)
 	atomic_store(&r.req[0].released, 9);
 	raw_push(&r, 0, 9);
 	raw_submit(&r, 1, 9, 1, 4, 300);
-	raw_wait_count(&r, 1, 9, 2, 20000);
+	raw_wait_count(&r, 1, 9, 2, RAW_PATIENCE_MS);
 	raw_release(&r, 1, 9);
 	ok(raw_alive(&r, 0, 4), "released before it was seen; generations may go back");
 	ok(raw_alive(&r, 1, 4), "released while it ran");
@@ -172,7 +173,7 @@ static void heads(void)
 	ok(raw_alive(&r, 0, 100), "notices taken");
 	atomic_store(&r.tx_ctl->cq_head, 0);
 	raw_submit(&r, 1, 100, 1, 4, 2);
-	raw_wait_state(&r, 1, 100, WSHM_SLOT_ENDED, 20000);
+	raw_wait_state(&r, 1, 100, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 	ok(atomic_load(&r.slot[1].state) == WSHM_SLOT_ENDED || raw_ended(&r, RAW_PATIENCE_MS),
 	   "and put back: the liar's own loss");
 	raw_close(&r);
@@ -221,13 +222,13 @@ static void endless_ring(const struct neighbours *n)
 
 	raw_request(&r, 0, 1, 4, 2);
 	raw_submit(&r, 0, 2, 1, 4, 2);
-	raw_wait_state(&r, 0, 2, WSHM_SLOT_ENDED, 20000);
+	raw_wait_state(&r, 0, 2, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 	for (uint32_t i = 0; i < r.ring_entries; i++)
 		atomic_store(&r.sq[i], UINT64_C(2) << 32);
 	if (pthread_create(&t, NULL, push_always, &p))
 		bail_out("no thread");
 	raw_wake(&r);
-	ok(neighbours_advance(n, 6, 20000),
+	ok(neighbours_advance(n, 6, RAW_PATIENCE_MS),
 	   "a ring that is refilled as it is read holds nobody up");
 	atomic_store(&p.stop, true);
 	pthread_join(t, NULL);

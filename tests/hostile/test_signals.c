@@ -56,7 +56,7 @@ static void __attribute__((noreturn)) client(enum step halt)
 	if (raw_send(r.sock, &h, sizeof(h), NULL, 0))
 		_exit(halt == CONNECTED ? 0 : 2); /* too late for a hello */
 	reached(SAID_HELLO, halt);
-	if (raw_recv(r.sock, &r.welcome, sizeof(r.welcome), fds, &n_fds, 20000) !=
+	if (raw_recv(r.sock, &r.welcome, sizeof(r.welcome), fds, &n_fds, RAW_PATIENCE_MS) !=
 		    (int)sizeof(r.welcome) ||
 	    n_fds != WCTL_WELCOME_FDS)
 		_exit(halt == CONNECTED ? 0 : 3);
@@ -74,12 +74,12 @@ static void __attribute__((noreturn)) client(enum step halt)
 	for (uint32_t i = 0; i < 4; i++)
 		raw_submit(&r, i, 1, i, 20, LONG_REQUEST);
 	reached(SUBMITTED, halt);
-	raw_wait_count(&r, 0, 1, 1, 20000);
+	raw_wait_count(&r, 0, 1, 1, RAW_PATIENCE_MS);
 	reached(FIRST_TOKEN, halt);
-	raw_wait_count(&r, 0, 1, LONG_REQUEST / 2, 20000);
+	raw_wait_count(&r, 0, 1, LONG_REQUEST / 2, RAW_PATIENCE_MS);
 	reached(MID_STREAM, halt);
 	for (uint32_t i = 0; i < 4; i++)
-		served += raw_wait_state(&r, i, 1, WSHM_SLOT_ENDED, 20000) &&
+		served += raw_wait_state(&r, i, 1, WSHM_SLOT_ENDED, RAW_PATIENCE_MS) &&
 			  atomic_load(&r.slot[i].count[0]) == LONG_REQUEST;
 	reached(UNRELEASED, halt);
 	for (uint32_t i = 0; i < 4; i++)
@@ -120,7 +120,8 @@ static void stopped(enum step at, const struct neighbours *n)
 	pid_t pid = start(at);
 	int status;
 
-	ok(neighbours_advance(n, 4, 20000), "stopped %s: the neighbours go on", names[at]);
+	ok(neighbours_advance(n, 4, RAW_PATIENCE_MS), "stopped %s: the neighbours go on",
+	   names[at]);
 	kill(pid, SIGCONT);
 	waitpid(pid, &status, 0);
 	ok(WIFEXITED(status) && WEXITSTATUS(status) == 0, "continued %s, it is served well (%d)",
@@ -134,7 +135,8 @@ static void crowd(const struct neighbours *n)
 
 	for (int i = 0; i < 6; i++)
 		pid[i] = start(i % 2 ? MID_STREAM : UNRELEASED);
-	ok(neighbours_advance(n, 2, 20000), "a crowd of stopped clients: the neighbours go on");
+	ok(neighbours_advance(n, 2, RAW_PATIENCE_MS),
+	   "a crowd of stopped clients: the neighbours go on");
 	for (int i = 0; i < 6; i++)
 		kill(pid[i], SIGKILL);
 	for (int i = 0; i < 6; i++)

@@ -27,10 +27,10 @@ static int leave_unread(void)
 	raw_hello_init(&h);
 	h.slots = 1;
 	h.tx_arena_bytes = h.rx_arena_bytes = 4096;
-	if (sock < 0 || raw_send(sock, &h, sizeof(h), NULL, 0) || poll(&p, 1, 20000) != 1)
+	if (sock < 0 || raw_send(sock, &h, sizeof(h), NULL, 0) || poll(&p, 1, RAW_PATIENCE_MS) != 1)
 		bail_out("no answer to a hello");
 	raw_send(sock, "garbage", 7, NULL, 0);
-	for (int i = 0; i < 20000 && !(p.revents & POLLHUP); i++) {
+	for (int i = 0; i < RAW_PATIENCE_MS && !(p.revents & POLLHUP); i++) {
 		p.events = 0;
 		poll(&p, 1, 1);
 	}
@@ -48,7 +48,7 @@ static uint16_t next_message(int sock, uint32_t *ret_fds)
 	} m = {0};
 
 	*ret_fds = WCTL_WELCOME_FDS;
-	if (raw_recv(sock, &m, sizeof(m), fds, ret_fds, 20000) <= 0)
+	if (raw_recv(sock, &m, sizeof(m), fds, ret_fds, RAW_PATIENCE_MS) <= 0)
 		return 0;
 	for (uint32_t i = 0; i < *ret_fds; i++)
 		close(fds[i]);
@@ -85,7 +85,8 @@ int main(void)
 	for (int i = 0; i < SESSIONS; i++)
 		if (i != 1)
 			close(sock[i]);
-	ok(world_number_becomes(w, "sessions", 0, 20000), "all have gone when their clients have");
+	ok(world_number_becomes(w, "sessions", 0, RAW_PATIENCE_MS),
+	   "all have gone when their clients have");
 	world_same(w);
 	world_given_back(w);
 	for (int i = 0; i < 3; i++)

@@ -28,7 +28,7 @@ static struct raw open_raw(void)
 
 static void neighbours_ok(const char *what)
 {
-	ok(neighbours_advance(n, 3, 20000), "%s: the neighbours go on", what);
+	ok(neighbours_advance(n, 3, RAW_PATIENCE_MS), "%s: the neighbours go on", what);
 }
 
 /* User and system time of a process in milliseconds. */
@@ -62,7 +62,8 @@ static void never_written(void)
 	atomic_store(&r.sq[0], UINT64_C(1) << 32);
 	atomic_store(&r.tx_ctl->sq_tail, 1);
 	neighbours_ok("eventfd never written");
-	ok(raw_wait_state(&r, 0, 1, WSHM_SLOT_ENDED, 20000), "and it gets on with their wake-ups");
+	ok(raw_wait_state(&r, 0, 1, WSHM_SLOT_ENDED, RAW_PATIENCE_MS),
+	   "and it gets on with their wake-ups");
 	raw_close(&r);
 }
 
@@ -119,7 +120,7 @@ static void drained(void)
 		    write(r.wake_fd, (uint64_t[]){1}, 8) == 8 &&
 		    read(r.wake_fd, &v, sizeof(v)) != sizeof(v))
 			break;
-		served += raw_wait_state(&r, 0, g, WSHM_SLOT_ENDED, 20000);
+		served += raw_wait_state(&r, 0, g, WSHM_SLOT_ENDED, RAW_PATIENCE_MS);
 		raw_release(&r, 0, g);
 		raw_pause_us(2000);
 	}

@@ -348,11 +348,19 @@ static const json_t *find(const json_t *j, const char *name)
 
 long long world_number(const struct world *w, const char *name)
 {
-	json_t *status = world_admin(w, "{\"cmd\":\"status\"}");
-	const json_t *v = find(status, name);
-	long long n = v ? (long long)json_number_value(v) : -1;
+	long long n = -1;
 
-	json_decref(status);
+	/* weftd does not wait for the engine's part longer than a second. */
+	for (int i = 0; n < 0 && i < 60; i++) {
+		json_t *status = world_admin(w, "{\"cmd\":\"status\"}");
+		const json_t *v = find(status, name);
+
+		if (v)
+			n = (long long)json_number_value(v);
+		else
+			raw_pause_us(10000);
+		json_decref(status);
+	}
 	return n;
 }
 
