@@ -434,6 +434,36 @@ static void detach(uint64_t id)
 	_exit(9);
 }
 
+/* Is there a file of this name beside the log, which standard error goes to? */
+static bool beside_log(const char *name)
+{
+	char path[128];
+	ssize_t n = readlink("/proc/self/fd/2", path, sizeof(path) - 20);
+
+	while (n > 0 && path[n - 1] != '/')
+		n--;
+	if (n <= 0)
+		_exit(7);
+	strcpy(path + n, name);
+	return !access(path, F_OK);
+}
+
+/* Until a weftd has said that it waits for this to end. */
+static void outlive(void)
+{
+	static char text[1 << 16];
+	int fd = open("/proc/self/fd/2", O_RDONLY | O_CLOEXEC);
+
+	for (int ms = 0; fd >= 0 && ms < WD_PATIENCE_MS; ms += 20) {
+		ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+
+		text[n < 0 ? 0 : n] = 0;
+		if (strstr(text, "is still ending"))
+			break;
+		wd_sleep_ms(20);
+	}
+}
+
 static void serve(void)
 {
 	union {
@@ -484,7 +514,7 @@ static void serve(void)
 	if (is("stubborn"))
 		sleep(60);
 	if (is("orphan"))
-		sleep(1);
+		outlive();
 }
 
 static void load(void)
@@ -510,7 +540,8 @@ static void load(void)
 	if (is("slow")) {
 		wctl_head_init(&p.head, WLINK_PROGRESS, sizeof(p), 0);
 		wctl_send(WLINK_FD_SOCKET, &p, sizeof(p), NULL, 0);
-		wd_sleep_ms(300);
+		for (int ms = 0; beside_log("hold") && ms < WD_PATIENCE_MS; ms += 10)
+			wd_sleep_ms(10);
 	}
 }
 

@@ -7,7 +7,7 @@
  * follows from the model's path, /fake/KIND:
  *
  *   ok         serves the link: attach, detach, nudge, status, drain
- *   slow       sends progress, READY after 300 ms
+ *   slow       sends progress, READY when there is no file "hold" beside the log
  *   silent     never READY
  *   die        exits at once
  *   refuse     says FAILED
@@ -18,7 +18,8 @@
  *   liar       READY; answers the first attachment with DETACHED for it
  *   offend     READY; calls each session an offence as soon as it is attached
  *   stubborn   as ok, but never says DRAINED and ignores the hang-up for 60 s
- *   orphan     as ok, but outlives weftd, whatever happens to that, for a second
+ *   orphan     as ok, but outlives weftd, whatever happens to that, until the next one has logged
+ *              that it waits
  *
  * What an adapter does follows from words in its adapter_config.json: refuse (with a reason), crash
  * (the engine ends), never (no answer), slow (300 ms), liar (an answer that makes no sense), used
@@ -73,10 +74,13 @@ void wd_show_log(const struct wd *d);
 
 /* One admin request; the reply, or NULL. The caller releases it. */
 json_t *wd_admin(const struct wd *d, const char *line);
+/* The status with the first engine's own words in it, if it is ready: weftd does not wait for these
+ * longer than a second. NULL: no answer. The caller releases it. */
+json_t *wd_status(const struct wd *d);
 /* A field of engine `index` of a fresh status: "pid", "starts", ...; or "engine.attached". */
 long wd_engine_int(const struct wd *d, int index, const char *field);
 long wd_daemon_int(const struct wd *d, const char *field);
-/* Wait up to ms until the field has the value; 1 or 0. */
+/* Wait up to ms until the field has the value; 1 or 0. Of "starts", which only grows, or more. */
 int wd_engine_wait(const struct wd *d, int index, const char *field, long value, int ms);
 int wd_daemon_wait(const struct wd *d, const char *field, long value, int ms);
 

@@ -121,7 +121,7 @@ static int wait_for(const char *name, const char *field, const char *value, int 
 static const char *in_engine(const char *name)
 {
 	static char text[300];
-	json_t *j = wd_admin(&d, "{\"cmd\":\"status\"}"), *it;
+	json_t *j = wd_status(&d), *it;
 	size_t i;
 
 	strcpy(text, "none");
@@ -334,16 +334,30 @@ static void test_engine_faults(void)
 	folder("l", "liar", "l");
 	ok(!load("l", "l", ""), "one that makes it talk nonsense, too");
 	ok(wait_for("a", "state", "loaded", WD_PATIENCE_MS), "the others are there");
+	ok(wd_daemon_wait(&d, "adapters", 2, WD_PATIENCE_MS), "and none of these");
+}
+
+/* With a weftd whose patience is short; for everything else it is long. */
+static void test_no_answer(void)
+{
+	kill(d.pid, SIGTERM);
+	is_int(wd_wait(&d), 0, "ended");
+	put(path_of("weftd.conf", NULL),
+	    "[daemon]\nload_seconds = 2\n[model m]\npath = /fake/ok\n");
+	wd_restart(&d);
+	ok(load("a", "a", "") && load("b", "b", ""), "two adapters");
 	folder("n", "never", "n");
-	ok(!load("n", "n", ""), "one that gets no answer, too");
+	ok(!load("n", "n", ""), "one that gets no answer is given up, too");
 	ok(wd_logged(&d, "no answer about an adapter"), "the engine counted as hanging");
-	ok(wait_for("b", "state", "loaded", WD_PATIENCE_MS), "the others are there");
-	is_int(wd_daemon_int(&d, "adapters"), 2, "and none of these");
+	ok(wait_for("a", "state", "loaded", WD_PATIENCE_MS) &&
+		   wait_for("b", "state", "loaded", WD_PATIENCE_MS),
+	   "the others are there");
+	ok(wd_daemon_wait(&d, "adapters", 2, WD_PATIENCE_MS), "and it is not");
 }
 
 /* --- of the configuration -------------------------------------------------------------------------*/
 
-static const char head[] = "[daemon]\nload_seconds = 1\nmax_adapters = 5\n"
+static const char head[] = "[daemon]\nload_seconds = 60\nmax_adapters = 5\n"
 			   "max_adapter_bytes = 1M\nmax_adapters_bytes = 2M\n"
 			   "[model m]\npath = /fake/ok\n";
 
@@ -418,13 +432,15 @@ static void test_reload(void)
 	is_str(in_engine("two"), expected("version 1", 0, 0), "one in use is not, yet");
 	is_str(listed("two", "being_replaced"), "1", "but it will");
 	/* Each attempt ends one of its three requests; there is one a second. */
-	for (int i = 0; i < 300 && strcmp(in_engine("two"), expected("version 2", 0, 0)); i++)
+	for (int i = 0;
+	     i < WD_PATIENCE_MS / 20 && strcmp(in_engine("two"), expected("version 2", 0, 0)); i++)
 		wd_sleep_ms(20);
 	is_str(in_engine("two"), expected("version 2", 0, 0), "when they have ended it is");
 	folder("v1", "refuse", "bad version");
 	configure("[adapter one]\npath = %s/b\n[adapter two]\npath = %s/v1\n", d.dir, d.dir);
 	reload_says("adapter two has changed");
-	for (int i = 0; i < 150 && !strstr(listed("two", "why"), "new version"); i++)
+	for (int i = 0; i < WD_PATIENCE_MS / 20 && !strstr(listed("two", "why"), "new version");
+	     i++)
 		wd_sleep_ms(20);
 	ok(wait_for("two", "state", "loaded", WD_PATIENCE_MS) &&
 		   strstr(listed("two", "why"), "lora_X"),
@@ -432,7 +448,8 @@ static void test_reload(void)
 	is_str(in_engine("two"), expected("version 2", 0, 0), "with its bytes");
 	configure("%s", "");
 	ok(reload_says("adapter two was removed"), "all sections removed");
-	ok(wait_for("one", "state", "", 3000) && wait_for("two", "state", "", WD_PATIENCE_MS),
+	ok(wait_for("one", "state", "", WD_PATIENCE_MS) &&
+		   wait_for("two", "state", "", WD_PATIENCE_MS),
 	   "all are gone");
 }
 
@@ -539,7 +556,7 @@ static void test_early_session(void)
 	is_int(wd_open(&c, &d, &h), 0, "a client that comes at once is welcome");
 	if (strcmp(listed("huge", "state"), "copying"))
 		diag("it was copied before anybody looked: this run shows nothing");
-	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 20000), "it is served");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS), "it is served");
 	is_int(wd_engine_int(&d, 0, "engine.loads"), 1, "the adapter was loaded");
 	is_int(wd_engine_int(&d, 0, "engine.late_loads"), 0, "before the session came");
 	wd_close(&c);
@@ -582,6 +599,7 @@ int main(int argc, char **argv)
 	test_in_use();
 	test_replace();
 	test_engine_faults();
+	test_no_answer();
 	kill(d.pid, SIGTERM);
 	is_int(wd_wait(&d), 0, "ended");
 	test_configured();

@@ -70,7 +70,7 @@ static const char *file_digest(const char *file)
 /* What the engine was told of a domain; the caller releases it. */
 static json_t *told(int domain)
 {
-	json_t *j = wd_admin(&d, "{\"cmd\":\"status\"}"), *it, *ret = NULL;
+	json_t *j = wd_status(&d), *it, *ret = NULL;
 	size_t i;
 
 	json_array_foreach(

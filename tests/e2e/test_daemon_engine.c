@@ -20,6 +20,22 @@ static void start(struct wd *d, const char *kind)
 	wd_start(d, text);
 }
 
+/* A slow engine does not get ready while it is held. */
+static void hold(const struct wd *d, int on)
+{
+	char path[96];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/hold", d->dir);
+	if (!on) {
+		unlink(path);
+		return;
+	}
+	f = fopen(path, "w");
+	if (!f || fclose(f))
+		bail_out(path);
+}
+
 static int open_one(struct wd_client *c, const struct wd *d)
 {
 	struct wctl_hello h;
@@ -73,11 +89,13 @@ static void fate(int first, int second, int crashed)
 	start(&d, "slow");
 	is_int(open_one(&c, &d), 0, "a session opens");
 	ok(wd_engine_wait(&d, 0, "engine.attached", 1, WD_PATIENCE_MS), "and is attached");
+	hold(&d, 1);
 	kill((pid_t)wd_engine_int(&d, 0, "pid"), first);
 	ok(wd_engine_wait(&d, 0, "starts", 2, WD_PATIENCE_MS), "signal %d: started again", first);
 	kill((pid_t)wd_engine_int(&d, 0, "pid"), second);
 	ok(wd_engine_wait(&d, 0, "starts", 3, WD_PATIENCE_MS), "signal %d while loading: and again",
 	   second);
+	hold(&d, 0);
 	ok(wd_engine_wait(&d, 0, "engine.attached", 1, WD_PATIENCE_MS), "attached");
 	is_int(wd_engine_int(&d, 0, "engine.crashed"), crashed, "%s its engine crashed",
 	       crashed ? "told that" : "not told that");
@@ -139,8 +157,10 @@ static void test_complaint(void)
 	start(&d, "deaf");
 	open_one(&c, &d);
 	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS), "attached");
+	kill(d.pid, SIGSTOP); /* it is to find all of them at once */
 	for (int i = 0; i < 20; i++)
 		wctl_send(c.sock, &head, sizeof(head), NULL, 0);
+	kill(d.pid, SIGCONT);
 	ok(wd_log_wait(&d, "event=engine-killed", WD_PATIENCE_MS), "deaf to the nudge: killed");
 	is_int(wd_daemon_int(&d, "complaints"), 1, "twenty complaints at once count as one");
 	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS), "the session goes on");
@@ -162,9 +182,12 @@ static void test_loading(void)
 	struct wd d;
 	struct wd_client c;
 
-	start(&d, "slow");
+	wd_prepare(&d, "[model m]\npath = /fake/slow\n");
+	hold(&d, 1);
+	wd_restart(&d);
 	is_int(open_one(&c, &d), 0, "a session opens while the model loads");
 	is_int(c.welcome.model.ready, 0, "and is told so");
+	hold(&d, 0);
 	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS),
 	   "it is attached when it has loaded");
 	wd_close(&c);

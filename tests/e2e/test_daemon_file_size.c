@@ -30,7 +30,7 @@ int main(int argc, char **argv)
 	wd_close(&c);
 	wd_hello_init(&h);
 	is_int(wd_open(&c, &d, &h), 0, "and others are made as before");
-	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, 10000), "and served");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS), "and served");
 	wd_close(&c);
 	is_int(wd_stop(&d), 0, "weftd ends in good order");
 	return tap_done();

@@ -29,7 +29,7 @@ static long suspects_after_kill(const struct wd *d)
 	long starts = wd_engine_int(d, 0, "starts");
 
 	kill((pid_t)wd_engine_int(d, 0, "pid"), SIGKILL);
-	if (!wd_engine_wait(d, 0, "starts", starts + 1, 8000) ||
+	if (!wd_engine_wait(d, 0, "starts", starts + 1, WD_PATIENCE_MS) ||
 	    !wd_engine_wait(d, 0, "engine.resumed", 1, WD_PATIENCE_MS))
 		return -1;
 	return wd_engine_int(d, 0, "engine.crashed");

@@ -160,26 +160,35 @@ static void test_models(void)
 	wd_close(&c);
 }
 
+/* What weftd says to the last of 17 connections without a hello, and then to the first. */
+static void pending(char last[WCTL_TEXT_BYTES], char first[WCTL_TEXT_BYTES])
+{
+	struct wd_client many[17];
+
+	for (int i = 0; i < 17; i++) {
+		many[i] = WD_CLIENT_NONE;
+		many[i].sock = wd_connect(&d);
+	}
+	is_int(wd_recv(&many[16], WD_PATIENCE_MS), WCTL_REFUSED,
+	       "the 17th connection without a hello is refused");
+	strcpy(last, many[16].text.text);
+	for (int i = 1; i < 17; i++)
+		wd_close(&many[i]);
+	is_int(wd_recv(&many[0], WD_PATIENCE_MS), WCTL_REFUSED, "no hello: refused");
+	strcpy(first, many[0].text.text);
+	wd_close(&many[0]);
+}
+
 /* Silence, and too many who are silent. */
 static void test_pending(void)
 {
-	struct wd_client quiet = {.sock = wd_connect(&d), .fds = {-1, -1, -1, -1, -1, -1}};
-	struct wd_client many[16];
-	int refused_at = -1;
+	char last[WCTL_TEXT_BYTES] = "", first[WCTL_TEXT_BYTES] = "";
 
-	for (int i = 0; i < 16 && refused_at < 0; i++) {
-		many[i] =
-			(struct wd_client){.sock = wd_connect(&d), .fds = {-1, -1, -1, -1, -1, -1}};
-		if (i == 15 && wd_recv(&many[i], 500) == WCTL_REFUSED)
-			refused_at = i;
-	}
-	is_int(refused_at, 15, "the 17th connection without a hello is refused");
-	ok(strstr(many[15].text.text, "too many"), "it says: %s", many[15].text.text);
-	for (int i = 0; i < 16; i++)
-		wd_close(&many[i]);
-	is_int(wd_recv(&quiet, WD_PATIENCE_MS), WCTL_REFUSED, "no hello within its time: refused");
-	ok(strstr(quiet.text.text, "no hello within 2 seconds"), "it says: %s", quiet.text.text);
-	wd_close(&quiet);
+	/* If it took so long to connect that the first was too late already, there was room: again. */
+	for (int i = 0; i < 20 && !strstr(last, "too many"); i++)
+		pending(last, first);
+	ok(strstr(last, "too many"), "it says: %s", last);
+	ok(strstr(first, "no hello within 2 seconds"), "the first hears: %s", first);
 }
 
 /* A client that asks and never reads is dropped; weftd goes on. */
@@ -193,7 +202,7 @@ static void test_not_reading(void)
 	wd_hello_init(&h);
 	is_int(wd_open(&c, &d, &h), 0, "a session that will not read");
 	wctl_head_init(&head, WCTL_MODELS, sizeof(head), 0);
-	for (int tries = 0; sent < 100000 && tries < 2000;) {
+	for (int tries = 0; sent < 100000 && tries < WD_PATIENCE_MS;) {
 		int rc = wctl_send(c.sock, &head, sizeof(head), NULL, 0);
 
 		if (rc == -EPIPE || rc == -ECONNRESET)
