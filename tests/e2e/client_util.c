@@ -44,7 +44,7 @@ int64_t cu_wait_end(struct weft_request *r, uint32_t sample)
 {
 	int64_t n, have = 0;
 
-	while ((n = weft_wait(r, sample, (uint32_t)have, 20000)) > have)
+	while ((n = weft_wait(r, sample, (uint32_t)have, 60000)) > have)
 		have = n;
 	return n;
 }

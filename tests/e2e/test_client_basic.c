@@ -95,7 +95,7 @@ static void test_timeout(struct weft *w, struct fake_controls *c)
 	is_int(weft_wait(r, 0, 5, 60), -ETIMEDOUT, "no sixth within the time limit");
 	clock_gettime(CLOCK_MONOTONIC, &b);
 	ms = (b.tv_sec - a.tv_sec) * 1e3 + (b.tv_nsec - a.tv_nsec) / 1e6;
-	ok(ms >= 60 && ms < 1000, "the limit was kept (%.1f ms)", ms);
+	ok(ms >= 60 && ms < 30000, "the limit was kept (%.1f ms)", ms);
 	weft_result(r, &res);
 	is_int(res.status, WEFT_RUNNING, "it is still running");
 	is_int(weft_cancel(r), 0, "cancel");

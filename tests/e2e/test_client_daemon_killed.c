@@ -55,7 +55,7 @@ static int64_t wait_end(struct weft_request *r, uint32_t sample)
 {
 	int64_t n, have = 0;
 
-	while ((n = weft_wait(r, sample, (uint32_t)have, 30000)) > have)
+	while ((n = weft_wait(r, sample, (uint32_t)have, 60000)) > have)
 		have = n;
 	return n;
 }
@@ -102,7 +102,7 @@ static void round_of(struct real_daemon *d, struct weft *w, int round, uint32_t 
 			bail_out("submit");
 	}
 	/* Sometimes before the first token, mostly in the middle. */
-	weft_wait(r[round % KINDS], 0, (uint32_t)(round % ROUNDS) * 20, 30000);
+	weft_wait(r[round % KINDS], 0, (uint32_t)(round % ROUNDS) * 20, 60000);
 	real_daemon_kill(d);
 	if (real_daemon_start(d))
 		bail_out("weftd does not start again");

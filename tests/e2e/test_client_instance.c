@@ -63,7 +63,7 @@ static struct weft_request *submit(struct weft *w)
 static void wait_end(struct weft_request *r)
 {
 	for (uint32_t s = 0; s < SAMPLES; s++)
-		for (int64_t n, have = 0; (n = weft_wait(r, s, (uint32_t)have, 30000)) > have;)
+		for (int64_t n, have = 0; (n = weft_wait(r, s, (uint32_t)have, 60000)) > have;)
 			have = n;
 }
 
@@ -106,7 +106,7 @@ static struct weft_request *interrupted(struct weft *w, const struct change *c,
 
 	for (int i = 0;; i++) {
 		r = submit(w);
-		weft_wait(r, 0, 5, 30000);
+		weft_wait(r, 0, 5, 60000);
 		restart(c->seed[1], c->rule[1]);
 		wait_end(r);
 		res->size = sizeof(*res);

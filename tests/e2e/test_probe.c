@@ -134,7 +134,7 @@ static int run(uint32_t adapter, const uint32_t *tokens, uint32_t n, uint32_t ma
 	o.ignore_eos = 1;
 	if (weft_submit(w, &r, &o, &e) < 0)
 		bail_out(e.message);
-	for (int64_t have = 0, now; (now = weft_wait(r, 0, (uint32_t)have, 20000)) > have;)
+	for (int64_t have = 0, now; (now = weft_wait(r, 0, (uint32_t)have, 60000)) > have;)
 		have = now;
 	res->size = sizeof(*res);
 	weft_result(r, res);
@@ -147,7 +147,7 @@ static bool becomes(uint32_t adapter, const uint32_t *tokens, uint32_t n, uint32
 {
 	struct weft_probe p = {.size = sizeof(p)};
 
-	for (int i = 0; i < 500; i++) {
+	for (int i = 0; i < 30000; i++) {
 		if (!weft_probe(w, adapters[adapter], tokens, n, &p) && p.cached_tokens >= want)
 			return true;
 		pause_ms(2);
@@ -194,7 +194,7 @@ static void test_adapters(void)
 	struct weft_adapter a[8];
 	int n = 0;
 
-	for (int i = 0; i < 1000 && n < (int)N_ADAPTERS - 1; i++) {
+	for (int i = 0; i < 12000 && n < (int)N_ADAPTERS - 1; i++) {
 		n = weft_adapters(w, a, 8);
 		pause_ms(n < (int)N_ADAPTERS - 1 ? 5 : 0);
 	}
@@ -257,7 +257,7 @@ static void test_no_cache(void)
 	for (int i = 0; i < 2; i++) {
 		if (weft_submit(w, &r, &o, NULL) < 0)
 			bail_out("submit");
-		for (int64_t have = 0, now; (now = weft_wait(r, 0, (uint32_t)have, 20000)) > have;)
+		for (int64_t have = 0, now; (now = weft_wait(r, 0, (uint32_t)have, 60000)) > have;)
 			have = now;
 		weft_result(r, &res);
 		weft_free(r);

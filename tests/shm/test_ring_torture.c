@@ -55,8 +55,8 @@ static uint32_t client(struct pair *p, struct tally *t)
 		const struct wshm_slot *s;
 
 		if (!wshm_client_notice(&p->client, &slot, &g)) {
-			if (pair_now_ns() - heard > UINT64_C(10000000000))
-				return bad + live; /* nothing for ten seconds: lost */
+			if (pair_now_ns() - heard > UINT64_C(60000000000))
+				return bad + live; /* nothing for a minute: lost */
 			sched_yield();
 			continue;
 		}
