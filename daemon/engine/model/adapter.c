@@ -51,6 +51,7 @@ struct adapter {
 	struct wshm_instance instance;
 	struct part *parts; /* owner */
 	uint32_t n_parts;
+	double row_flops;     /* of all parts: asked for each sequence of each pass */
 	struct piece *pieces; /* owner */
 	uint32_t n_pieces;
 	size_t block_bytes;
@@ -209,6 +210,7 @@ static int take_linear(struct loader *l, uint32_t layer, enum adapter_linear whi
 	if (mod.rank > a->instance.rank)
 		a->instance.rank = mod.rank;
 	a->n_parts++;
+	a->row_flops += 2.0 * mod.rank * ((double)s.n + s.k);
 	return 0;
 }
 
@@ -558,14 +560,7 @@ uint32_t adapter_blocks(const struct adapter *a)
 
 double adapter_row_flops(const struct adapter *a)
 {
-	double sum = 0;
-
-	for (uint32_t i = 0; i < a->n_parts; i++) {
-		const struct wk_lora_part *p = &a->parts[i].lora;
-
-		sum += 2.0 * p->rank * ((double)p->n + p->k);
-	}
-	return sum;
+	return a->row_flops;
 }
 
 uint64_t adapter_bytes(const struct adapter *a)
