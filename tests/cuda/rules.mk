@@ -24,3 +24,10 @@ $(fake_dir)/weft-cuda.so: $(call obj,$(cuda_src) tests/cuda/fake/image.c $(cuda_
 
 # Sanitizers know nothing of fibers.
 fake_cuda := $(if $(and $(CXX_FOUND),$(if $(SAN),,1)),$(fake_dir)/libcuda.so.1 $(fake_dir)/weft-cuda.so)
+
+# What takes minutes under emulation: called where check-cuda is.
+emulated_tests := $(addprefix $(O)/tests/,model/test_adapter_oracle model/test_adapter_mix model/test_chunks \
+	kernels/test_lora_invariance kernels/test_attention_invariance)
+.PHONY: check-cuda-emulated
+check-cuda-emulated: $(emulated_tests) $(fake_cuda)
+	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer tests/cuda/emulated.sh

@@ -66,6 +66,14 @@ const char *kt_fast(const char *const **ret_paths)
 	return name ? name : "cpu";
 }
 
+uint32_t kt_every(void)
+{
+	const char *text = getenv("WEFT_TEST_EVERY");
+	int n = text ? atoi(text) : 1;
+
+	return n > 0 ? (uint32_t)n : 1;
+}
+
 void kt_each_cpu(void (*fn)(struct kt *t))
 {
 	static const char *const paths[] = {"avx512bf16", "avx512", "avx2"};

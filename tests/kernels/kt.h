@@ -26,7 +26,10 @@ void kt_close(struct kt *t);
 void kt_each(void (*fn)(struct kt *t));
 /* What the tests of invariance run on: the fast backend, and its paths, the last one NULL. */
 const char *kt_fast(const char *const **ret_paths);
-/* The same for cpu alone. */
+/* Of a long list of cases only every n-th is wanted: WEFT_TEST_EVERY, 1 unless it is set. For a backend
+ * under emulation, where a case takes seconds. */
+uint32_t kt_every(void);
+/* The same as kt_each() for cpu alone. */
 void kt_each_cpu(void (*fn)(struct kt *t));
 
 /* Buffers of n floats, or of n elements of x; NULL data: zeros. */

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/module.h"
+
 const char *const fixture_names[] = {
 	"llama", "llama-tied-bias",   "llama3", "llama-linear", "llama-yarn", "mistral-window",
 	"qwen2", "qwen2-window-yarn", "qwen3",	"granite",
@@ -86,11 +88,44 @@ void fixture_free(struct fixture *f)
 	}
 }
 
+const struct wk_ops *fixture_fast(const char *const **ret_paths)
+{
+	static const char *const cpu[] = {"avx2", "avx512", "avx512bf16", NULL};
+	static const char *module[] = {"own", NULL};
+	const char *name = getenv("WEFT_TEST_BACKEND"), *path = getenv("WEFT_TEST_PATH");
+	const struct wk_ops *ops;
+	char why[256];
+
+	if (path)
+		module[0] = path;
+	*ret_paths = name ? module : cpu;
+	ops = name ? wk_module_load(name, why, sizeof(why)) : &wk_cpu_ops;
+	if (!ops)
+		give_up(name, why);
+	return ops;
+}
+
+bool fixture_only_fast(void)
+{
+	return getenv("WEFT_TEST_BACKEND") != NULL;
+}
+
+/* Of a module: what the tests ask it for, not what it would choose. */
+static const char *path_of(const struct wk_ops *ops, const char *path)
+{
+	const char *const *paths;
+
+	if (path || ops == &wk_cpu_ops || ops == &wk_ref_ops || !fixture_only_fast())
+		return path;
+	fixture_fast(&paths);
+	return *paths;
+}
+
 int runner_open(struct runner *r, const struct wk_ops *ops, const char *path, uint32_t threads,
 		const char *dir, const struct model_config *config, struct weft_err *err)
 {
 	const uint32_t n = sizeof(r->table) / sizeof(r->table[0]);
-	const struct wk_open_options bo = {.n_threads = threads, .path = path};
+	const struct wk_open_options bo = {.n_threads = threads, .path = path_of(ops, path)};
 	const struct model_open_options mo = {.dir = dir};
 	int e;
 

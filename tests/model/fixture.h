@@ -44,7 +44,13 @@ struct runner {
 	uint32_t vocab;
 };
 
-/* path NULL: the backend's best. Returns 0, or -errno with a line in err. */
+/* The fast backend under test and its paths, the last one NULL: cpu; or, with WEFT_TEST_BACKEND in the
+ * environment, that module alone, with its own products or as WEFT_TEST_PATH says. Then the parts of
+ * a test that are about ref are left out. */
+const struct wk_ops *fixture_fast(const char *const **ret_paths);
+bool fixture_only_fast(void);
+
+/* path NULL: the backend's best; of a module, the first path of fixture_fast(). Returns 0, or -errno with a line in err. */
 int runner_open(struct runner *r, const struct wk_ops *ops, const char *path, uint32_t threads,
 		const char *dir, const struct model_config *config, struct weft_err *err);
 void runner_close(struct runner *r);

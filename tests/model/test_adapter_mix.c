@@ -45,7 +45,8 @@ static bool same_in_chunks(struct runner *r, const struct adapted_seq *seq, uint
 	return !memcmp(whole, cut, seq->to * row_bytes);
 }
 
-static void test_cuts(const char *name, const struct adapted_fixture *f, const char *path)
+static void test_cuts(const struct wk_ops *ops, const char *name, const struct adapted_fixture *f,
+		      const char *path)
 {
 	static const uint32_t chunks[] = {1, 15, 16, 17};
 	const struct adapted_prompt *p = &f->prompts[MIDDLE];
@@ -55,12 +56,12 @@ static void test_cuts(const char *name, const struct adapted_fixture *f, const c
 	struct weft_err err;
 	int e;
 
-	e = runner_open(&one, &wk_cpu_ops, path, 1, f->model, NULL, &err);
+	e = runner_open(&one, ops, path, 1, f->model, NULL, &err);
 	if (e == -EINVAL || e == -ENOTSUP) {
 		skip(1, "no such instruction set here");
 		return;
 	}
-	if (e || runner_open(&two, &wk_cpu_ops, path, 2, f->model, NULL, &err))
+	if (e || runner_open(&two, ops, path, 2, f->model, NULL, &err))
 		bail_out(err.message);
 	s.adapter = adapted_open(&one, f->dir, 0);
 	s.table = one.table;
@@ -286,7 +287,8 @@ int main(void)
 {
 	static const char *const names[] = {"llama-alora", "qwen2-alora", "qwen3-alora",
 					    "granite-alora"};
-	static const char *const paths[] = {"avx2", "avx512", "avx512bf16"};
+	const char *const *paths;
+	const struct wk_ops *ops = fixture_fast(&paths);
 	struct adapted_fixture f, lora;
 	struct fixture base;
 	char dir[100];
@@ -299,16 +301,18 @@ int main(void)
 		bail_out("cannot begin");
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		adapted_read(names[i], base.config.vocab, &f);
-		for (int p = 0; p < 3; p++)
-			test_cuts(names[i], &f, paths[p]);
+		for (int p = 0; paths[p]; p++)
+			test_cuts(ops, names[i], &f, paths[p]);
 		adapted_free(&f);
 	}
 	adapted_read("llama-all", base.config.vocab, &lora);
 	adapted_read("llama-alora", base.config.vocab, &f);
 	make_adapter("other", base.dir, 37, "q,v,o,gate,down", dir);
-	test_mixed(&wk_cpu_ops, &lora, &f, dir);
-	test_mixed(&wk_ref_ops, &lora, &f, dir);
-	test_overflow(&lora, &f, dir);
+	test_mixed(ops, &lora, &f, dir);
+	if (!fixture_only_fast()) {
+		test_mixed(&wk_ref_ops, &lora, &f, dir);
+		test_overflow(&lora, &f, dir);
+	}
 	remove_adapter(dir);
 	rmdir(root);
 	adapted_free(&f);

@@ -125,7 +125,8 @@ static void test_ref(const char *name, struct adapted_fixture *f)
 	runner_close(&r);
 }
 
-static void test_cpu(const char *name, const struct adapted_fixture *f, const char *path)
+static void test_fast(const struct wk_ops *ops, const char *name, const struct adapted_fixture *f,
+		      const char *path)
 {
 	struct weft_err err;
 	struct adapter *a;
@@ -133,7 +134,7 @@ static void test_cpu(const char *name, const struct adapted_fixture *f, const ch
 	double e;
 	int c;
 
-	c = runner_open(&r, &wk_cpu_ops, path, 2, f->model, NULL, &err);
+	c = runner_open(&r, ops, path, 2, f->model, NULL, &err);
 	if (c == -EINVAL || c == -ENOTSUP) {
 		skip(1, "no such instruction set here");
 		return;
@@ -142,7 +143,7 @@ static void test_cpu(const char *name, const struct adapted_fixture *f, const ch
 		bail_out(err.message);
 	a = adapted_open(&r, f->dir, 3);
 	e = adapted_error(&r, f, a, 0);
-	ok(e <= CPU_TOLERANCE, "%s: cpu %s within 2e-2 of peft: %.1e", name, path, e);
+	ok(e <= CPU_TOLERANCE, "%s: %s %s within 2e-2 of peft: %.1e", name, ops->name, path, e);
 	adapted_close(&r, a);
 	runner_close(&r);
 }
@@ -210,19 +211,23 @@ static void test_all_left_out(const char *name, const struct model_config *c)
 
 int main(void)
 {
-	static const char *const paths[] = {"avx2", "avx512", "avx512bf16"};
+	const char *const *paths;
+	const struct wk_ops *ops = fixture_fast(&paths);
+	bool all = !fixture_only_fast();
 	struct adapted_fixture f;
 	struct fixture base;
 
 	fixture_read("llama", &base); /* all fixtures have its vocabulary */
 	for (uint32_t i = 0; i < n_adapted; i++) {
 		adapted_read(adapted_names[i], base.config.vocab, &f);
-		test_ref(adapted_names[i], &f);
-		for (int p = 0; p < 3; p++)
-			test_cpu(adapted_names[i], &f, paths[p]);
+		if (all)
+			test_ref(adapted_names[i], &f);
+		for (int p = 0; paths[p]; p++)
+			test_fast(ops, adapted_names[i], &f, paths[p]);
 		adapted_free(&f);
 	}
-	test_all_left_out("llama-all", &base.config);
+	if (all)
+		test_all_left_out("llama-all", &base.config);
 	fixture_free(&base);
 	return tap_done();
 }

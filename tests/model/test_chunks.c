@@ -5,8 +5,9 @@
  *
  * The bits to be equal to are those of the whole prompt in one pass, alone, on one thread. Families
  * with a window, with yarn, with norms of q and k, and Granite's multipliers are all run, on each
- * path of the cpu backend.
+ * path of the fast backend.
  */
+#include "tests/kernels/kt.h"
 #include "tests/model/fixture.h"
 #include "tests/tap.h"
 
@@ -67,7 +68,8 @@ static bool run_among_neighbours(struct runner *r, const struct fixture *f)
 	return !memcmp(cut, whole + (size_t)from * r->vocab, 5 * r->vocab * sizeof(float));
 }
 
-static void test_path(const char *name, const struct fixture *f, const char *path)
+static void test_path(const struct wk_ops *ops, const char *name, const struct fixture *f,
+		      const char *path)
 {
 	static const uint32_t chunks[] = {1, 15, 16, 17, 50};
 	const struct fixture_prompt *p = &f->prompts[PROMPT];
@@ -75,12 +77,12 @@ static void test_path(const char *name, const struct fixture *f, const char *pat
 	struct weft_err err;
 	int e;
 
-	e = runner_open(&one, &wk_cpu_ops, path, 1, f->dir, NULL, &err);
+	e = runner_open(&one, ops, path, 1, f->dir, NULL, &err);
 	if (e == -EINVAL || e == -ENOTSUP) {
 		skip(1, "no such instruction set here");
 		return;
 	}
-	if (e || runner_open(&two, &wk_cpu_ops, path, 2, f->dir, NULL, &err))
+	if (e || runner_open(&two, ops, path, 2, f->dir, NULL, &err))
 		bail_out(err.message);
 	ok(!runner_pass(&one, p->tokens, 0, p->n_tokens, whole), "%s %s: whole prompt", name, path);
 	for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++)
@@ -92,14 +94,14 @@ static void test_path(const char *name, const struct fixture *f, const char *pat
 }
 
 /* The comparison above would notice one bit: another model gives other logits. */
-static void test_sensitive(const struct fixture *f)
+static void test_sensitive(const struct wk_ops *ops, const struct fixture *f)
 {
 	struct model_config c = f->config;
 	struct weft_err err;
 	struct runner r;
 
 	c.norm_eps *= 4;
-	if (runner_open(&r, &wk_cpu_ops, NULL, 1, f->dir, &c, &err))
+	if (runner_open(&r, ops, NULL, 1, f->dir, &c, &err))
 		bail_out(err.message);
 	ok(!run_in_chunks(&r, &f->prompts[PROMPT], 16), "another epsilon gives other bits");
 	runner_close(&r);
@@ -109,18 +111,19 @@ int main(void)
 {
 	static const char *const names[] = {
 		"llama", "llama-yarn", "mistral-window", "qwen2-window-yarn", "qwen3", "granite"};
-	static const char *const paths[] = {"avx2", "avx512", "avx512bf16"};
+	const char *const *paths;
+	const struct wk_ops *ops = fixture_fast(&paths);
 	struct fixture f;
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i += kt_every()) {
 		fixture_read(names[i], &f);
 		whole = calloc(FIXTURE_MAX_LEN * f.config.vocab, sizeof(float));
 		cut = calloc(FIXTURE_MAX_LEN * f.config.vocab, sizeof(float));
 		if (!whole || !cut)
 			bail_out("out of memory");
-		for (int p = 0; p < 3; p++)
-			test_path(names[i], &f, paths[p]);
-		test_sensitive(&f);
+		for (int p = 0; paths[p]; p++)
+			test_path(ops, names[i], &f, paths[p]);
+		test_sensitive(ops, &f);
 		free(whole);
 		free(cut);
 		fixture_free(&f);

@@ -58,24 +58,26 @@ static void test_ref(const char *name, const struct fixture *f)
 	runner_close(&r);
 }
 
-static void test_cpu(const char *name, const struct fixture *f, const char *path)
+static void test_fast(const struct wk_ops *ops, const char *name, const struct fixture *f,
+		      const char *path)
 {
 	struct weft_err err;
 	struct runner r;
 	double e;
 	int c;
 
-	c = runner_open(&r, &wk_cpu_ops, path, 2, f->dir, NULL, &err);
+	c = runner_open(&r, ops, path, 2, f->dir, NULL, &err);
 	if (c == -EINVAL || c == -ENOTSUP) {
 		skip(1, "no such instruction set here");
 		return;
 	}
 	if (c) {
-		ok(0, "%s: cpu %s opens: %s", name, path, err.message);
+		ok(0, "%s: %s %s opens: %s", name, ops->name, path, err.message);
 		return;
 	}
 	e = fixture_error(&r, f);
-	ok(e <= CPU_TOLERANCE, "%s: cpu %s within 2e-2 of the oracle: %.1e", name, path, e);
+	ok(e <= CPU_TOLERANCE, "%s: %s %s within 2e-2 of the oracle: %.1e", name, ops->name, path,
+	   e);
 	runner_close(&r);
 }
 
@@ -187,16 +189,20 @@ static void test_mutations(const char *name, const struct fixture *f)
 
 int main(void)
 {
-	static const char *const paths[] = {"avx2", "avx512", "avx512bf16"};
+	const char *const *paths;
+	const struct wk_ops *ops = fixture_fast(&paths);
+	bool all = !fixture_only_fast();
 
 	for (uint32_t i = 0; i < n_fixtures; i++) {
 		struct fixture f;
 
 		fixture_read(fixture_names[i], &f);
-		test_ref(fixture_names[i], &f);
-		for (int p = 0; p < 3; p++)
-			test_cpu(fixture_names[i], &f, paths[p]);
-		test_mutations(fixture_names[i], &f);
+		if (all)
+			test_ref(fixture_names[i], &f);
+		for (int p = 0; paths[p]; p++)
+			test_fast(ops, fixture_names[i], &f, paths[p]);
+		if (all)
+			test_mutations(fixture_names[i], &f);
 		fixture_free(&f);
 	}
 	return tap_done();
