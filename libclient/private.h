@@ -96,7 +96,10 @@ struct weft {
 	struct weft_request *requests;
 	uint32_t n_news;	 /* requests with .news */
 	char *socket, *model;	 /* owner */
-	struct wshm_files files; /* constant once it is there */
+	struct wshm_files files; /* constant once it is there; see files.c for the rest */
+	bool files_asked, files_unsound;
+	uint32_t files_answers;	 /* so many have come */
+	int files_code;		 /* of the last */
 	struct wctl_hello hello; /* as asked at weft_open() */
 	uint32_t flags, wait_ready_ms, reconnect_ms;
 	int event_fd; /* epoll: bell, control socket, timer while down; -1: unused */
@@ -132,6 +135,10 @@ int64_t wc_session_retry_in_ns(struct weft *w);
 void wc_session_end(struct weft *w, enum weft_status status);
 void wc_session_put_retired(struct weft *w);
 void wc_session_down(struct weft *w);
+void wc_session_listen(struct weft *w);
+
+/* files.c */
+void wc_files_answer(struct weft *w, int code, int fd);
 
 /* probe.c */
 void wc_probe_end(struct weft *w);

@@ -135,6 +135,7 @@ void wc_session_end(struct weft *w, enum weft_status status)
 void wc_session_down(struct weft *w)
 {
 	wc_link_hang_up(w->link);
+	w->files_asked = false; /* nobody will answer */
 	w->down_since_ns = wc_now_ns();
 	w->next_try_ns = w->down_since_ns;
 	w->backoff_ns = BACKOFF_MIN_NS;
@@ -144,7 +145,7 @@ void wc_session_down(struct weft *w)
 }
 
 /* Under the lock: read what the daemon has to say. */
-static void session_listen(struct weft *w)
+void wc_session_listen(struct weft *w)
 {
 	struct link *l = w->link;
 	union {
@@ -155,9 +156,14 @@ static void session_listen(struct weft *w)
 	int r;
 
 	do {
-		uint32_t n_fds = 0;
+		uint32_t n_fds = 1;
+		int fd = -1;
 
-		r = wctl_recv(l->sock, &m, sizeof(m), NULL, &n_fds);
+		r = wctl_recv(l->sock, &m, sizeof(m), &fd, &n_fds);
+		if (r > 0 && m.head.type == WCTL_FILE_SET)
+			wc_files_answer(w, m.head.code, fd);
+		else if (fd >= 0)
+			close(fd);
 		if (r > 0 && m.head.type == WCTL_BYE && m.head.code == -EPROTO) {
 			wc_session_end(w, WEFT_PROTOCOL);
 			return;
@@ -179,7 +185,7 @@ static int check_up(struct weft *w, bool no_progress)
 		if (wshm_rx_engine_state(ctl) == WSHM_ENGINE_ENDED)
 			wc_session_end(w, (enum weft_status)atomic_load(&ctl->end_status));
 		else
-			session_listen(w);
+			wc_session_listen(w);
 	}
 	if (w->state == SESSION_UP && no_progress && now - w->last_complaint_ns >= COMPLAINT_NS) {
 		w->last_complaint_ns = now;

@@ -37,6 +37,8 @@ struct fake_session {
 	int sock, wake, bell;
 	struct wshm_engine e;
 	struct fake_request *requests;
+	uint32_t files_owed;
+	bool loading;
 };
 
 struct fake {
@@ -281,7 +283,10 @@ static void listen_to_client(struct fake_session *s, bool *ret_gone)
 
 	if (r > 0 && h->type == WCTL_COMPLAIN)
 		atomic_fetch_add(&s->f->c.complaints, 1);
-	else if (r != -EAGAIN)
+	else if (r > 0 && h->type == WCTL_FILES) {
+		s->files_owed++;
+		atomic_fetch_add(&s->f->c.files_asked, 1);
+	} else if (r != -EAGAIN)
 		*ret_gone = true;
 }
 
@@ -291,6 +296,25 @@ static void say_bye(struct fake_session *s)
 
 	wctl_head_init(&t.head, WCTL_BYE, sizeof(t), -EPROTO);
 	wctl_send(s->sock, &t, sizeof(t), NULL, 0);
+}
+
+static void answer_files(struct fake_session *s)
+{
+	struct wctl_head h;
+
+	wctl_head_init(&h, WCTL_FILE_SET, sizeof(h), s->f->o.files_fd ? 0 : -ENOENT);
+	for (; s->files_owed && !atomic_load(&s->f->c.hold_files); s->files_owed--)
+		wctl_send(s->sock, &h, sizeof(h), &s->f->o.files_fd, s->f->o.files_fd ? 1 : 0);
+}
+
+static void set_loading(struct fake_session *s, bool loading)
+{
+	if (loading == s->loading)
+		return;
+	s->loading = loading;
+	wshm_engine_set_state(&s->e, loading ? WSHM_ENGINE_STARTING : WSHM_ENGINE_RUNNING, WSHM_OK,
+			      1);
+	atomic_store(&s->f->c.loads, loading);
 }
 
 static void serve(struct fake_session *s)
@@ -305,6 +329,8 @@ static void serve(struct fake_session *s)
 
 		if (atomic_exchange(&f->c.bye, 0))
 			say_bye(s);
+		set_loading(s, atomic_load(&f->c.loading));
+		answer_files(s);
 		if (moved) {
 			usleep(atomic_load(&f->c.gap_us));
 			continue;
@@ -370,6 +396,7 @@ static bool greet(struct fake_session *s)
 	}
 	wctl_head_init(&w.head, f->o.fault == FAKE_GARBAGE ? 99 : WCTL_WELCOME, sizeof(w), 0);
 	w.head.major = f->o.fault == FAKE_WRONG_MAJOR ? WSHM_MAJOR + 1 : WSHM_MAJOR;
+	w.features = WCTL_FEATURE_FILES;
 	w.params.slots = f->o.slots ? f->o.slots : h.slots ? h.slots : 64;
 	w.params.tx_arena_bytes = f->o.tx_arena_bytes ? f->o.tx_arena_bytes : 1 << 20;
 	if (h.tx_arena_bytes > w.params.tx_arena_bytes)

@@ -39,6 +39,7 @@ struct fake_options {
 	enum fake_fault fault;
 	uint32_t slots;				 /* 0: 64, or what the client asks for */
 	uint64_t tx_arena_bytes, rx_arena_bytes; /* 0: 1 MiB, 4 MiB */
+	int files_fd; /* borrowed; sealed text files of its model to be handed out; 0: none */
 };
 
 /* What the tests turn and read while it runs. */
@@ -48,8 +49,12 @@ struct fake_controls {
 	_Atomic uint32_t gap_us;   /* between steps */
 	_Atomic uint32_t reclaim;  /* 0: released slots are not taken back */
 	_Atomic uint32_t admitted, complaints, wakes;
-	_Atomic uint32_t busy; /* 1: the engine never says that it sleeps */
-	_Atomic uint32_t bye;  /* set to 1: sends BYE (protocol) to the session */
+	_Atomic uint32_t busy;	      /* 1: the engine never says that it sleeps */
+	_Atomic uint32_t bye;	      /* set to 1: sends BYE (protocol) to the session */
+	_Atomic uint32_t loading;     /* 1: the engine of an open session loads again, until 0 */
+	_Atomic uint32_t loads;	      /* 1 while it does */
+	_Atomic uint32_t files_asked; /* WCTL_FILES received */
+	_Atomic uint32_t hold_files;  /* 1: they are answered once it is 0 again */
 	/* what the slots of requests admitted from now on say */
 	_Atomic uint32_t cached_tokens, invocation;
 	_Atomic uint64_t activation, adapter_instance; /* activation UINT64_MAX from the start */
