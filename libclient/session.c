@@ -7,10 +7,11 @@
  *    └─ protocol, ENDED     └─ reconnect_ms passed, refused for good ──► DEAD
  *
  * Nobody watches the control socket in the background: whichever thread waits for tokens looks at
- * it once a second (wc_session_check()), and while the session is DOWN each call is at most one
- * attempt to connect, so that a caller's own time limit holds. The new daemon takes its lock only
- * once the old engine is gone; so when its welcome is here, nobody writes to the old rx any more,
- * and what the requests have received can be counted.
+ * it once a second (wc_session_check()), and at once when the engine says in rx that weftd is gone,
+ * which wakes all who wait. While the session is DOWN each call is at most one attempt to connect, so
+ * that a caller's own time limit holds, and there is one at the end of reconnect_ms. The new daemon
+ * takes its lock only once the old engine is gone; so when its welcome is here, nobody writes to the
+ * old rx any more, and what the requests have received can be counted.
  *
  * fork(): one page is wiped in children by the kernel. A child must not touch the socket, the
  * regions or the locks (their holder may not exist there), so every call looks at that page first.
@@ -32,8 +33,8 @@
 #define DEFAULT_RECONNECT_MS 60000
 #define HELLO_NS	     (5 * NS_PER_SEC) /* a daemon answers at once, or is stuck */
 #define BACKOFF_MIN_NS	     (10 * NS_PER_MS)
-#define BACKOFF_MAX_NS	     (500 * NS_PER_MS)
-#define COMPLAINT_NS	     (2 * NS_PER_SEC) /* the daemon limits the rate too */
+#define BACKOFF_MAX_NS	     (200 * NS_PER_MS) /* who waits for tokens feels it */
+#define COMPLAINT_NS	     (2 * NS_PER_SEC)  /* the daemon limits the rate too */
 
 /* --- fork ----------------------------------------------------------------------------------------*/
 
@@ -184,6 +185,8 @@ static int check_up(struct weft *w, bool no_progress)
 		ctl = wshm_client_rx_ctl(&w->link->c);
 		if (wshm_rx_engine_state(ctl) == WSHM_ENGINE_ENDED)
 			wc_session_end(w, (enum weft_status)atomic_load(&ctl->end_status));
+		else if (wshm_rx_engine_state(ctl) == WSHM_ENGINE_ORPHANED)
+			wc_session_down(w); /* whatever else still holds the socket */
 		else
 			wc_session_listen(w);
 	}
@@ -263,8 +266,12 @@ static void reconnect_once(struct weft *w)
 	} else if (refused_for_good(err)) {
 		wc_session_end(w, WEFT_LOST);
 	} else {
-		w->next_try_ns = wc_now_ns() + w->backoff_ns;
-		event_timer(w, w->backoff_ns);
+		int64_t now = wc_now_ns(), last = w->down_since_ns + w->reconnect_ms * NS_PER_MS;
+
+		w->next_try_ns = now + w->backoff_ns;
+		if (w->next_try_ns > last)
+			w->next_try_ns = last;
+		event_timer(w, w->next_try_ns > now ? w->next_try_ns - now : 1);
 		w->backoff_ns =
 			w->backoff_ns * 2 < BACKOFF_MAX_NS ? w->backoff_ns * 2 : BACKOFF_MAX_NS;
 	}
@@ -277,14 +284,13 @@ static int check_down(struct weft *w)
 
 	if (pthread_mutex_trylock(&w->connect_lock))
 		return 0; /* another thread is at it */
-	if (w->state == SESSION_DOWN) {
-		if (now - w->down_since_ns > w->reconnect_ms * NS_PER_MS) {
-			pthread_mutex_lock(&w->lock);
+	if (w->state == SESSION_DOWN && now >= w->next_try_ns) {
+		reconnect_once(w);
+		pthread_mutex_lock(&w->lock);
+		if (w->state == SESSION_DOWN &&
+		    now - w->down_since_ns >= w->reconnect_ms * NS_PER_MS)
 			wc_session_end(w, WEFT_LOST);
-			pthread_mutex_unlock(&w->lock);
-		} else if (now >= w->next_try_ns) {
-			reconnect_once(w);
-		}
+		pthread_mutex_unlock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->connect_lock);
 	return w->state == SESSION_DEAD ? -ECONNRESET : 0;

@@ -67,7 +67,16 @@ static bool has_news(const struct weft_request *r, uint32_t sample, uint32_t hav
 	return true;
 }
 
-/* Spin until the slot's progress is not `seen` or the time is over. */
+/* Ended by the engine, or together with it: its last wake-up is not news of any request, but must not be
+ * slept off. */
+static bool engine_over(const struct wshm_client *c)
+{
+	uint32_t state = wshm_rx_engine_state(wshm_client_rx_ctl(c));
+
+	return state == WSHM_ENGINE_ENDED || state == WSHM_ENGINE_ORPHANED;
+}
+
+/* Spin until the slot's progress is not `seen`, or the time or the engine is over. */
 static bool spin(const struct attempt *a, uint32_t seen, int64_t until_ns)
 {
 	do {
@@ -76,14 +85,15 @@ static bool spin(const struct attempt *a, uint32_t seen, int64_t until_ns)
 				return true;
 			pause_cpu();
 		}
+		if (engine_over(&a->link->c))
+			return true;
 	} while (wc_now_ns() < until_ns);
 	return false;
 }
 
-/* Ended by the engine: its last wake-up is not news of any request, but must not be slept off. */
 static void check_engine(struct weft *w, const struct wshm_client *c)
 {
-	if (wshm_rx_engine_state(wshm_client_rx_ctl(c)) == WSHM_ENGINE_ENDED)
+	if (engine_over(c))
 		wc_session_check(w, false);
 }
 
@@ -227,6 +237,8 @@ static int spin_any(const struct wshm_client *c, int64_t until_ns)
 				return 0;
 			pause_cpu();
 		}
+		if (engine_over(c))
+			return 0;
 	} while (wc_now_ns() < until_ns);
 	return -ETIMEDOUT;
 }

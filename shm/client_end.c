@@ -203,6 +203,13 @@ static void pass_on(const _Atomic uint32_t *word, const _Atomic uint32_t *waiter
 		wshm_futex_wake(word, UINT32_MAX);
 }
 
+/* Nobody will wake a sleeper any more. */
+static bool orphaned(const struct wshm_client *c)
+{
+	/* O2: pairs with O1 in wshm_engine_orphan() */
+	return ord_load_seq(&wshm_client_rx_ctl(c)->engine_state) == WSHM_ENGINE_ORPHANED;
+}
+
 int wshm_client_wait_slot(struct wshm_client *c, uint32_t slot, uint32_t seen, int64_t timeout_ns)
 {
 	const struct wshm_slot *s = wshm_client_slot(c, slot);
@@ -210,7 +217,7 @@ int wshm_client_wait_slot(struct wshm_client *c, uint32_t slot, uint32_t seen, i
 	int rc = 0;
 
 	ord_add_seq(&r->waiters, 1); /* W3: pairs with W2 in wshm_engine_post() */
-	if (wshm_slot_progress(s) == seen)
+	if (wshm_slot_progress(s) == seen && !orphaned(c))
 		rc = wshm_futex_wait(&s->progress, seen, timeout_ns);
 	if (!rc)
 		pass_on(&s->progress, &r->waiters);
@@ -229,7 +236,7 @@ int wshm_client_wait_any(struct wshm_client *c, int64_t timeout_ns)
 	/* Our own word in tx, not c->cq_head: another thread may be taking notices meanwhile. */
 	head = ord_load(&ctl->cq_head);
 	tail = ord_load_seq(&rx->cq_tail); /* W4: pairs with W1 in wshm_engine_post() */
-	if (tail == head)
+	if (tail == head && !orphaned(c))
 		rc = wshm_futex_wait(&rx->cq_tail, tail, timeout_ns);
 	if (!rc)
 		pass_on(&rx->cq_tail, &ctl->any_waiters);

@@ -370,6 +370,25 @@ int wshm_engine_publish(struct wshm_engine *e, uint32_t slot)
 	return wshm_engine_wake(e);
 }
 
+uint32_t wshm_engine_orphan(struct wshm_engine *e)
+{
+	uint32_t n = 0;
+
+	/* O1: pairs with O2 in orphaned(): whoever is not found waiting below will see it. */
+	ord_store_seq(&rx_ctl(e)->engine_state, (uint32_t)WSHM_ENGINE_ORPHANED);
+	for (uint32_t i = 0; i <= e->layout.params.slots; i++) {
+		const _Atomic uint32_t *waiters =
+			i < e->layout.params.slots ? &req(e, i)->waiters : &tx_ctl(e)->any_waiters;
+
+		/* W2: pairs with W3 in wshm_client_wait_slot() and wshm_client_wait_any() */
+		if (!ord_load_seq(waiters))
+			continue;
+		wshm_futex_wake(sleepers(e, i), WSHM_WAKE_MOST);
+		n++;
+	}
+	return n;
+}
+
 void wshm_engine_announce_all(struct wshm_engine *e)
 {
 	uint32_t i;

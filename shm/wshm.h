@@ -294,6 +294,12 @@ int wshm_engine_wake(struct wshm_engine *e);
 uint32_t wshm_engine_gather(struct wshm_engine *e, struct wshm_wakes *list, uint32_t most);
 /* Announce everything unreleased again and wake every waiter (after a restart). */
 void wshm_engine_announce_all(struct wshm_engine *e);
+/*
+ * The daemon is gone, and the engine goes with it: say so and wake every sleeper. From any thread, while
+ * the core thread goes on. Returns how many words somebody waits at: who was about to sleep when they
+ * were woken sleeps on, so it is called again a moment later until none is left.
+ */
+uint32_t wshm_engine_orphan(struct wshm_engine *e);
 /* true: about to sleep; then look once more at every ring (wshm_engine_pending) and every cancel
  * and released word before sleeping. false: awake. */
 void wshm_engine_set_need_wake(struct wshm_engine *e, bool need);

@@ -108,6 +108,7 @@ enum wshm_engine_state {
 	WSHM_ENGINE_RUNNING = 1,
 	WSHM_ENGINE_DRAINING = 2,	/* nothing new is admitted */
 	WSHM_ENGINE_ENDED = 3,		/* this session is over; see end_status */
+	WSHM_ENGINE_ORPHANED = 4,	/* weftd is gone, and the engine with it: connect again */
 };
 
 struct wshm_rx_ctl {

@@ -8,12 +8,13 @@
  *   mail.c      between the two        admit.c      descriptor to request: fetch, check, quotas
  *   bell.c      bell helper thread     recover.c    requests of an engine that was killed
  *   status.c    what weftd may ask     request.c    a request's life; the one release path
- *   test_hook.c for tests only         domain.c     who may reuse whose KV; the mirrors
+ *   orphan.c    the death of weftd     domain.c     who may reuse whose KV; the mirrors
  *   blocks.c, sched.c, slab.c, stop.c  reuse.c      sequences and the prefix cache
  *     plain data, no model             step.c       plan to batch, forward pass, results
  *   cache/      likewise               pins.c       prefixes that stay
  *   model/      models and adapters    sampling.c   rows of the sampler
  *   chores.c    a part in each pass    publish.c    results into rx
+ *   test_hook.c for tests only
  *
  * Threads: the core thread owns everything in struct engine but what is said to be otherwise; the
  * control thread owns the link and all descriptors. They talk through two mailboxes, never through
@@ -143,12 +144,13 @@ struct session {
 	uint64_t id;
 	uint32_t tenant;
 	struct wshm_engine shm;
-	int wake_fd;	     /* borrowed from the control thread until DETACHED; never read */
-	uint32_t bell;	     /* index in the bell helper, or BELL_NONE */
-	bool over;	     /* broke the protocol; waits to be detached */
-	bool internal;	     /* the engine's own: weftd knows nothing of it */
-	struct pin_job *pin; /* what it computes, while it does; see pins.c */
-	uint32_t wakes;	     /* by its descriptor, within the window below */
+	int wake_fd;   /* borrowed from the control thread until DETACHED; never read */
+	uint32_t bell; /* index in the bell helper, or BELL_NONE */
+	bool over;     /* broke the protocol; waits to be detached */
+	struct session *next_guarded; /* see orphan.c */
+	bool internal;		      /* the engine's own: weftd knows nothing of it */
+	struct pin_job *pin;	      /* what it computes, while it does; see pins.c */
+	uint32_t wakes;		      /* by its descriptor, within the window below */
 	uint64_t wake_window_ns;
 	uint64_t muted_until_ns; /* 0: its descriptor is watched; see core.c */
 	struct slab_arena slabs;
@@ -212,6 +214,12 @@ struct chores {
 
 /* --- the engine ----------------------------------------------------------------------------------*/
 
+/* See orphan.c. */
+struct orphan_guard {
+	pthread_mutex_t lock;
+	struct session *first; /* by next_guarded, under lock; borrowed */
+};
+
 struct engine_options {
 	const char *name, *model_dir, *backend;
 	bool deterministic;
@@ -250,6 +258,8 @@ struct engine {
 	struct bell *bell;		    /* has its own lock */
 	struct adapter_table *adapters;	    /* RCU: see adapters.h; NULL: none yet */
 
+	struct orphan_guard orphan; /* has its own lock */
+
 	/* whose thread makes the calls: see publish_wake() */
 	struct wshm_wakes waking;
 	_Atomic bool waking_lent;
@@ -257,6 +267,7 @@ struct engine {
 	/* the control thread's */
 	struct pin_job *pin_queue; /* owned; the first one is with the core thread */
 	uint64_t n_internal;	   /* sessions made so far */
+	bool told_drained;	   /* weftd is about to hang up, and its clients know */
 
 	/* the core thread's */
 	struct block_pool blocks;
@@ -460,6 +471,14 @@ void bell_close(struct bell *b);
 int bell_add(struct bell *b, int fd);
 void bell_remove(struct bell *b, uint32_t index); /* closes it */
 void bell_ring(struct bell *b, uint32_t index);	  /* from the core thread; at most one futex call */
+
+/* orphan.c: what happens when weftd dies */
+void orphan_guard_start(struct engine *e); /* before any other thread */
+/* The control thread's sessions, whose sleepers are to be told. */
+void orphan_add(struct engine *e, struct session *s);
+void orphan_remove(struct engine *e, struct session *s); /* one that is not there is none */
+/* The link has hung up: if weftd is dying, its clients are told first, and this does not return. */
+void orphan_wait(void);
 
 /* link.c: the control thread */
 int link_fail(const char *text); /* tell weftd that nothing came of it; returns 1 for exit() */

@@ -5,7 +5,7 @@
  * It owns the link and every descriptor that arrives on it: opens and maps the regions of a
  * session before the core thread sees it, unmaps and closes them after the core thread has let
  * go, so neither costs the core thread a system call. It sleeps in poll() all the time. When weftd
- * is gone the process ends at once: what matters lies in the regions, and they are weftd's.
+ * is gone the process ends at once (see orphan.c): what matters lies in the regions, and they are weftd's.
  */
 #include "daemon/engine/engine.h"
 
@@ -45,6 +45,7 @@ static void tell(const void *msg, uint32_t bytes)
 			break;
 	if (rc) {
 		log_line(LOG_LEVEL_ERROR, "event=link-lost errno=%d", -rc);
+		orphan_wait();
 		_exit(1);
 	}
 }
@@ -125,6 +126,7 @@ static void session_free(struct engine *e, struct session *s)
 {
 	if (!s)
 		return;
+	orphan_remove(e, s);
 	wshm_engine_close(&s->shm);
 	if (s->bell != BELL_NONE)
 		bell_remove(e->bell, s->bell);
@@ -204,6 +206,7 @@ static void on_attach(struct engine *e, const struct wlink_attach *msg, int *fds
 		tell_offence(msg->session_id, WSHM_PROTOCOL, "regions cannot be attached");
 		return;
 	}
+	orphan_add(e, s);
 	post(e, MAIL_ATTACH, msg->session_id, msg->resume, s);
 }
 
@@ -550,6 +553,7 @@ static bool forward_mail(struct engine *e, struct mail *mail)
 		tell_head(WLINK_NUDGED);
 		break;
 	case MAIL_DRAINED:
+		e->told_drained = true;
 		tell_head(WLINK_DRAINED);
 		break;
 	case MAIL_REPORT:
@@ -584,6 +588,8 @@ int link_main(struct engine *e)
 		}
 		if (p[0].revents && !receive(e)) {
 			log_line(LOG_LEVEL_INFO, "event=stopped why=\"weftd hung up\"");
+			if (!e->told_drained)
+				orphan_wait();
 			return 0;
 		}
 	}

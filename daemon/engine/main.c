@@ -359,7 +359,7 @@ int main(int argc, char **argv)
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a memfd that is too large is an error */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	orphan_guard_start(e);
 	if (device_open(e, &err) || load(e, &err) || cache_start(e, &err) || start(e, &core, &err))
 		return link_fail(err.message);
 	log_line(LOG_LEVEL_INFO,
