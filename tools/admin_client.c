@@ -123,7 +123,7 @@ json_t *admin_do(json_t *request, int seconds, bool json)
 	if (!j)
 		return NULL;
 	if (json)
-		fputs(text, stdout);
+		cli_print(stdout, text, strlen(text));
 	free(text);
 	if (json_is_true(json_object_get(j, "ok")))
 		return j;
@@ -147,13 +147,21 @@ long long admin_int(const json_t *o, const char *key)
 static void show_value(const json_t *v)
 {
 	if (json_is_string(v)) {
-		printf("%s\n", json_string_value(v));
+		cli_printf(stdout, "%s\n", json_string_value(v));
 	} else {
 		char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
 
-		printf("%s\n", text ? text : "?");
+		cli_printf(stdout, "%s\n", text ? text : "?");
 		free(text);
 	}
+}
+
+void admin_print(const json_t *j)
+{
+	char *text = json_dumps(j, JSON_COMPACT);
+
+	cli_printf(stdout, "%s\n", text ? text : "null");
+	free(text);
 }
 
 void admin_show(const json_t *j, int depth)
@@ -165,19 +173,19 @@ void admin_show(const json_t *j, int depth)
 	json_object_foreach((json_t *)j, key, v)
 	{
 		if (json_is_object(v) && json_object_size(v)) {
-			printf("%*s%s\n", 2 * depth, "", key);
+			cli_printf(stdout, "%*s%s\n", 2 * depth, "", key);
 			admin_show(v, depth + 1);
 		} else if (json_is_array(v) && json_is_object(json_array_get(v, 0))) {
 			json_t *item;
 
-			printf("%*s%s\n", 2 * depth, "", key);
+			cli_printf(stdout, "%*s%s\n", 2 * depth, "", key);
 			json_array_foreach(v, i, item)
 			{
 				printf("%*s%zu\n", 2 * depth + 2, "", i + 1);
 				admin_show(item, depth + 2);
 			}
 		} else {
-			printf("%*s%-*s ", 2 * depth, "", 28 - 2 * depth, key);
+			cli_printf(stdout, "%*s%-*s ", 2 * depth, "", 28 - 2 * depth, key);
 			show_value(v);
 		}
 	}

@@ -38,6 +38,8 @@ json_t *admin_do(json_t *request, int seconds, bool json);
 /* A field of an object in a list, "" or 0 when it is not there. */
 const char *admin_text(const json_t *o, const char *key);
 long long admin_int(const json_t *o, const char *key);
+/* Print it as a line of JSON. */
+void admin_print(const json_t *j);
 /* Print an object as an indented list, everything in it. */
 void admin_show(const json_t *o, int depth);
 

@@ -97,11 +97,11 @@ void bench_print_json(const struct bench_table *t)
 		const struct bench_row *r = &t->rows[i];
 
 		printf("{\"name\":");
-		cli_json_string(r->name);
+		cli_json_string(r->name, strlen(r->name));
 		printf(",\"value\":");
 		json_number(r->value);
 		printf(",\"unit\":");
-		cli_json_string(r->unit);
+		cli_json_string(r->unit, strlen(r->unit));
 		printf(",\"target\":");
 		json_number(r->goal == BENCH_NONE && !r->target ? NAN : r->target);
 		printf(",\"spread\":[");

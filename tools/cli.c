@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- values --------------------------------------------------------------------------------------*/
 
@@ -161,6 +162,50 @@ int cli_read_prompt(struct cli_tokens *t, int n, char **argv, const char *file)
 
 /* --- output --------------------------------------------------------------------------------------*/
 
+/* The bytes of a control character that begins here, or 0. */
+static size_t control(const char *p, size_t n)
+{
+	unsigned char c = (unsigned char)p[0], next = n > 1 ? (unsigned char)p[1] : 0;
+
+	if (c < 0x20 || c == 0x7f)
+		return 1;
+	return c == 0xc2 && next >= 0x80 && next < 0xa0 ? 2 : 0;
+}
+
+void cli_print(FILE *to, const char *p, size_t n)
+{
+	if (!isatty(fileno(to))) {
+		fwrite(p, 1, n, to);
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		size_t bytes = p[i] == '\n' || p[i] == '\t' ? 0 : control(p + i, n - i);
+
+		putc(bytes ? '?' : p[i], to);
+		i += bytes == 2;
+	}
+}
+
+static void print_args(FILE *to, const char *fmt, va_list ap)
+{
+	char *text;
+	int n = vasprintf(&text, fmt, ap);
+
+	if (n < 0)
+		return;
+	cli_print(to, text, (size_t)n);
+	free(text);
+}
+
+void cli_printf(FILE *to, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print_args(to, fmt, ap);
+	va_end(ap);
+}
+
 int cli_fail(const char *fmt, ...)
 {
 	va_list ap;
@@ -168,22 +213,26 @@ int cli_fail(const char *fmt, ...)
 	fflush(stdout);
 	fputs("weft: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	print_args(stderr, fmt, ap);
 	va_end(ap);
 	fputc('\n', stderr);
 	return 1;
 }
 
-void cli_json_string(const char *s)
+/* All control characters escaped, so that a terminal can have it as it is. */
+void cli_json_string(const char *s, size_t n)
 {
 	putchar('"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			printf("\\%c", *s);
-		else if ((unsigned char)*s < 0x20)
-			printf("\\u%04x", *s);
+	for (size_t i = 0; i < n; i++) {
+		size_t bytes = control(s + i, n - i);
+
+		if (bytes)
+			printf("\\u%04x", (unsigned char)s[i + bytes - 1]);
+		else if (s[i] == '"' || s[i] == '\\')
+			printf("\\%c", s[i]);
 		else
-			putchar(*s);
+			putchar(s[i]);
+		i += bytes == 2;
 	}
 	putchar('"');
 }

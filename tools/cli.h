@@ -9,7 +9,9 @@
 #ifndef WEFT_TOOLS_CLI_H
 #define WEFT_TOOLS_CLI_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Store text into *value. 0, or -1 when it is not of the kind. */
 typedef int (*cli_set_fn)(void *value, const char *text);
@@ -68,8 +70,15 @@ int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t 
 		   char **argv);
 /* "weft: ..." to stderr; returns 1 so that a command can `return cli_fail(...)`. */
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* A string as JSON, quotes included, to stdout. */
-void cli_json_string(const char *s);
+/*
+ * Text that others have made: a model, a file, the daemon. In a file or a pipe it stays exact. A
+ * terminal would obey what stands in it: of the control characters (C1 too, two bytes in UTF-8) it gets
+ * newline and tab, and '?' for the others. cli_fail() writes so too.
+ */
+void cli_print(FILE *to, const char *p, size_t n);
+void cli_printf(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A string of n bytes of UTF-8 as JSON, quotes included, to stdout. */
+void cli_json_string(const char *s, size_t n);
 /* enum weft_invocation in a word; the position of activation as JSON, null for none. */
 const char *cli_invocation_name(unsigned invocation);
 void cli_json_activation(uint32_t activation);

@@ -111,14 +111,6 @@ static const struct cli_command list_command = {
 	0,
 };
 
-static void print_json(const json_t *v)
-{
-	char *text = json_dumps(v, JSON_COMPACT);
-
-	puts(text ? text : "null");
-	free(text);
-}
-
 static int list(int argc, char **argv)
 {
 	json_t *reply, *adapters, *a;
@@ -130,7 +122,7 @@ static int list(int argc, char **argv)
 		return 1;
 	adapters = json_object_get(reply, "adapters");
 	if (json) {
-		print_json(adapters);
+		admin_print(adapters);
 		json_decref(reply);
 		return 0;
 	}
@@ -138,11 +130,12 @@ static int list(int argc, char **argv)
 	       "pool", "invocation, or why");
 	json_array_foreach(adapters, i, a)
 	{
-		printf("%-20s %-16s %-9s %-5s %4lld %5lld MB  ", admin_text(a, "name"),
-		       admin_text(a, "model"), admin_text(a, "state"), admin_text(a, "kind"),
-		       admin_int(a, "rank"), admin_int(a, "pool_bytes") / 1000000);
+		cli_printf(stdout, "%-20s %-16s %-9s %-5s %4lld %5lld MB  ", admin_text(a, "name"),
+			   admin_text(a, "model"), admin_text(a, "state"), admin_text(a, "kind"),
+			   admin_int(a, "rank"), admin_int(a, "pool_bytes") / 1000000);
 		print_ids(json_object_get(a, "invocation"));
-		printf("%s%s\n", *admin_text(a, "why") ? " " : "", admin_text(a, "why"));
+		cli_printf(stdout, "%s%s\n", *admin_text(a, "why") ? " " : "",
+			   admin_text(a, "why"));
 	}
 	json_decref(reply);
 	return 0;
@@ -196,8 +189,9 @@ static int load(int argc, char **argv)
 		return 1;
 	a = json_object_get(reply, "adapter");
 	if (!json)
-		printf("%s: %s of rank %lld, %lld MB in the pool\n", argv[1], admin_text(a, "kind"),
-		       admin_int(a, "rank"), admin_int(a, "pool_bytes") / 1000000);
+		cli_printf(stdout, "%s: %s of rank %lld, %lld MB in the pool\n", argv[1],
+			   admin_text(a, "kind"), admin_int(a, "rank"),
+			   admin_int(a, "pool_bytes") / 1000000);
 	json_decref(reply);
 	return 0;
 }
@@ -253,7 +247,7 @@ static int unload(int argc, char **argv)
 		     ? 0
 		     : cli_fail("%s", admin_text(reply, "error"));
 	if (json)
-		fputs(text, stdout);
+		cli_print(stdout, text, strlen(text));
 	else if (!rc)
 		printf("%s is unloaded\n", argv[1]);
 	free(text);
@@ -295,7 +289,7 @@ static int info_loaded(const char *name)
 	if (!it)
 		cli_fail("the daemon has no adapter %s", name);
 	else if (json)
-		print_json(it);
+		admin_print(it);
 	else
 		admin_show(it, 0);
 	i = it ? 0 : 1;

@@ -78,10 +78,7 @@ static int stat_main(int argc, char **argv)
 			json_array_append_new(list, cache_of(engine));
 	}
 	if (reply && json) {
-		char *text = json_dumps(list, JSON_COMPACT);
-
-		puts(text ? text : "[]");
-		free(text);
+		admin_print(list);
 	} else {
 		json_array_foreach(list, i, shown) admin_show(shown, 0);
 	}
@@ -218,12 +215,13 @@ static int pins(int argc, char **argv)
 	json_array_foreach(json_object_get(reply, "pins"), i, p)
 	{
 		if (!json)
-			printf("%6lld %-16s %-16s %-9s %8lld %8lld  %s\n", admin_int(p, "id"),
-			       admin_text(p, "model"),
-			       json_is_true(json_object_get(p, "public")) ? "(public)"
-									  : admin_text(p, "tenant"),
-			       admin_text(p, "state"), admin_int(p, "tokens"),
-			       admin_int(p, "pinned_tokens"), admin_text(p, "why"));
+			cli_printf(stdout, "%6lld %-16s %-16s %-9s %8lld %8lld  %s\n",
+				   admin_int(p, "id"), admin_text(p, "model"),
+				   json_is_true(json_object_get(p, "public"))
+					   ? "(public)"
+					   : admin_text(p, "tenant"),
+				   admin_text(p, "state"), admin_int(p, "tokens"),
+				   admin_int(p, "pinned_tokens"), admin_text(p, "why"));
 	}
 	json_decref(reply);
 	return 0;

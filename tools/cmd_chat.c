@@ -104,11 +104,11 @@ static void print_json(const struct weft_result *res, const struct text *text, u
 {
 	printf("{\"adapter\":");
 	if (has_adapter())
-		cli_json_string(chat.adapter.name);
+		cli_json_string(chat.adapter.name, strlen(chat.adapter.name));
 	else
 		fputs("null", stdout);
 	printf(",\"text\":");
-	cli_json_string(text->p);
+	cli_json_string(text->p, text->n);
 	printf(",\"tokens\":%u,\"prompt_tokens\":%u,\"cached_tokens\":%u,\"activation\":", n,
 	       res->prompt_tokens, res->cached_tokens);
 	cli_json_activation(res->activation);
@@ -271,9 +271,9 @@ static int on_adapters(const char *rest)
 	int n = all ? weft_adapters(chat.w, all, 256) : -ENOMEM;
 
 	for (int i = 0; i < n && i < 256; i++)
-		fprintf(stderr, "%c %-32s %s, rank %u\n",
-			strcmp(all[i].name, chat.adapter.name) ? ' ' : '*', all[i].name,
-			all[i].activated ? "aLoRA" : "LoRA", all[i].rank);
+		cli_printf(stderr, "%c %-32s %s, rank %u\n",
+			   strcmp(all[i].name, chat.adapter.name) ? ' ' : '*', all[i].name,
+			   all[i].activated ? "aLoRA" : "LoRA", all[i].rank);
 	if (!n)
 		fputs("no adapters are loaded\n", stderr);
 	free(all);
@@ -310,8 +310,11 @@ static void save_to(FILE *f)
 	for (size_t i = 0; i < t->n_messages; i++) {
 		const struct chat_message *m = &t->messages[i];
 
-		fprintf(f, "%s%s%s%s:\n%s\n\n", m->role, *m->adapter ? " (" : "", m->adapter,
-			*m->adapter ? ")" : "", m->text.p ? m->text.p : "");
+		fprintf(f, "%s%s%s%s:\n", m->role, *m->adapter ? " (" : "", m->adapter,
+			*m->adapter ? ")" : "");
+		if (m->text.n)
+			fwrite(m->text.p, 1, m->text.n, f);
+		fputs("\n\n", f);
 	}
 }
 

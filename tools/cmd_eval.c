@@ -80,7 +80,7 @@ static void print_table(void)
 		printf(" %12s", arm_name(a));
 	putchar('\n');
 	for (uint32_t s = 0; s < eval.n_sets; s++) {
-		printf("%-14s %6u", eval.sets[s].task, eval.sets[s].n);
+		cli_printf(stdout, "%-14s %6u", eval.sets[s].task, eval.sets[s].n);
 		for (uint32_t a = 0; a < eval.n_arms; a++)
 			printf(" %12.1f", eval_accuracy(&eval, a, s));
 		putchar('\n');
@@ -110,9 +110,9 @@ static void print_wrong(void)
 
 		if (c->right || shown[c->set * eval.n_arms + c->arm]++ >= show)
 			continue;
-		fprintf(stderr, "%s, %s, item %u:\n  %s\n  right: %s\n  said:  %s\n", set->task,
-			adapter ? adapter : "base", c->item, set->items[c->item].text,
-			set->items[c->item].answer, c->text);
+		cli_printf(stderr, "%s, %s, item %u:\n  %s\n  right: %s\n  said:  %s\n", set->task,
+			   adapter ? adapter : "base", c->item, set->items[c->item].text,
+			   set->items[c->item].answer, c->text);
 	}
 	free(shown);
 }
@@ -159,7 +159,9 @@ static void print_json(uint32_t compared, uint32_t other, uint32_t below)
 			  json_passes(), "answers", (int)eval.n_cases, "compared", (int)compared,
 			  "unlike_reference", (int)other, "below_expected", (int)below);
 
-	json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6));
+	json_dumpf(o, stdout,
+		   JSON_INDENT(1) | JSON_ENSURE_ASCII | JSON_PRESERVE_ORDER |
+			   JSON_REAL_PRECISION(6));
 	putchar('\n');
 	json_decref(o);
 }

@@ -31,9 +31,9 @@ static void print_json(const struct weft_model *m, int n)
 	puts("[");
 	for (int i = 0; i < n; i++, m++) {
 		printf("{\"name\":");
-		cli_json_string(m->name);
+		cli_json_string(m->name, strlen(m->name));
 		printf(",\"type\":");
-		cli_json_string(m->type);
+		cli_json_string(m->type, strlen(m->type));
 		printf(",\"ready\":%s,\"failed\":%s,\"vocab\":%u,\"max_positions\":%u,"
 		       "\"weight_bytes\":%" PRIu64 ",\"eos\":[",
 		       m->ready ? "true" : "false", m->failed ? "true" : "false", m->vocab,
@@ -66,12 +66,13 @@ static int list(int argc, char **argv)
 	printf("%-24s %-10s %-8s %8s %10s %10s\n", "name", "type", "state", "vocab", "positions",
 	       "weights");
 	for (int i = 0; i < n; i++)
-		printf("%-24s %-10s %-8s %8u %10u %7" PRIu64 " MB\n", models[i].name,
-		       models[i].ready ? models[i].type : "",
-		       models[i].ready	  ? "ready"
-		       : models[i].failed ? "failed"
-					  : "loading",
-		       models[i].vocab, models[i].max_positions, models[i].weight_bytes / 1000000);
+		cli_printf(stdout, "%-24s %-10s %-8s %8u %10u %7" PRIu64 " MB\n", models[i].name,
+			   models[i].ready ? models[i].type : "",
+			   models[i].ready    ? "ready"
+			   : models[i].failed ? "failed"
+					      : "loading",
+			   models[i].vocab, models[i].max_positions,
+			   models[i].weight_bytes / 1000000);
 	return 0;
 }
 

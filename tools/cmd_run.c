@@ -267,7 +267,7 @@ static void json_answer(struct weft_request *r, const struct weft_result *res, u
 	printf("{\"finish\":\"%s\",", finish_of(res, sample));
 	if (!run.tokens) {
 		printf("\"text\":");
-		cli_json_string(run.out[sample].text.p);
+		cli_json_string(run.out[sample].text.p, run.out[sample].text.n);
 		putchar(',');
 	}
 	printf("\"tokens\":[");

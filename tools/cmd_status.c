@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int json;
 
@@ -35,7 +36,7 @@ int cmd_status(int argc, char **argv)
 	if (!j)
 		return 1;
 	if (json)
-		fputs(text, stdout);
+		cli_print(stdout, text, strlen(text));
 	else
 		admin_show(j, 0);
 	free(text);

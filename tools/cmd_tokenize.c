@@ -36,13 +36,13 @@ static const struct cli_command command = {
 };
 
 /* ids beside the text, as one object. */
-static void print_json(const uint32_t *ids, size_t n, const char *text)
+static void print_json(const uint32_t *ids, size_t n, const char *text, size_t bytes)
 {
 	printf("{\"tokens\":[");
 	for (size_t i = 0; i < n; i++)
 		printf(i ? ",%u" : "%u", ids[i]);
 	printf("],\"text\":");
-	cli_json_string(text);
+	cli_json_string(text, bytes);
 	puts("}");
 }
 
@@ -72,7 +72,7 @@ static int run_encode(struct weft_tokenizer *t, int n_args, char **argv)
 		if (err) {
 			cli_fail("%s", e.message);
 		} else {
-			print_json(ids, n, text);
+			print_json(ids, n, text, bytes);
 			weft_text_free(text);
 		}
 	}
@@ -99,10 +99,12 @@ static int run_decode(struct weft_tokenizer *t, int n_args, char **argv)
 	    weft_decode(t, in.tokens, in.n, skip ? WEFT_SKIP_SPECIAL : 0, &text, &bytes, &e))
 		err = cli_fail("%s", e.message);
 	if (!err) {
-		if (json)
-			print_json(in.tokens, in.n, text);
-		else if (fwrite(text, 1, bytes, stdout) == bytes)
+		if (json) {
+			print_json(in.tokens, in.n, text, bytes);
+		} else {
+			cli_print(stdout, text, bytes);
 			putchar('\n');
+		}
 		weft_text_free(text);
 	}
 	free(in.tokens);

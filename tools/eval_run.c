@@ -192,6 +192,7 @@ static int run_all(struct eval *e, struct weft *w, enum eval_pass pass, struct f
 /* The answer as text; right is what is the expected answer exactly. */
 static int score(struct eval *e, struct weft_tokenizer *t, struct eval_case *c)
 {
+	const char *answer = e->sets[c->set].items[c->item].answer;
 	const struct eval_answer *a = &c->answers[EVAL_OFF];
 	struct weft_error err;
 	char *text;
@@ -200,11 +201,10 @@ static int score(struct eval *e, struct weft_tokenizer *t, struct eval_case *c)
 	if (weft_decode(t, a->ids, a->n, WEFT_SKIP_SPECIAL, &text, &bytes, &err))
 		return cli_fail("%s", err.message);
 	c->text = strdup(text);
+	/* A text can hold a zero: then it is longer than what it is compared with. */
+	c->right = bytes == strlen(answer) && !memcmp(text, answer, bytes);
 	weft_text_free(text);
-	if (!c->text)
-		return cli_fail("out of memory");
-	c->right = !strcmp(c->text, e->sets[c->set].items[c->item].answer);
-	return 0;
+	return c->text ? 0 : cli_fail("out of memory");
 }
 
 uint32_t eval_count_different(const struct eval *e, enum eval_pass pass)

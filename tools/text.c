@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* --- in ------------------------------------------------------------------------------------------*/
 
@@ -158,40 +157,19 @@ int text_out_begin(struct text_out *o, const struct text_model *m, FILE *to,
 		   const char *const *stops, uint32_t n_stops)
 {
 	*o = (struct text_out){.to = to, .stops = stops, .n_stops = n_stops};
-	o->terminal = to && isatty(fileno(to));
 	if (weft_stream_new(&o->stream, m->tokenizer, WEFT_SKIP_SPECIAL))
 		return cli_fail("out of memory");
 	return text_append(&o->text, "", 0);
-}
-
-/*
- * A model may write what a terminal takes for commands: of the control characters (C1 too, which are
- * two bytes in UTF-8) a terminal gets newline and tab, and '?' for the others.
- */
-static void print_safely(FILE *to, const char *p, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)p[i];
-
-		if (c == 0xc2 && i + 1 < n && (unsigned char)p[i + 1] < 0xa0) {
-			putc('?', to);
-			i++;
-		} else {
-			putc((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f ? '?' : c, to);
-		}
-	}
 }
 
 static void print_to(struct text_out *o, size_t end)
 {
 	if (end <= o->printed)
 		return;
-	if (o->to && o->terminal)
-		print_safely(o->to, o->text.p + o->printed, end - o->printed);
-	else if (o->to)
-		fwrite(o->text.p + o->printed, 1, end - o->printed, o->to);
-	if (o->to)
+	if (o->to) {
+		cli_print(o->to, o->text.p + o->printed, end - o->printed);
 		fflush(o->to);
+	}
 	o->printed = end;
 }
 

@@ -54,7 +54,6 @@ int text_prompt(const struct text_model *m, const struct weft_message *messages,
 struct text_out {
 	struct weft_stream *stream; /* owner */
 	FILE *to;		    /* borrowed; NULL: nothing is printed */
-	bool terminal;		    /* control characters are not let through */
 	const char *const *stops;   /* borrowed */
 	uint32_t n_stops;
 	struct text text; /* all of it, up to a stop string */

@@ -83,6 +83,8 @@ is "$(weft tokenize -t "$t" --special '<|note|>')" $note "unless --special"
 is "$(weft tokenize -t "$t" -d --skip-special $note $(line 2))" "$(line 1)" "--skip-special"
 weft tokenize -t "$t" --json 'a "b"' > "$dir/out"
 is "$(json "d['text']")" 'a "b"' "tokenize --json"
+printf 'a\0b' | weft tokenize -t "$t" --json > "$dir/out"
+is "$(json "d['text'] == 'a' + chr(0) + 'b'")" True "of a text with a zero in it"
 expect 1 'which tokenizer' weft tokenize x
 expect 1 'tokenizer of' weft tokenize -t "$dir" x
 expect 1 'both as' weft tokenize -t "$t" --file "$dir/text" x
