@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * chat_lines.c - see chat_lines.h. libedit edits, and reads through read_character() below: its own
- * reader goes on after an interrupt, and an interrupt is to give up the line.
+ * reader goes on after an interrupt, and an interrupt is to give up the line. While a line is edited
+ * the terminal is in a mode of the editor's, in which nobody else may find it: signals that end or stop
+ * the program are noted, and take effect in raise_caught() once the terminal is as it was.
  *
  * Prompts are private: no history is written unless the user names a file, which then is the user's
  * alone (mode 0600).
@@ -23,6 +25,9 @@
 
 #define HISTORY_LINES 1000
 
+static const int caught_signals[] = {SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
+#define N_CAUGHT (sizeof(caught_signals) / sizeof(*caught_signals))
+
 struct chat_lines {
 	EditLine *el;	     /* owner; NULL: not a terminal */
 	History *lines;	     /* owner */
@@ -31,7 +36,33 @@ struct chat_lines {
 	char *line;	     /* owner; of a pipe, or the copy of an edited one */
 	size_t room;	     /* of a pipe's */
 	volatile sig_atomic_t *interrupted;
+	struct sigaction actions[N_CAUGHT]; /* the program's own, while a line is edited */
 };
+
+static volatile sig_atomic_t caught; /* the last of them; 0: none */
+
+static void on_caught(int sig)
+{
+	caught = sig;
+}
+
+static void catch_signals(struct chat_lines *l)
+{
+	struct sigaction sa = {.sa_handler = on_caught};
+
+	for (size_t i = 0; i < N_CAUGHT; i++) {
+		sigaction(caught_signals[i], NULL, &l->actions[i]);
+		/* What the program's parent wants ignored (nohup) stays so. */
+		if (l->actions[i].sa_handler != SIG_IGN)
+			sigaction(caught_signals[i], &sa, NULL);
+	}
+}
+
+static void let_signals(struct chat_lines *l)
+{
+	for (size_t i = 0; i < N_CAUGHT; i++)
+		sigaction(caught_signals[i], &l->actions[i], NULL);
+}
 
 static char *prompt_of(EditLine *el)
 {
@@ -41,19 +72,51 @@ static char *prompt_of(EditLine *el)
 	return (char *)(uintptr_t)l->prompt;
 }
 
-/* Wait for input with SIGINT let through only here, so that none comes between looking and sleeping.
- * false: it came. */
+static int write_history(struct chat_lines *l);
+
+/* The signal that came does what it would have done, to a terminal in order; if the program goes on
+ * after it, so does the line. */
+static void raise_caught(struct chat_lines *l)
+{
+	int sig = caught;
+
+	caught = 0;
+	if (sig != SIGCONT) {
+		el_set(l->el, EL_PREP_TERM, 0);
+		let_signals(l);
+		if (sig != SIGTSTP && l->history)
+			write_history(l);
+		raise(sig); /* stopped, if it is SIGTSTP, until it is to go on */
+		catch_signals(l);
+	}
+	/* Whoever had the terminal meanwhile has left a mode of its own there. */
+	el_set(l->el, EL_PREP_TERM, 0);
+	el_set(l->el, EL_PREP_TERM, 1);
+	el_set(l->el, EL_REFRESH);
+}
+
+/* Wait for input with signals let through only here, so that none comes between looking and sleeping.
+ * false: an interrupt came. */
 static bool wait_input(struct chat_lines *l)
 {
 	struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
-	sigset_t interrupt, before;
+	sigset_t held, before;
 	int n = 0;
 
-	sigemptyset(&interrupt);
-	sigaddset(&interrupt, SIGINT);
-	sigprocmask(SIG_BLOCK, &interrupt, &before);
-	while (!*l->interrupted && n <= 0)
-		n = ppoll(&p, 1, NULL, &before);
+	sigemptyset(&held);
+	sigaddset(&held, SIGINT);
+	for (size_t i = 0; i < N_CAUGHT; i++)
+		sigaddset(&held, caught_signals[i]);
+	sigprocmask(SIG_BLOCK, &held, &before);
+	while (!*l->interrupted && n <= 0) {
+		if (caught) {
+			sigprocmask(SIG_SETMASK, &before, NULL);
+			raise_caught(l);
+			sigprocmask(SIG_BLOCK, &held, NULL);
+		} else {
+			n = ppoll(&p, 1, NULL, &before);
+		}
+	}
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	return !*l->interrupted;
 }
@@ -132,7 +195,16 @@ static const char *edited(struct chat_lines *l, const char *prompt)
 
 	l->prompt = prompt;
 	el_resize(l->el);
+	catch_signals(l);
 	line = el_gets(l->el, &n);
+	let_signals(l);
+	/* One that came with the line's last character. */
+	if (caught) {
+		int sig = caught;
+
+		caught = 0;
+		raise(sig);
+	}
 	if (!line || n <= 0) {
 		if (*l->interrupted)
 			el_reset(l->el);

@@ -10,10 +10,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <pty.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -207,6 +209,40 @@ static void interrupted(void)
 	is_int(end(), 0, "the end of the input ends it");
 }
 
+/* Signals that come while a line is written: the line survives those that do not end the program, and
+ * after the others the terminal is as it was before. */
+static void signalled(int last)
+{
+	char history[100];
+	struct termios now;
+	int status;
+
+	snprintf(history, sizeof(history), "%s/history-%d", d.dir, last);
+	start((const char *const[]){"-t", "6", "--history", history, NULL});
+	ok(await(PROMPT), "it asks");
+	type("Kept\n");
+	ok(await(PROMPT), "and answers");
+	type("abc");
+	ok(await("abc"), "a line is begun");
+	kill(pid, SIGTSTP); /* without a shell nothing stops it */
+	ok(await("abc"), "and shown again after a stop");
+	kill(pid, SIGCONT);
+	ok(await("abc"), "when it goes on");
+	tcgetattr(terminal, &now);
+	ok(!(now.c_lflag & ICANON), "it is being edited");
+	kill(pid, last);
+	while (await("\x01"))
+		;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	ok(WIFSIGNALED(status) && WTERMSIG(status) == last, "signal %d ends it", last);
+	ok(!tcgetattr(terminal, &now) && now.c_lflag & ICANON && now.c_lflag & ECHO &&
+		   now.c_iflag & ICRNL,
+	   "and the terminal is as it was");
+	ok(strstr(read_file(history), "Kept"), "the history is written");
+	close(terminal);
+}
+
 int main(void)
 {
 	char command[700];
@@ -225,6 +261,8 @@ int main(void)
 		bail_out("weftd");
 	edited();
 	interrupted();
+	signalled(SIGTERM);
+	signalled(SIGHUP);
 	is_int(real_daemon_fini(&d), 0, "weftd ends in order");
 	return tap_done();
 }
