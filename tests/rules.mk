@@ -3,6 +3,7 @@
 # The group cache has its own rules.
 include tests/cache/rules.mk
 include tests/cuda/rules.mk
+include tests/bench/rules.mk
 test_groups := unit shm kernels cuda model text e2e hostile fault
 check_groups ?= cache $(test_groups)
 tests_src   := $(foreach g,$(test_groups),$(wildcard tests/$(g)/test_*.c))
@@ -23,10 +24,10 @@ $(tests_bin): $(O)/%: $(O)/%.o $(O)/libtest.a $(test_archives)
 	$(Q)$(CC) $(base_ldflags) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(test_libs)
 
 .PHONY: check-run tests
-tests: $(tests_bin) $(cache_check) $(fake_cuda)
+tests: $(tests_bin) $(cache_check) $(fake_cuda) $(device_bench)
 
 # make check check_groups="unit shm" runs some groups; WEFT_BUILD tells the tests where the programs are.
-check-run: all $(tests_bin) $(cache_check) $(fake_cuda)
+check-run: all $(tests_bin) $(cache_check) $(fake_cuda) $(device_bench)
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
 
 # make check-collisions: an engine with keys of 8 bits, so that nearly all collide. Whatever says what is reused and by

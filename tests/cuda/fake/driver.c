@@ -472,6 +472,17 @@ EXPORT cu_result cuMemcpyHtoDAsync_v2(cu_ptr to, const void *from, size_t bytes,
 		NULL, 0);
 }
 
+EXPORT cu_result cuMemcpyDtoDAsync_v2(cu_ptr to, cu_ptr from, size_t bytes, cu_stream s)
+{
+	(void)s;
+	CALL(cuMemcpyDtoDAsync);
+	return put((struct op){.kind = OP_COPY,
+			       .to = (void *)(uintptr_t)to,
+			       .from = (const void *)(uintptr_t)from,
+			       .bytes = bytes},
+		   NULL, 0);
+}
+
 EXPORT cu_result cuMemcpyDtoHAsync_v2(void *to, cu_ptr from, size_t bytes, cu_stream s)
 {
 	(void)s;

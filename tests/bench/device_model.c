@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * device_model.c - whole passes of a model with made-up weights on the CUDA backend: attention, decode,
+ * prefill, adapters, copies of blocks. The engine's own forward pass (model_forward), without the
+ * engine: what a step costs on the device and in queueing it. A step is timed by the host's clock from
+ * its batch to its end, sampling included, nothing overlapped, as the engine runs it today.
+ *
+ * The pool is filled with random numbers: some by the host, the rest by copying blocks on the device.
+ * Adapters are numbers in the pool that descriptions point to; there are no files of them.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/common/err.h"
+#include "daemon/engine/model/adapter_private.h"
+#include "daemon/engine/model/model.h"
+#include "kernels/module.h"
+#include "kernels/probe.h"
+#include "tests/bench/device.h"
+
+#define REPS	     7
+#define MAX_ADAPTERS 64u
+#define MAX_SEQS     64u
+#define RANK	     16u
+#define FIRST_BLOCKS 64u /* filled by the host */
+#define LINEARS	     ADAPTER_N_LINEARS
+
+struct sizes {
+	uint32_t seqs, longest, middle, adapters, steps;
+	uint32_t prompts[3];
+	size_t copy_bytes;
+};
+
+static const struct sizes large = {64, 8192, 1024, 64, 10, {8192, 32768, 65536}, (size_t)1 << 30};
+static const struct sizes tiny = {3, 64, 32, 2, 1, {32, 48, 64}, (size_t)1 << 16};
+
+struct bench {
+	struct figures *f;
+	const struct model_stage *o;
+	struct sizes s;
+	const struct wk_ops *ops;
+	struct wk_backend *be;
+	struct wk_info info;
+	struct limits limits;
+	struct model *m;
+	const struct model_config *c;
+	struct wk_buf *pool;
+	size_t block_bytes;
+	uint32_t kv_blocks, n_blocks; /* adapters lie behind the blocks of KV */
+	struct wk_lora *loras[MAX_ADAPTERS];
+	uint32_t n_loras;
+	uint32_t *table; /* owner: all blocks of KV */
+	char prefix[16];
+};
+
+static int fail(struct bench *b, const char *what)
+{
+	figures_missing(b->f, what, b->ops->last_error(b->be));
+	return -1;
+}
+
+static void add(struct bench *b, const char *name, const char *unit, double *samples,
+		enum figure_goal goal, double target)
+{
+	char full[128];
+
+	snprintf(full, sizeof(full), "%s%s", b->prefix, name);
+	figures_add(b->f, full, unit, samples, REPS, goal, target);
+}
+
+/* --- steps -------------------------------------------------------------------------------------*/
+
+struct step {
+	uint32_t seqs, rows, pos; /* rows of each */
+	uint32_t adapters;	  /* over which the sequences are spread; 0: none */
+	bool draw;
+	double queued_s; /* returned: until all of it was queued */
+};
+
+static void segments(struct bench *b, const struct step *s, struct wk_batch *batch,
+		     struct wk_segment *ret, const struct wk_lora **loras)
+{
+	for (uint32_t i = 0; i < s->adapters; i++) {
+		uint32_t from = s->seqs * i / s->adapters, to = s->seqs * (i + 1) / s->adapters;
+
+		ret[i] = (struct wk_segment){from * s->rows, (to - from) * s->rows, i};
+		loras[i] = b->loras[i];
+	}
+	batch->n_segments = batch->n_loras = s->adapters;
+	batch->segments = ret;
+	batch->loras = loras;
+}
+
+/* Greedy, for each sequence. */
+static void draw(struct bench *b, uint32_t n, struct wk_sampled *drawn)
+{
+	struct wk_sample ask[MAX_SEQS];
+	uint32_t stride;
+	const struct wk_buf *logits = model_logits(b->m, &stride);
+
+	for (uint32_t i = 0; i < n; i++)
+		ask[i] = (struct wk_sample){
+			.row = i, .top_p = 1, .repetition_penalty = 1, .given = WK_NO_TOKEN};
+	b->ops->sample(b->be, logits, stride, b->c->vocab, ask, n, drawn);
+}
+
+static int run(struct bench *b, struct step *s)
+{
+	uint32_t blocks = (s->pos + s->rows + WK_BLOCK_TOKENS - 1) / WK_BLOCK_TOKENS;
+	uint32_t tokens[WK_MAX_ROWS], out[MAX_SEQS];
+	struct wk_segment segs[MAX_ADAPTERS];
+	const struct wk_lora *loras[MAX_ADAPTERS];
+	static struct wk_sampled drawn[MAX_SEQS];
+	struct wk_seq seqs[MAX_SEQS];
+	struct wk_batch batch = {.n_rows = s->seqs * s->rows,
+				 .n_seqs = s->seqs,
+				 .n_table = s->seqs * blocks,
+				 .n_out = s->draw ? s->seqs : 0,
+				 .tokens = tokens,
+				 .seqs = seqs,
+				 .block_table = b->table,
+				 .out_rows = out};
+	double start = wk_seconds();
+	uint64_t ticket;
+
+	for (uint32_t i = 0; i < batch.n_rows; i++)
+		tokens[i] = (i * 7919 + s->pos) % b->c->vocab;
+	for (uint32_t i = 0; i < s->seqs; i++) {
+		seqs[i] = (struct wk_seq){i * s->rows, s->rows, s->pos, i * blocks};
+		out[i] = (i + 1) * s->rows - 1;
+	}
+	if (s->adapters)
+		segments(b, s, &batch, segs, loras);
+	if (model_forward(b->m, b->pool, &batch))
+		return fail(b, "a pass");
+	if (s->draw)
+		draw(b, s->seqs, drawn);
+	ticket = b->ops->record(b->be);
+	s->queued_s = wk_seconds() - start;
+	return b->ops->wait(b->be, ticket) ? fail(b, "a pass") : 0;
+}
+
+/* Seconds of a step, over several; negative: it failed. */
+static double time_steps(struct bench *b, struct step *s, uint32_t n)
+{
+	double start = wk_seconds();
+
+	for (uint32_t i = 0; i < n; i++)
+		if (run(b, s))
+			return -1;
+	return (wk_seconds() - start) / n;
+}
+
+/* --- figures -----------------------------------------------------------------------------------*/
+
+/* The backend's decode attention of all layers, against the driver's copy before and after it. */
+static int attention(struct bench *b, uint32_t context, const char *name)
+{
+	const uint32_t n_q = b->c->n_heads * b->c->head_dim, blocks = context / WK_BLOCK_TOKENS;
+	const double bytes =
+		4.0 * b->s.seqs * context * b->c->n_layers * b->c->n_kv_heads * b->c->head_dim;
+	uint32_t tokens[MAX_SEQS] = {0};
+	struct wk_seq seqs[MAX_SEQS];
+	struct wk_batch batch = {.n_rows = b->s.seqs,
+				 .n_seqs = b->s.seqs,
+				 .n_table = b->s.seqs * blocks,
+				 .tokens = tokens,
+				 .seqs = seqs,
+				 .block_table = b->table};
+	struct wk_attention op = {.pool = b->pool,
+				  .n_heads = b->c->n_heads,
+				  .q_stride = n_q,
+				  .x_stride = n_q,
+				  .scale = b->c->attention_scale};
+	double samples[REPS], rate[REPS];
+	struct wk_buf *q = NULL, *x = NULL;
+	int r = b->ops->buf_new(b->be, (size_t)b->s.seqs * n_q * 2, &q);
+
+	r = r ? r : b->ops->buf_new(b->be, (size_t)b->s.seqs * n_q * 2, &x);
+	for (uint32_t i = 0; i < b->s.seqs; i++)
+		seqs[i] = (struct wk_seq){i, 1, context - 1, i * blocks};
+	op.q = q;
+	op.x = x;
+	for (int i = -3; !r && i < REPS; i++) { /* a graph is made the second time */
+		double limit = limits_bandwidth(&b->limits), start = wk_seconds();
+
+		r = b->ops->batch_set(b->be, &batch);
+		for (op.layer = 0; !r && op.layer < b->c->n_layers; op.layer++)
+			b->ops->attention(b->be, &op);
+		r = r ? r : b->ops->wait(b->be, b->ops->record(b->be));
+		start = wk_seconds() - start;
+		limit = (limit + limits_bandwidth(&b->limits)) / 2;
+		if (i >= 0) {
+			rate[i] = bytes / start / 1e12;
+			samples[i] = bytes / start / limit;
+		}
+	}
+	b->ops->buf_free(b->be, q);
+	b->ops->buf_free(b->be, x);
+	if (r)
+		return fail(b, name);
+	add(b, name, "of copy", samples, FIGURE_AT_LEAST, 0.85);
+	add(b, name, "TB/s", rate, FIGURE_NONE, 0);
+	return 0;
+}
+
+static int decode(struct bench *b, uint32_t seqs, const char *name)
+{
+	struct step s = {.seqs = seqs, .rows = 1, .pos = b->s.middle - 1, .draw = true};
+	double samples[REPS], queued[REPS];
+
+	if (seqs == 1)
+		s.pos = 127 < s.pos ? 127 : s.pos;
+	for (int i = -1; i < REPS; i++) {
+		double t = time_steps(b, &s, i < 0 ? 3 : b->s.steps);
+
+		if (t < 0)
+			return -1;
+		if (i >= 0) {
+			samples[i] = seqs == 1 ? t * 1e3 : seqs / t;
+			queued[i] = s.queued_s * 1e6;
+		}
+	}
+	if (seqs == 1) {
+		add(b, name, "ms a token", samples, FIGURE_AT_MOST, 3.9);
+		return 0;
+	}
+	add(b, name, "tokens/s", samples, FIGURE_AT_LEAST, 9000);
+	add(b, "host: a step of that batch queued, the engine's own part not in it", "us", queued,
+	    FIGURE_AT_MOST, 50);
+	return 0;
+}
+
+static int prefill(struct bench *b, uint32_t n, uint32_t reps, double target)
+{
+	double samples[REPS];
+	char name[64];
+
+	snprintf(name, sizeof(name), "%sprefill %u, passes and first token", b->prefix, n);
+	for (uint32_t i = 0; i < reps; i++) {
+		double start = wk_seconds();
+
+		for (uint32_t at = 0; at < n; at += WK_MAX_ROWS) {
+			struct step s = {.seqs = 1,
+					 .rows = n - at < WK_MAX_ROWS ? n - at : WK_MAX_ROWS,
+					 .pos = at,
+					 .draw = at + WK_MAX_ROWS >= n};
+
+			if (run(b, &s))
+				return -1;
+		}
+		samples[i] = wk_seconds() - start;
+	}
+	figures_add(b->f, name, "s", samples, reps, FIGURE_AT_MOST, target);
+	return 0;
+}
+
+/* Steps with adapters between steps without. */
+static int adapted(struct bench *b, uint32_t adapters, const char *name, double target)
+{
+	struct step with = {.seqs = b->s.seqs,
+			    .rows = 1,
+			    .pos = b->s.middle - 1,
+			    .adapters = adapters,
+			    .draw = true},
+		    base = with;
+	double samples[REPS];
+
+	base.adapters = 0;
+	for (int i = -1; i < REPS; i++) {
+		double before = time_steps(b, &base, b->s.steps);
+		double mid = time_steps(b, &with, i < 0 ? 3 : b->s.steps);
+		double after = time_steps(b, &base, b->s.steps);
+
+		if (before < 0 || mid < 0 || after < 0)
+			return -1;
+		if (i >= 0)
+			samples[i] = (before + after) / 2 / mid;
+	}
+	add(b, name, "of base", samples, FIGURE_AT_LEAST, target);
+	return 0;
+}
+
+/* The host's way to a part of the pool and back, and whether it came back as it was. */
+static int block_copies(struct bench *b)
+{
+	size_t bytes = b->s.copy_bytes / b->block_bytes * b->block_bytes;
+	double out[REPS], in[REPS];
+	char *first, *second;
+	int r = 0, same = 1;
+
+	bytes = bytes ? bytes : b->block_bytes;
+	first = malloc(bytes);
+	second = calloc(bytes, 1);
+	for (int i = -1; !r && first && second && i < REPS; i++) {
+		double start = wk_seconds(), middle;
+
+		r = b->ops->buf_read(b->be, b->pool, 0, first, bytes);
+		middle = wk_seconds();
+		r = r ? r : b->ops->buf_write(b->be, b->pool, 0, first, bytes);
+		if (i >= 0) {
+			out[i] = (double)bytes / (middle - start) / 1e9;
+			in[i] = (double)bytes / (wk_seconds() - middle) / 1e9;
+		}
+		r = r ? r : b->ops->buf_read(b->be, b->pool, 0, second, bytes);
+		same &= !r && !memcmp(first, second, bytes);
+	}
+	r = r || !first || !second;
+	free(first);
+	free(second);
+	if (r)
+		return fail(b, "copies of blocks");
+	if (!same)
+		figures_missing(b->f, "copies of blocks", "what came back differs");
+	add(b, "blocks to pageable memory, by the engine's way", "GB/s", out, FIGURE_AT_LEAST, 40);
+	add(b, "blocks back to the device, by the engine's way", "GB/s", in, FIGURE_AT_LEAST, 40);
+	return 0;
+}
+
+/* --- setting up --------------------------------------------------------------------------------*/
+
+/* Pieces of one adapter; with `parts` NULL only how many bytes they take. */
+static size_t lay_adapter(struct bench *b, uint64_t at, struct wk_lora_part *parts,
+			  uint64_t *offsets)
+{
+	uint64_t begin = at;
+	uint32_t n = 0;
+
+	for (uint32_t layer = 0; layer < b->c->n_layers; layer++)
+		for (int i = 0; i < LINEARS; i++) {
+			struct adapter_linear_shape s;
+
+			adapter_linear_shape(b->c, (enum adapter_linear)i, &s);
+			if (parts) {
+				offsets[n] = at;
+				parts[n] = (struct wk_lora_part){
+					.site = MODEL_SITE(layer, s.site),
+					.col = s.col,
+					.n = s.n,
+					.k = s.k,
+					.rank = RANK,
+					.scale = 0.01f,
+					.pieces = &offsets[n],
+				};
+				n++;
+			}
+			at += (b->ops->lora_piece_bytes(b->be, s.n, s.k) + WK_POOL_ALIGN - 1) /
+			      WK_POOL_ALIGN * WK_POOL_ALIGN;
+		}
+	return at - begin;
+}
+
+static int make_adapters(struct bench *b)
+{
+	uint32_t n = b->c->n_layers * LINEARS;
+	uint64_t at = (uint64_t)b->kv_blocks * b->block_bytes, *offsets;
+	struct wk_lora_part *parts = calloc(n, sizeof(*parts));
+	int r = 0;
+
+	offsets = calloc(n, sizeof(*offsets));
+	for (; !r && parts && offsets && b->n_loras < b->s.adapters; b->n_loras += !r) {
+		at += lay_adapter(b, at, parts, offsets);
+		r = b->ops->lora_new(b->be, parts, n, &b->loras[b->n_loras]);
+	}
+	free(parts);
+	free(offsets);
+	return b->n_loras == b->s.adapters ? 0 : fail(b, "adapters");
+}
+
+static int fill_pool(struct bench *b)
+{
+	uint32_t first = b->n_blocks < FIRST_BLOCKS ? b->n_blocks : FIRST_BLOCKS, state = 1;
+	uint16_t *block = malloc(b->block_bytes);
+	int r = block ? 0 : -1;
+
+	for (uint32_t i = 0; !r && i < first; i++) {
+		for (size_t k = 0; k < b->block_bytes / 2; k++) {
+			state = state * 1664525u + 1013904223u;
+			block[k] = (uint16_t)((state >> 16 & 0x807f) | 0x3f00); /* +-0.5..1 */
+		}
+		r = b->ops->buf_write(b->be, b->pool, i * b->block_bytes, block, b->block_bytes);
+	}
+	free(block);
+	for (uint32_t i = first; !r && i < b->n_blocks; i++)
+		b->ops->kv_copy_rows(b->be, b->pool, i % first, i, WK_BLOCK_TOKENS);
+	return r || b->ops->wait(b->be, b->ops->record(b->be)) ? fail(b, "filling the pool") : 0;
+}
+
+/* Blocks for the longest batch that fits beside the adapters. */
+static int make_pool(struct bench *b)
+{
+	size_t adapters = b->s.adapters * lay_adapter(b, 0, NULL, NULL), room;
+	uint32_t behind = (uint32_t)(adapters / b->block_bytes) + 1, prompt = b->s.prompts[2];
+	struct weft_err err;
+
+	b->ops->info(b->be, &b->info);
+	room = b->info.device_bytes_free / 10 * 9 / b->block_bytes;
+	room = room > behind ? room - behind : 0;
+	while (b->s.longest > 16 && (size_t)b->s.seqs * b->s.longest / WK_BLOCK_TOKENS > room)
+		b->s.longest /= 2;
+	b->kv_blocks = b->s.seqs * (b->s.longest > b->s.middle ? b->s.longest : b->s.middle) /
+		       WK_BLOCK_TOKENS;
+	if (b->kv_blocks < prompt / WK_BLOCK_TOKENS)
+		b->kv_blocks = prompt / WK_BLOCK_TOKENS;
+	b->n_blocks = b->kv_blocks + behind;
+	b->table = malloc(b->kv_blocks * sizeof(*b->table));
+	if (!b->table || model_pool_new(b->m, b->n_blocks, &b->pool, &err)) {
+		figures_missing(b->f, "the pool", b->table ? err.message : "no memory");
+		return -1;
+	}
+	for (uint32_t i = 0; i < b->kv_blocks; i++)
+		b->table[i] = i;
+	return fill_pool(b);
+}
+
+static int open_model(struct bench *b)
+{
+	const struct wk_open_options bo = {.n_threads = 1, .deterministic = b->o->deterministic};
+	const struct model_open_options mo = {.dir = b->o->dir, .dummy = true};
+	double start, seconds;
+	struct weft_err err;
+	char why[256];
+
+	b->ops = wk_module_load("cuda", why, sizeof(why));
+	if (!b->ops || b->ops->open(&bo, &b->be)) {
+		figures_missing(b->f, "the backend", b->ops ? b->ops->last_error(NULL) : why);
+		return -1;
+	}
+	b->ops->info(b->be, &b->info);
+	figures_fact(b->f, "path", json_string(b->info.path));
+	start = wk_seconds();
+	if (model_open(b->ops, b->be, &mo, &b->m, &err)) {
+		figures_missing(b->f, "the model", err.message);
+		return -1;
+	}
+	seconds = wk_seconds() - start;
+	b->c = model_config_of(b->m);
+	b->block_bytes = model_block_bytes(b->m);
+	figures_add(b->f, "load, weights made up by one core", "s", &seconds, 1, FIGURE_NONE, 0);
+	return 0;
+}
+
+static void close_all(struct bench *b)
+{
+	for (uint32_t i = 0; i < b->n_loras; i++)
+		b->ops->lora_free(b->be, b->loras[i]);
+	if (b->pool)
+		model_pool_free(b->m, b->pool);
+	model_close(b->m);
+	if (b->be)
+		b->ops->close(b->be);
+	free(b->table);
+	limits_close(&b->limits);
+}
+
+/* --- the stage ---------------------------------------------------------------------------------*/
+
+/* What the mode costs: to be held against the figures of the same names without it. */
+static int deterministic(struct bench *b)
+{
+	return decode(b, b->s.seqs, "decode, the batch") || decode(b, 1, "decode, batch 1") ||
+	       prefill(b, b->s.prompts[0], 3, 0);
+}
+
+static int all(struct bench *b)
+{
+	char longest[64], middle[64], few[64], many[64];
+
+	snprintf(longest, sizeof(longest), "decode attention, %u x %u", b->s.seqs, b->s.longest);
+	snprintf(middle, sizeof(middle), "decode attention, %u x %u", b->s.seqs, b->s.middle);
+	snprintf(few, sizeof(few), "decode on %u adapters of r = 16",
+		 b->s.adapters < 4 ? b->s.adapters : 4);
+	snprintf(many, sizeof(many), "decode on %u adapters of r = 16", b->s.adapters);
+	return attention(b, b->s.longest, longest) || attention(b, b->s.middle, middle) ||
+	       decode(b, 1, "decode, batch 1") || decode(b, b->s.seqs, "decode, the batch") ||
+	       prefill(b, b->s.prompts[0], 5, 0.21) || prefill(b, b->s.prompts[1], 3, 1.2) ||
+	       make_adapters(b) || adapted(b, b->s.adapters < 4 ? b->s.adapters : 4, few, 0.93) ||
+	       adapted(b, b->s.adapters, many, 0.65) ||
+	       adapted(b, 0, "decode, adapters there and unused", 0.99) || block_copies(b) ||
+	       prefill(b, b->s.prompts[2], 1, 3.5);
+}
+
+int stage_model(struct figures *f, const struct model_stage *o)
+{
+	struct bench b = {.f = f, .o = o, .s = o->small ? tiny : large};
+	int r;
+
+	if (o->deterministic) {
+		snprintf(b.prefix, sizeof(b.prefix), "deterministic: ");
+		b.s.longest = b.s.middle;
+		b.s.adapters = 1;
+		b.s.prompts[2] = b.s.prompts[0];
+	}
+	r = limits_open(&b.limits, o->small ? (size_t)1 << 20 : (size_t)2 << 30);
+	r = r || open_model(&b) || make_pool(&b);
+	r = r || (o->deterministic ? deterministic(&b) : all(&b));
+	close_all(&b);
+	return r ? -1 : 0;
+}

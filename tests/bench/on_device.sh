@@ -1,0 +1,244 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Check and measure the CUDA backend on a machine that has a device, without a network, in one run:
+#
+#   on_device.sh [--out DIR] [--seconds N] [--small]
+#
+# It lies in the folder that `make cuda-bundle` makes, with all that it needs. Stages come in this order,
+# each under a time limit, all together under N seconds (530): what the device can do at most; whether
+# results are right; the figures, the most important first; requests through weftd; the deterministic
+# mode; compute-sanitizer where it is installed. After each, DIR/report.json and DIR/table.txt have
+# everything so far, and DIR/running.json what the stage under way has measured. DIR/log.txt has the
+# rest. --small: tiny shapes, in which figures mean nothing: whether all of it runs.
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+out=$here/out seconds=530 small=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--out) out=$2; shift ;;
+	--seconds) seconds=$2; shift ;;
+	--small) small=small ;;
+	*) sed -n '3,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	esac
+	shift
+done
+mkdir -p "$out" || exit 1
+out=$(cd "$out" && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/weft-device.XXXXXX")
+began=$(date +%s)
+daemon=
+
+export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export WEFT_BUILD="$here" WEFT_SRC="$here/src"
+export WEFT_CUDA_MODULE="${WEFT_CUDA_MODULE:-$here/bin/weft-cuda.so}"
+bench=$here/bin/device-bench
+
+stop_daemon() {
+	[ -n "$daemon" ] || return 0
+	kill -TERM "$daemon" 2>/dev/null
+	wait "$daemon" 2>/dev/null
+	daemon=
+}
+clean() {
+	stop_daemon
+	rm -rf "$work"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM
+
+# What is left of the time, at most $1; with tiny shapes a slow machine may take what it needs.
+limit() {
+	left=$((began + seconds - $(date +%s)))
+	[ -n "$small" ] || [ "$left" -lt "$1" ] || left=$1
+	echo $((left > 0 ? left : 0))
+}
+say() { echo "$(($(date +%s) - began)) s: $*" | tee -a "$out/log.txt"; }
+# Everything that is there, into one document and one table.
+merge() {
+	set --
+	for f in env limits tests model start pipeline deterministic sanitizer; do
+		[ ! -s "$work/$f.json" ] || set -- "$@" "$work/$f.json"
+	done
+	"$bench" report "$out/report.json" "$@" > "$out/table.txt" 2>> "$out/log.txt"
+}
+# A stage of device-bench: name, limit in seconds, further arguments.
+measure() {
+	stage=$1 most=$(limit "$2")
+	shift 2
+	[ "$most" -gt 0 ] || { say "$stage: no time left"; return 0; }
+	say "$stage, at most $most s"
+	rm -f "$out/running.json"
+	timeout -k 5 "$most" "$bench" "$stage" "$out/running.json" "$@" $small >> "$out/log.txt" 2>&1 ||
+		{ failed=1; say "$stage ended with $?"; }
+	[ ! -s "$out/running.json" ] || mv "$out/running.json" "$work/$stage.json"
+	merge
+}
+tests_json() { # file
+	printf '{"stage": "%s", "tests": [%s]}\n' "$(basename "$1" .json)" "$results" > "$1"
+	merge
+}
+result() { # name, true|false, seconds
+	results="$results${results:+, }{\"name\": \"$1\", \"ok\": $2, \"seconds\": $3}"
+}
+# A test program on the device: name, limit, program, every, further environment.
+check() {
+	name=$1 most=$(limit "$2") program=$3 every=$4
+	shift 4
+	[ "$most" -gt 0 ] || { say "$name: no time left"; return 0; }
+	t=$(date +%s)
+	if env WEFT_TEST_BACKEND=cuda WEFT_TEST_EVERY="$every" "$@" timeout -k 5 "$most" \
+		"$here/tests/$program" > "$work/test.log" 2>&1; then
+		ok=true
+	else
+		ok=false failed=1
+		say "$name FAILED or took over $most s"
+		grep -v '^ok' "$work/test.log" | tail -n 20 >> "$out/log.txt"
+	fi
+	result "$name" $ok $(($(date +%s) - t))
+}
+
+shape() { # folder, layers, hidden, heads, KV heads, head size, ffn, vocabulary
+	mkdir -p "$1"
+	cat > "$1/config.json" << END
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+"num_hidden_layers": $2, "hidden_size": $3, "num_attention_heads": $4, "num_key_value_heads": $5,
+"head_dim": $6, "intermediate_size": $7, "vocab_size": $8, "max_position_embeddings": 131072,
+"rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": false, "bos_token_id": 1,
+"eos_token_id": 2, "torch_dtype": "bfloat16"}
+END
+}
+
+# --- the machine ---------------------------------------------------------------------------------
+
+failed=0 results=
+: > "$out/log.txt"
+# Without arguments it says how it is used; anything else is the loader's word.
+"$bench" > "$work/start.log" 2>&1
+if [ $? != 2 ]; then
+	cat "$work/start.log" >&2
+	echo "the programs of this bundle do not start here: build it on a system as old as this" >&2
+	exit 1
+fi
+smi=$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem --format=csv,noheader \
+	2>/dev/null | head -n 1 | tr -d '"\\')
+printf '{"stage": "machine", "date": "%s", "nvidia_smi": "%s", "kernel": "%s", "cpus": "%s"}\n' \
+	"$(date -u +%Y-%m-%dT%H:%M:%SZ)" "${smi:-not there}" "$(uname -r)" "$(nproc)" > "$work/env.json"
+if [ -n "$small" ]; then
+	shape "$work/model" 2 64 4 2 16 96 192
+else
+	shape "$work/model" 32 4096 32 8 128 14336 128256
+fi
+measure limits 60
+
+# --- whether it is right ---------------------------------------------------------------------------
+
+say "results"
+if [ -n "$small" ]; then
+	check "refusals" 60 kernels/test_lora_refuse 1
+else
+	check "products" 30 kernels/test_linear 1
+	check "products, own" 30 kernels/test_linear 1 WEFT_TEST_PATH=own
+	check "attention" 30 kernels/test_attention 1
+	check "adapters" 30 kernels/test_lora 1
+	check "refusals" 20 kernels/test_lora_refuse 1
+	check "sampling" 30 kernels/test_sample 1
+	check "oracle" 30 model/test_oracle 1
+	check "oracle, cuBLASLt" 30 model/test_oracle 1 WEFT_TEST_PATH=cublaslt
+	check "adapters of the oracle" 40 model/test_adapter_oracle 1
+	check "chunks, deterministic" 40 model/test_chunks 1
+	check "mixed batches, deterministic" 30 model/test_adapter_mix 1
+	check "invariance of adapters" 30 kernels/test_lora_invariance 3
+	check "invariance of attention" 30 kernels/test_attention_invariance 5
+fi
+tests_json "$work/tests.json"
+
+# --- figures ---------------------------------------------------------------------------------------
+
+measure model 240 "$work/model"
+
+# --- through weftd -----------------------------------------------------------------------------------
+
+serve() {
+	long=65536
+	[ -z "$small" ] || long=64
+	for i in 1 2; do
+		"$here/bin/weft" adapter make --model "$work/model" --rank 16 --seed $i \
+			--invocation "90,9$i,91" "$work/activated$i" &&
+			"$here/bin/weft" adapter make --model "$work/model" --rank 16 --seed 1$i \
+				"$work/plain$i" || return 1
+	done >> "$out/log.txt" 2>&1
+	{
+		# Run by root, the engine stays root: another user could not read this private folder.
+		echo "[daemon]"
+		[ "$(id -u)" != 0 ] || echo "engine_user = root"
+		printf '[model m]\npath = %s\nbackend = cuda\ndummy_weights = on\npoll = always\n' "$work/model"
+		[ -z "$small" ] || echo "kv_bytes = 4M"
+		for a in activated1 activated2 plain1 plain2; do
+			printf '[adapter %s]\npath = %s\n' $a "$work/$a"
+		done
+	} > "$work/weftd.conf"
+	mkdir -m 700 "$work/run"
+	export WEFT_SOCKET="$work/run/weftd.sock"
+	t=$(date +%s%N)
+	"$here/bin/weftd" --foreground --runtime-dir "$work/run" --config "$work/weftd.conf" \
+		>> "$out/log.txt" 2>&1 &
+	daemon=$!
+	i=0
+	while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 100 ]; do
+		i=$((i + 1))
+		sleep 0.1
+	done
+	timeout -k 5 "$(limit 60)" "$here/bin/weft" run --tokens --max-tokens 1 1 2 3 >> "$out/log.txt" 2>&1 ||
+		return 1
+	t=$((($(date +%s%N) - t) / 1000000))
+	timeout -k 5 "$(limit 120)" "$here/bin/weft" bench pipeline --pipelines base-adapter \
+		--arms alora,lora-cold,base-recompute --prompts $long --generate 16 --tokens 16 --reps 2 --json \
+		> "$work/pipeline.json" 2>> "$out/log.txt" || return 1
+	timeout -k 5 "$(limit 60)" "$here/bin/weft" bench serve --clients 1 --requests 3 --prompt 64 --tokens 64 \
+		--warm-up 1 >> "$out/log.txt" 2>&1
+	own=$("$here/bin/weft" status --json 2>> "$out/log.txt" |
+		sed -n 's/.*"own_time"[^}]*"p50_ns": *\([0-9]*\).*/\1/p' | head -n 1)
+	target=', "target": 20, "goal": "<=", "ratio": '$(awk "BEGIN { print 20000 / ($t + 1) }")
+	[ -z "$small" ] || target=
+	printf '{"stage": "daemon", "figures": [{"name": "%s", "value": %s, "unit": "s"%s}%s]}\n' \
+		"weftd and engine started, weights made up, to the first token" \
+		"$(awk "BEGIN { print $t / 1000 }")" "$target" \
+		"${own:+, {\"name\": \"engine: own work of a step, p50\", \"value\": $((own / 1000)), \"unit\": \"us\"\}}" \
+		> "$work/start.json"
+}
+if [ "$(limit 30)" -ge 30 ]; then
+	say "requests through weftd"
+	serve || { failed=1; say "serving failed"; }
+	stop_daemon
+	merge
+fi
+
+# --- the rest ------------------------------------------------------------------------------------------
+
+measure deterministic 60 "$work/model"
+sanitize() { # tool
+	most=$(limit 60)
+	[ "$most" -gt 10 ] || return 0
+	say "compute-sanitizer, $1"
+	t=$(date +%s)
+	timeout -k 5 "$most" compute-sanitizer --tool "$1" --error-exitcode 9 \
+		"$bench" model "$work/sane.json" "$work/tiny" small > "$work/sane.log" 2>&1
+	r=$?
+	tail -n 15 "$work/sane.log" >> "$out/log.txt"
+	case $r in
+	0) result "compute-sanitizer $1" true $(($(date +%s) - t)) ;;
+	124) say "compute-sanitizer $1: not done in $most s" ;;
+	*) failed=1; result "compute-sanitizer $1" false $(($(date +%s) - t)) ;;
+	esac
+}
+if [ -z "$small" ] && command -v compute-sanitizer > /dev/null; then
+	results=
+	shape "$work/tiny" 2 64 4 2 16 96 192
+	export WEFT_CUBLASLT=
+	for tool in memcheck racecheck synccheck initcheck; do sanitize $tool; done
+	tests_json "$work/sanitizer.json"
+fi
+say "done"
+cat "$out/table.txt"
+exit $failed
