@@ -28,11 +28,30 @@ static int admin_socket(char *buf, size_t bytes)
 	return n < (int)bytes ? 0 : -1;
 }
 
+/* All of it: a long line may go in pieces, and who was stopped and goes on finds his call interrupted. */
+static int say(int sock, const char *line)
+{
+	size_t left = strlen(line);
+
+	while (left) {
+		ssize_t n = send(sock, line, left, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		/* EPIPE: it has hung up already; what it said before is still to be read. */
+		if (n < 0)
+			return errno == EPIPE ? 0 : -errno;
+		line += n;
+		left -= (size_t)n;
+	}
+	return 0;
+}
+
 static int exchange(const char *path, const char *line, int seconds, char **ret)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	struct timeval limit = {.tv_sec = seconds};
-	int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), err = 0;
+	int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
 	size_t have = 0, room = 0;
 	char *buf = NULL;
 
@@ -40,10 +59,7 @@ static int exchange(const char *path, const char *line, int seconds, char **ret)
 		return -errno;
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	/* EPIPE: it has hung up already; what it said before is still to be read. */
-	if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    (send(sock, line, strlen(line), MSG_NOSIGNAL) < 0 && errno != EPIPE))
-		err = -errno;
+	err = connect(sock, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : say(sock, line);
 	while (!err && !(have && buf[have - 1] == '\n')) {
 		ssize_t n;
 
@@ -58,6 +74,8 @@ static int exchange(const char *path, const char *line, int seconds, char **ret)
 			buf = more;
 		}
 		n = recv(sock, buf + have, room - have - 1, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
 		if (n <= 0)
 			err = n ? -errno : -ECONNRESET;
 		else
