@@ -288,7 +288,9 @@ static void test_waiting_ends(const char *dir)
 	struct eh_result got, want;
 	struct eh_req first, second;
 	struct eh_session *s;
-	uint32_t p[256], rows;
+	uint32_t p[256], rows, before = 0;
+	bool ended = false;
+	int running = 0;
 	struct eh h;
 
 	eh_init(&h, dir);
@@ -298,22 +300,34 @@ static void test_waiting_ends(const char *dir)
 	eh_arg(&h, "8");
 	eh_start(&h);
 	s = eh_open(&h, 0, 16, 1 << 20);
-	fresh_prompt(p, 250);
 	a.prompt = low.prompt = p;
 	low.priority = 0;
-	submit(s, &low, &first);
-	submit(s, &a, &second);
-	while (eh_number(&h, "cache.waits") == 0 && eh_state(&first) != WSHM_SLOT_ENDED)
-		;
-	is_int(eh_number(&h, "running"), 1, "the second waits for the first");
-	eh_cancel(&first);
-	ok(eh_wait(&first) && eh_wait(&second), "both end");
+	/* The first may be done before it is cancelled when this process is held up: then once more. */
+	for (int i = 0; i < 20; i++) {
+		double waits = eh_number(&h, "cache.waits");
+
+		fresh_prompt(p, 250);
+		before = (uint32_t)eh_number(&h, "rows");
+		submit(s, &low, &first);
+		submit(s, &a, &second);
+		while (eh_number(&h, "cache.waits") == waits && eh_state(&first) != WSHM_SLOT_ENDED)
+			;
+		running = (int)eh_number(&h, "running");
+		eh_cancel(&first);
+		ended = eh_wait(&first) && eh_wait(&second);
+		if (eh_status(&first) == WSHM_CANCELLED)
+			break;
+		eh_release(&first);
+		eh_release(&second);
+	}
+	is_int(running, 1, "the second waits for the first");
+	ok(ended, "both end");
 	is_int(eh_status(&first), WSHM_CANCELLED, "the first as cancelled");
 	is_int(eh_status(&second), WSHM_OK, "the second well");
 	eh_result_take(&got, &second);
 	eh_release(&first);
 	eh_release(&second);
-	rows = (uint32_t)eh_number(&h, "rows");
+	rows = (uint32_t)eh_number(&h, "rows") - before;
 	ok(rows >= 251 && rows < 251 + 16, "no full block twice (%u rows)", rows);
 	a.no_cache = true;
 	run(s, &a, &want);

@@ -25,13 +25,40 @@ static void drain(struct eh *h, uint64_t in_ms)
 	wctl_send(h->link, &msg, sizeof(msg), NULL, 0);
 }
 
+/* Sixteen requests that a drain of 20 ms cuts short. How many it does; *ret_right: that end as they should. */
+static uint32_t cut_short(struct wshm_desc *d, uint32_t *ret_right, uint64_t *ret_ns)
+{
+	struct eh_session *s;
+	struct eh_req r[16];
+	uint32_t shut = 0;
+	uint64_t begun;
+	struct eh h;
+
+	*ret_right = 0;
+	start(&h, &s);
+	for (int i = 0; i < 16; i++)
+		eh_submit(s, d, prompt, 60, NULL, &r[i]);
+	eh_wait_tokens(&r[0], 0, 1);
+	begun = eh_now_ns();
+	drain(&h, 20);
+	eh_expect(&h, WLINK_DRAINED, NULL, 0);
+	*ret_ns = eh_now_ns() - begun;
+	for (int i = 0; i < 16; i++) {
+		eh_wait(&r[i]);
+		shut += eh_status(&r[i]) == WSHM_SHUTDOWN;
+		*ret_right += eh_status(&r[i]) == WSHM_SHUTDOWN || eh_status(&r[i]) == WSHM_OK;
+	}
+	eh_stop(&h);
+	return shut;
+}
+
 int main(void)
 {
 	struct eh_session *s;
 	struct wshm_desc d;
-	struct eh_req a, b, r[16];
+	struct eh_req a, b;
 	uint32_t shut = 0, right = 0;
-	uint64_t begun;
+	uint64_t took = 0;
 	struct eh h;
 
 	for (uint32_t i = 0; i < 64; i++)
@@ -56,23 +83,13 @@ int main(void)
 	is_int(h.drained, 1, "then the engine says that it is done");
 	eh_stop(&h);
 
-	start(&h, &s);
 	d.n = 16;
 	d.temperature = 1;
-	for (int i = 0; i < 16; i++)
-		eh_submit(s, &d, prompt, 60, NULL, &r[i]);
-	eh_wait_tokens(&r[0], 0, 1);
-	begun = eh_now_ns();
-	drain(&h, 20);
-	eh_expect(&h, WLINK_DRAINED, NULL, 0);
-	ok(eh_now_ns() - begun >= 20000000, "a drain waits until its deadline");
-	for (int i = 0; i < 16; i++) {
-		eh_wait(&r[i]);
-		shut += eh_status(&r[i]) == WSHM_SHUTDOWN;
-		right += eh_status(&r[i]) == WSHM_SHUTDOWN || eh_status(&r[i]) == WSHM_OK;
-	}
+	/* None, if this process was held up until all had ended: once more. */
+	for (int i = 0; i < 10 && !shut; i++)
+		shut = cut_short(&d, &right, &took);
+	ok(took >= 20000000, "a drain waits until its deadline");
 	is_int(right, 16, "what could not end by then ends as shut down");
 	ok(shut > 0, "which %u did", shut);
-	eh_stop(&h);
 	return tap_done();
 }

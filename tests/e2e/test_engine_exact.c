@@ -10,6 +10,8 @@
 #include "tests/e2e/engine_harness.h"
 #include "tests/tap.h"
 
+#include <signal.h>
+
 #define N_KINDS 8
 #define VOCAB	192
 
@@ -94,11 +96,13 @@ static bool together(struct eh_session *s, uint32_t n, uint32_t first)
 	struct eh_result got;
 	bool same = true;
 
+	kill(s->h->pid, SIGSTOP); /* so that it sees all of them at once */
 	for (uint32_t i = 0; i < n; i++) {
 		struct kind *k = &kinds[(first + i) % N_KINDS];
 
 		eh_submit(s, &k->d, k->prompt, k->n, NULL, &r[i]);
 	}
+	kill(s->h->pid, SIGCONT);
 	for (uint32_t i = 0; i < n; i++) {
 		same = eh_wait(&r[i]) && same;
 		eh_result_take(&got, &r[i]);

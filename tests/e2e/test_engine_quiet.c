@@ -161,7 +161,7 @@ static void test_no_calls(void)
 		if (waitpid(tid, &status, __WALL | WNOHANG) > 0)
 			on_stop(tid, status);
 	is_int(eh_count(&r, 0), 210, "the request ends as it should");
-	until = eh_now_ns() + UINT64_C(10000000000);
+	until = eh_now_ns() + EH_WAIT_MS * UINT64_C(1000000);
 	while (!asleep && eh_now_ns() < until)
 		if (waitpid(tid, &status, __WALL | WNOHANG) > 0)
 			asleep += on_stop(tid, status);

@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <unistd.h>
 
-#define LENGTH 6000u
+#define LENGTH 2000u
 
 static struct world *w;
 
@@ -149,7 +149,7 @@ static void run(size_t i)
 		right = raw_ended(&r, RAW_PATIENCE_MS);
 		break;
 	case GOES_ON:
-		right = raw_wait_state(&r, 0, 1, WSHM_SLOT_ENDED, 60000) &&
+		right = raw_wait_state(&r, 0, 1, WSHM_SLOT_ENDED, 5 * RAW_PATIENCE_MS) &&
 			atomic_load(&r.slot[0].count[0]) == LENGTH &&
 			atomic_load(&r.slot[0].status) == WSHM_OK;
 		break;

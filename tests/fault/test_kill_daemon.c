@@ -58,7 +58,7 @@ static void by_hand(void)
 	struct weft *weft = world_open(w);
 	struct weft_submit_options o;
 	struct weft_request *r, *lost;
-	uint32_t prompt[JOB_TOKENS], first[3000], have = 0, n, kills = 0, met = 0;
+	uint32_t prompt[JOB_TOKENS], first[3000], have = 0, n, kills = 0, met = 0, next = 50;
 	const uint32_t *again;
 	int64_t got;
 
@@ -77,12 +77,14 @@ static void by_hand(void)
 	have = 0;
 	while ((got = weft_wait(r, 0, have, 60000)) > have) {
 		have = (uint32_t)got;
-		if (have < 2500 && have > kills * 800 + 50 && kills < 3) {
+		if (have < 2500 && have > next && kills < 3) {
 			diag("kill at %u", have);
 			kills++;
 			kill_and_restart();
-			/* This process may have been held up until the engine was done. */
+			/* This process may have been held up until the engine was done. What it had
+			 * made is still to come; what comes after that is the next one's. */
 			met += weft_tokens(r, 0, &n) && n < 3000;
+			next = n + 600;
 		}
 	}
 	is_int(got, 3000, "over %u daemons all tokens come", kills + 1);
