@@ -27,15 +27,16 @@ static const uint8_t *attempt_slab(const struct weft_request *r, const struct at
 {
 	const struct wshm_layout *l = &a->link->c.layout;
 	const struct wshm_slot *s = a->s;
-	uint64_t room = l->params.rx_arena_bytes;
+	uint64_t room = l->params.rx_arena_bytes, bytes, off;
 
 	if (attempt_state(a) == WSHM_SLOT_FREE)
 		return NULL;
-	if (!s->slab_bytes || s->slab_off > room || r->slab.bytes > room - s->slab_off ||
-	    s->slab_off % 8 || s->sample_bytes != r->slab.sample_bytes ||
-	    s->slab_bytes < r->slab.bytes)
+	bytes = wshm_slot_slab_bytes(s);
+	off = atomic_load_explicit(&s->slab_off, memory_order_relaxed);
+	if (!bytes || off > room || r->slab.bytes > room - off || off % 8 ||
+	    s->sample_bytes != r->slab.sample_bytes || bytes < r->slab.bytes)
 		return NULL;
-	return wshm_client_rx_arena(&a->link->c) + s->slab_off;
+	return wshm_client_rx_arena(&a->link->c) + off;
 }
 
 static uint32_t attempt_count(const struct weft_request *r, const struct attempt *a,

@@ -148,6 +148,12 @@ static inline uint32_t wshm_slot_finish(const struct wshm_slot *s, uint32_t samp
 		&s->finish[sample]); /* T2: pairs with T1 in wshm_slot_set_finish() */
 }
 
+/* 0: none yet. */
+static inline uint64_t wshm_slot_slab_bytes(const struct wshm_slot *s)
+{
+	return ord_load_acquire(&s->slab_bytes); /* V2: pairs with V1 in wshm_slot_set_slab() */
+}
+
 static inline uint32_t wshm_slot_prompt_count(const struct wshm_slot *s)
 {
 	return ord_load_acquire(&s->prompt_count); /* T2: pairs with T1 in wshm_slot_set_count() */
@@ -242,6 +248,13 @@ static inline void wshm_slot_set_count(struct wshm_slot *s, uint32_t sample, uin
 static inline void wshm_slot_set_finish(struct wshm_slot *s, uint32_t sample, uint8_t finish)
 {
 	ord_store_release(&s->finish[sample], finish); /* T1: pairs with T2 in wshm_slot_finish() */
+}
+
+/* At admission, or later when there was no room then; bytes 0: none yet. */
+static inline void wshm_slot_set_slab(struct wshm_slot *s, uint64_t off, uint64_t bytes)
+{
+	ord_store(&s->slab_off, off);
+	ord_store_release(&s->slab_bytes, bytes); /* V1: pairs with V2 in wshm_slot_slab_bytes() */
 }
 
 static inline void wshm_slot_set_prompt_count(struct wshm_slot *s, uint32_t count)

@@ -187,8 +187,8 @@ struct wshm_slot {
 	uint8_t reserved1[16];
 
 	/* line 1: where the results are and what they cost; fixed once QUEUED but for times */
-	uint64_t slab_off;		/* in the rx arena; sample s at slab_off + s * sample_bytes */
-	uint64_t slab_bytes;
+	_Atomic uint64_t slab_off;	/* in the rx arena; sample s at slab_off + s * sample_bytes */
+	_Atomic uint64_t slab_bytes;	/* 0: waits for room, both follow */
 	uint64_t sample_bytes;		/* tokens u32[max_tokens], then log-probabilities */
 	uint64_t logprob_off;		/* in a sample: wshm_logprob entries; 0: none */
 	uint64_t prompt_logprob_off;	/* from slab_off; 0: none */

@@ -381,11 +381,7 @@ static void end_users(struct engine *e, const struct adapter_handle *h)
 
 	for (r = e->requests; r; r = next) {
 		next = r->next;
-		if (r->adapter != h)
-			continue;
-		if (r->session->pending == r)
-			admit_abort(e, r->session, WSHM_UNLOADED);
-		else
+		if (r->adapter == h)
 			request_end(e, r, WSHM_UNLOADED, 0);
 	}
 }

@@ -5,7 +5,7 @@
  * Everything that a client wrote is fetched once into private memory and checked there: record,
  * descriptor, prompt. What can never be served is refused at once, by status; what breaks the
  * protocol ends the session; what only lacks room for its results waits as the session's pending
- * request, still in the ring, and holds up the entries behind it and nobody else. Owned by the
+ * request, in its slot but without a slab, and holds up the entries behind it and nobody else. Owned by the
  * core thread.
  */
 #include "daemon/engine/engine.h"
@@ -323,27 +323,41 @@ static void take_resumed(struct engine *e, struct request *r)
 	r->resume = NULL;
 }
 
-/* Give the request its slab: true if it is now in the scheduler's hands (or over already). */
-static bool admit_place(struct engine *e, struct request *r)
+/* It has its slab, and its slot says so. */
+static void admit_start(struct engine *e, struct request *r)
 {
-	struct session *s = r->session;
+	struct slot_use *u = &r->session->slots[r->slot];
 
-	if (slab_get(&s->slabs, r->lay.bytes, &r->slab_off))
-		return false;
-	s->pending = NULL;
-	take_resumed(e, r);
-	publish_admitted(r);
-	wshm_engine_accept(&s->shm);
-	session_slot_use(s, r->slot, r->generation, r);
-	s->slots[r->slot].has_slab = true;
-	s->slots[r->slot].slab_off = r->slab_off;
-	e->count.requests++;
-	r->tenant->requests++;
+	u->has_slab = true;
+	u->slab_off = r->slab_off;
 	if (!r->n_live)
 		request_end(e, r, WSHM_OK, 0);
 	else
 		request_start(e, r);
-	return true;
+}
+
+/*
+ * Into the slot, which says from now on when it came and what was drawn for it; with its slab, if there
+ * is room.
+ */
+static void admit_enter(struct engine *e, struct request *r)
+{
+	struct session *s = r->session;
+
+	r->placed = !slab_get(&s->slabs, r->lay.bytes, &r->slab_off);
+	if (r->placed)
+		take_resumed(e, r);
+	publish_admitted(r);
+	wshm_engine_accept(&s->shm);
+	session_slot_use(s, r->slot, r->generation, r);
+	e->count.requests++;
+	r->tenant->requests++;
+	if (r->placed) {
+		admit_start(e, r);
+		return;
+	}
+	s->pending = r;
+	s->pending_seen = s->slabs_freed;
 }
 
 struct request *admit_internal(struct engine *e, struct session *s, const uint32_t *tokens,
@@ -361,6 +375,7 @@ struct request *admit_internal(struct engine *e, struct session *s, const uint32
 		return NULL;
 	}
 	memcpy(r->prompt, tokens, n * sizeof(*tokens));
+	r->placed = true;
 	r->arrival_ns = now_ns();
 	request_link(e, r);
 	publish_admitted(r);
@@ -382,37 +397,26 @@ static void admit_refuse(struct engine *e, struct session *s, uint32_t slot, uin
 	session_slot_use(s, slot, generation, NULL);
 }
 
-void admit_abort(struct engine *e, struct session *s, enum wshm_status status)
+/* The pending request: is there room now? True when it waits no more. */
+static bool admit_pending(struct engine *e, struct session *s)
 {
 	struct request *r = s->pending;
-	uint32_t slot = r->slot, generation = r->generation;
 
-	request_drop(e, r);
-	admit_refuse(e, s, slot, generation, status, 0);
-}
-
-/* The pending request: does it still want to run, is there room now? True when it is gone. */
-static bool admit_pending(struct engine *e, struct session *s, uint64_t now)
-{
-	struct request *r = s->pending;
-	uint32_t slot = r->slot, generation = r->generation;
-	enum wshm_status status = WSHM_OK;
-
-	if (wshm_engine_cancelled(&s->shm, slot, generation) ||
-	    wshm_engine_released(&s->shm, slot, generation))
-		status = WSHM_CANCELLED;
-	else if (now >= r->deadline_ns)
-		status = WSHM_DEADLINE;
-	else if (e->draining)
-		status = WSHM_SHUTDOWN;
-	if (status) {
-		admit_abort(e, s, status);
+	if (e->draining) {
+		request_end(e, r, WSHM_SHUTDOWN, 0);
 		return true;
 	}
 	if (s->pending_seen == s->slabs_freed)
 		return false;
 	s->pending_seen = s->slabs_freed;
-	return admit_place(e, r);
+	if (slab_get(&s->slabs, r->lay.bytes, &r->slab_off))
+		return false;
+	r->placed = true;
+	s->pending = NULL;
+	take_resumed(e, r);
+	publish_placed(r);
+	admit_start(e, r);
+	return true;
 }
 
 /* One entry of the ring; false: the session is over. */
@@ -447,15 +451,15 @@ static bool admit_entry(struct engine *e, struct session *s, uint32_t slot, uint
 		admit_refuse(e, s, slot, generation, (enum wshm_status)rc, detail);
 		return true;
 	}
-	r->arrival_ns = now;
+	/* Those of a round come at the same time, but one after another. */
+	if (now <= s->last_arrival_ns)
+		now = s->last_arrival_ns + 1;
+	r->arrival_ns = s->last_arrival_ns = now;
 	if (r->desc.timeout_ms)
 		r->deadline_ns = now + r->desc.timeout_ms * UINT64_C(1000000);
 	r->seed = r->desc.has_seed ? r->desc.seed : next_seed(s);
 	request_link(e, r);
-	if (!admit_place(e, r)) {
-		s->pending = r;
-		s->pending_seen = s->slabs_freed;
-	}
+	admit_enter(e, r);
 	return true;
 }
 
@@ -466,7 +470,7 @@ bool admit_poll(struct engine *e, struct session *s, uint64_t now)
 	bool any = false;
 	int rc;
 
-	if (s->pending && !admit_pending(e, s, now))
+	if (s->pending && !admit_pending(e, s))
 		return false;
 	for (uint32_t i = 0; i < ROUND_ENTRIES && !s->pending; i++) {
 		/* What is refused in the end has cost as much. */

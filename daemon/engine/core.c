@@ -196,8 +196,7 @@ static void check_deadlines(struct engine *e, uint64_t now)
 	e->next_deadline_ns = NO_DEADLINE;
 	for (r = e->requests; r; r = next) {
 		next = r->next;
-		/* A pending one is ended by admit_poll(), which has its ring entry. */
-		if (now >= r->deadline_ns && r->session->pending != r)
+		if (now >= r->deadline_ns)
 			request_end(e, r, WSHM_DEADLINE, 0);
 		else if (r->deadline_ns < e->next_deadline_ns)
 			e->next_deadline_ns = r->deadline_ns;
@@ -212,8 +211,7 @@ static void check_drain(struct engine *e, uint64_t now)
 		return;
 	for (r = e->requests; r && now >= e->drain_deadline_ns; r = next) {
 		next = r->next;
-		if (r->session->pending != r)
-			request_end(e, r, WSHM_SHUTDOWN, 0);
+		request_end(e, r, WSHM_SHUTDOWN, 0);
 	}
 	if (e->n_requests)
 		return;

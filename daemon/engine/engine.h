@@ -104,11 +104,12 @@ struct request {
 	uint32_t n_client; /* tokens of the client's prompt */
 	uint32_t n_prompt; /* with an invocation that was appended */
 	uint32_t *resume;  /* owned; tokens delivered by an earlier daemon, all samples in a row */
-	uint64_t order;	   /* age: the order of the first sample */
+	uint64_t order;	   /* age: the order of the first sample; 0: request_link() chooses */
 	uint64_t seed;
 	uint64_t arrival_ns, deadline_ns; /* NO_DEADLINE: none */
 	uint64_t forward_ns;		  /* up to the first token */
 	struct wshm_slab_layout lay;
+	bool placed; /* has its slab; else it is its session's pending one */
 	uint64_t slab_off;
 	struct wk_bias *bias;		   /* owned; the client's, then what min_tokens forbids */
 	uint32_t n_bias, n_bias_forbidden; /* the second number counts both */
@@ -157,7 +158,8 @@ struct session {
 	struct slot_use *slots; /* owned; [slots] */
 	uint32_t *used;		/* owned; numbers of the used slots */
 	uint32_t n_used, cursor;
-	struct request *pending;	    /* the ring's first entry, which waits for room in rx */
+	struct request *pending;  /* admitted, and waits for room in rx; holds up the ring */
+	uint64_t last_arrival_ns; /* each of its requests has another */
 	uint64_t slabs_freed, pending_seen; /* has room been made since the last try? */
 	uint64_t seed_state;		    /* for requests that bring no seed */
 };
@@ -342,8 +344,6 @@ int admit_fetch(struct engine *e, struct session *s, uint32_t slot, uint32_t gen
 /* A request of the engine's own: compute this prompt and one token. NULL: no memory. */
 struct request *admit_internal(struct engine *e, struct session *s, const uint32_t *tokens,
 			       uint32_t n);
-/* The session's pending request ends without having had room. */
-void admit_abort(struct engine *e, struct session *s, enum wshm_status status);
 
 /* recover.c */
 #define RESTARTS_ALONE 0x80000000u /* in slot.restarts: in a pass alone */
@@ -431,6 +431,7 @@ void sampling_append(struct sample *a, uint32_t token); /* keep the counts */
 
 /* publish.c: results and states into rx */
 void publish_admitted(struct request *r);
+void publish_placed(struct request *r); /* it was admitted before there was room for its results */
 void publish_started(struct request *r, uint64_t now);
 void publish_token(struct sample *a, const struct wk_sampled *drawn);
 void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn);

@@ -33,7 +33,8 @@ static void slot_clear(struct wshm_slot *s)
 		ord_store(&s->finish[i], WSHM_FINISH_NONE);
 	}
 	s->n_samples = 0;
-	s->slab_off = s->slab_bytes = s->sample_bytes = 0;
+	wshm_slot_set_slab(s, 0, 0);
+	s->sample_bytes = 0;
 	s->logprob_off = s->prompt_logprob_off = 0;
 	s->logprob_bytes = s->prompt_logprob_bytes = 0;
 	s->max_tokens = s->prompt_tokens = 0;
@@ -56,8 +57,8 @@ void publish_admitted(struct request *r)
 
 	slot_clear(s);
 	s->n_samples = r->desc.n;
-	s->slab_off = r->slab_off;
-	s->slab_bytes = r->lay.bytes;
+	if (r->placed)
+		wshm_slot_set_slab(s, r->slab_off, r->lay.bytes);
 	s->sample_bytes = r->lay.sample_bytes;
 	s->logprob_off = r->lay.logprob_off;
 	s->prompt_logprob_off = r->lay.prompt_logprob_off;
@@ -80,6 +81,17 @@ void publish_admitted(struct request *r)
 		ord_store(&s->finish[i], r->samples[i].finish);
 	}
 	wshm_slot_admit(s, r->generation, WSHM_SLOT_QUEUED);
+}
+
+void publish_placed(struct request *r)
+{
+	struct wshm_slot *s = slot_of(r);
+
+	wshm_slot_set_slab(s, r->slab_off, r->lay.bytes);
+	for (uint32_t i = 0; i < r->desc.n; i++) {
+		wshm_slot_set_count(s, i, r->samples[i].n_out);
+		wshm_slot_set_finish(s, i, (uint8_t)r->samples[i].finish);
+	}
 }
 
 void publish_started(struct request *r, uint64_t now)

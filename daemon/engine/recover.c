@@ -25,7 +25,9 @@
 
 static bool sound_slot(const struct wshm_slot *w, const struct request *r)
 {
-	return w->n_samples == r->desc.n && w->slab_bytes == r->lay.bytes &&
+	uint64_t slab_bytes = ord_load(&w->slab_bytes);
+
+	return w->n_samples == r->desc.n && (slab_bytes == r->lay.bytes || !slab_bytes) &&
 	       w->sample_bytes == r->lay.sample_bytes && w->logprob_off == r->lay.logprob_off &&
 	       w->prompt_logprob_off == r->lay.prompt_logprob_off &&
 	       w->max_tokens == r->desc.max_tokens && w->prompt_tokens == r->n_client &&
@@ -65,6 +67,39 @@ static void sample_recover(struct engine *e, const struct wshm_slot *w, struct s
 	}
 }
 
+/* As old as it is: the age that it arrived at, and not that of another. */
+static uint64_t order_of(const struct engine *e, uint64_t arrival_ns)
+{
+	uint64_t order = arrival_ns * WSHM_MAX_SAMPLES;
+	const struct request *r = e->requests;
+
+	while (r) {
+		if (r->order != order) {
+			r = r->next;
+			continue;
+		}
+		order += WSHM_MAX_SAMPLES;
+		r = e->requests;
+	}
+	return order;
+}
+
+/* It had no room for its results. There may be some by now, once all who have theirs are here. */
+static bool wait_for_room(struct engine *e, struct session *s, struct request *r)
+{
+	if (s->pending) {
+		request_free(r);
+		session_offence(e, s, "two requests wait for room");
+		return false;
+	}
+	request_link(e, r);
+	s->slots[r->slot].req = r;
+	s->pending = r;
+	s->pending_seen = s->slabs_freed - 1;
+	e->count.recovered++;
+	return true;
+}
+
 /* A request that the earlier engine had not ended. False: the session is over. */
 static bool recover_request(struct engine *e, struct session *s, uint32_t slot, struct wshm_slot *w,
 			    bool crashed)
@@ -91,10 +126,16 @@ static bool recover_request(struct engine *e, struct session *s, uint32_t slot, 
 		session_offence(e, s, "request changed since its engine was killed");
 		return false;
 	}
-	r->slab_off = w->slab_off;
+	r->slab_off = ord_load(&w->slab_off);
 	r->arrival_ns = w->t_arrival_ns;
+	r->order = order_of(e, r->arrival_ns);
+	if (r->arrival_ns > s->last_arrival_ns)
+		s->last_arrival_ns = r->arrival_ns;
 	r->deadline_ns = w->deadline_ns ? w->deadline_ns : NO_DEADLINE;
 	r->seed = w->seed;
+	if (!ord_load(&w->slab_bytes))
+		return wait_for_room(e, s, r);
+	r->placed = true;
 	r->forward_ns = ord_load(&w->forward_ns);
 	r->prompt_ready = ord_load(&w->prompt_count);
 	r->first_done = ord_load(&w->t_first_ns) != 0;
@@ -144,13 +185,14 @@ bool recover_session(struct engine *e, struct session *s, enum wlink_resume resu
 			continue;
 		}
 		session_slot_use(s, slot, generation, NULL);
-		if (w->slab_bytes) {
-			if (slab_take(&s->slabs, w->slab_off, w->slab_bytes)) {
+		if (ord_load(&w->slab_bytes)) {
+			if (slab_take(&s->slabs, ord_load(&w->slab_off),
+				      ord_load(&w->slab_bytes))) {
 				session_offence(e, s, "results of an earlier engine overlap");
 				return false;
 			}
 			s->slots[slot].has_slab = true;
-			s->slots[slot].slab_off = w->slab_off;
+			s->slots[slot].slab_off = ord_load(&w->slab_off);
 		}
 		if (state != WSHM_SLOT_ENDED &&
 		    !recover_request(e, s, slot, w, resume == WLINK_RESUME_CRASHED))

@@ -92,10 +92,15 @@ int request_prepare(struct engine *e, struct request *r)
 	return 0;
 }
 
+/* Age is by arrival, on a clock that goes on over restarts; those of one engine differ. */
 void request_link(struct engine *e, struct request *r)
 {
-	r->order = e->next_order;
-	e->next_order += WSHM_MAX_SAMPLES;
+	uint64_t order = r->arrival_ns * WSHM_MAX_SAMPLES;
+
+	if (!r->order)
+		r->order = order > e->next_order ? order : e->next_order;
+	if (r->order >= e->next_order)
+		e->next_order = r->order + WSHM_MAX_SAMPLES;
 	if (r->adapter)
 		r->adapter->requests++;
 	r->tenant->in_flight++;

@@ -241,6 +241,96 @@ static void test_smaller_pool(void)
 	eh_stop(&h);
 }
 
+/* A request that waits for room keeps its time over a restart, and runs once there is room. */
+static void test_waits_for_room(struct eh *h)
+{
+	struct eh_session *s = eh_open(h, 0, 16, 4096);
+	uint64_t arrival, deadline;
+	struct eh_req a, late, last;
+	struct wshm_desc d;
+
+	eh_desc(&d);
+	d.max_tokens = 100;
+	d.n = 6; /* 3072 bytes: room for one */
+	eh_submit(s, &d, prompts[0], lengths[0], NULL, &a);
+	d.timeout_ms = 500;
+	eh_submit(s, &d, prompts[0], lengths[0], NULL, &late);
+	d.timeout_ms = 0;
+	eh_submit(s, &d, prompts[0], lengths[0], NULL, &last);
+	eh_wait(&a);
+	while (eh_state(&late) == WSHM_SLOT_FREE)
+		sleep_us(500);
+	arrival = eh_slot(&late)->t_arrival_ns;
+	deadline = eh_slot(&late)->deadline_ns;
+	ok(!eh_slot(&late)->slab_bytes && deadline == arrival + 500000000,
+	   "one that waits for room has a slot and a deadline");
+	eh_kill(h);
+	eh_restart(h);
+	ok(eh_wait(&late) && eh_status(&late) == WSHM_DEADLINE, "it ends at a deadline");
+	ok(eh_slot(&late)->t_arrival_ns == arrival && eh_slot(&late)->deadline_ns == deadline,
+	   "which a restart has not moved");
+	while (eh_state(&last) == WSHM_SLOT_FREE)
+		sleep_us(500);
+	eh_kill(h);
+	eh_restart(h);
+	eh_release(&a);
+	ok(eh_wait(&last) && eh_status(&last) == WSHM_OK && eh_count(&last, 5) == 100,
+	   "the next one waits over a restart and runs when there is room");
+	eh_release(&late);
+	eh_release(&last);
+	eh_close(s);
+}
+
+/* Of two that wait, the one that came first has the higher slot; only one computes at a time. */
+static void test_age(void)
+{
+	uint64_t first = 0, second = 0;
+	struct eh_req a, b, c, d;
+	struct eh_session *s;
+	struct wshm_desc desc;
+	struct eh h;
+
+	init(&h);
+	h.supervise = false;
+	eh_arg(&h, "--max-seqs");
+	eh_arg(&h, "1");
+	eh_start(&h);
+	s = eh_open(&h, 0, 16, 1 << 20);
+	eh_desc(&desc);
+	desc.ignore_eos = true;
+	desc.max_tokens = 100;
+	for (int tries = 0; tries < 200 && !first; tries++) {
+		eh_submit(s, &desc, prompts[0], lengths[0], NULL, &a);
+		eh_wait(&a);
+		kill(h.pid, SIGSTOP);
+		eh_submit(s, &desc, prompts[1], lengths[1], NULL, &b);
+		eh_submit(s, &desc, prompts[2], lengths[2], NULL, &c);
+		eh_release(&a);
+		eh_submit(s, &desc, prompts[3], lengths[3], NULL, &d);
+		kill(h.pid, SIGCONT);
+		while (eh_state(&d) == WSHM_SLOT_FREE)
+			;
+		eh_kill(&h);
+		/* Both still waited when the engine was killed. */
+		if (!ord_load(&eh_slot(&c)->t_start_ns) && !ord_load(&eh_slot(&d)->t_start_ns))
+			first = 1;
+		eh_restart(&h);
+		eh_wait(&b);
+		eh_wait(&c);
+		eh_wait(&d);
+		if (first) {
+			first = ord_load(&eh_slot(&c)->t_start_ns);
+			second = ord_load(&eh_slot(&d)->t_start_ns);
+			ok(d.slot < c.slot, "the younger one has the lower slot");
+		}
+		eh_release(&b);
+		eh_release(&c);
+		eh_release(&d);
+	}
+	ok(first && first < second, "after a restart the older one starts first");
+	eh_stop(&h);
+}
+
 int main(void)
 {
 	const char *kills = getenv("WEFT_KILLS");
@@ -257,7 +347,9 @@ int main(void)
 	test_between(&h, s[0]);
 	test_changed(&h, s[0]);
 	test_resume(s[1]);
+	test_waits_for_room(&h);
 	eh_stop(&h);
+	test_age();
 	test_smaller_pool();
 	for (uint32_t i = 0; i < N; i++)
 		eh_result_free(&alone[i]);
