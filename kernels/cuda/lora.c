@@ -193,7 +193,7 @@ void cuda_lora_shrink(struct wk_backend *be, const struct wk_matmul *op)
 			      .x_stride = op->x_stride,
 			      .s_stride = be->max_cuts * WK_LORA_CUT};
 
-	cuda_launch(be, K_wk_shrink, be->n_chunks, be->max_cuts, 128, 0, &a, sizeof(a));
+	cuda_launch(be, K_wk_shrink, be->n_chunks, be->max_cuts, 512, 0, &a, sizeof(a));
 }
 
 void cuda_lora_expand(struct wk_backend *be, const struct wk_matmul *op, uint32_t first, uint32_t n,

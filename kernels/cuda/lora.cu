@@ -3,13 +3,18 @@
  * lora.cu - what an adapter adds to a product: s = round(scale * A x), then out += B s.
  *
  * A chunk is up to KA_CHUNK rows of one segment; a cut is 16 ranks of one part (a piece). The sum of
- * a row over K has one fixed order: four warps take every fourth 32 inputs each, and their sums are
- * added in the order of the warps; nothing in it depends on the other rows of the chunk.
+ * a row over K has one fixed order: sixteen warps take every sixteenth 32 inputs each, and their sums
+ * are added in the order of the warps; nothing in it depends on the other rows of the chunk.
+ *
+ * With an adapter for each row a shrink is little else than reading A once: 128 KB a piece for 4096
+ * inputs, by one thread block. So that it is not one wait for memory after another, a block has many
+ * warps and each has the loads of four steps under way. By count of bytes and waits, not measured.
  */
 #include "kernels/cuda/device.cuh"
 
-#define THREADS 128
-#define WARPS	4
+#define THREADS	       128
+#define SHRINK_WARPS   16
+#define SHRINK_THREADS (SHRINK_WARPS * 32)
 
 /* Where the `cut`-th cut of a site lies: its part, or NULL, and the piece's address. */
 WK_DEVICE const struct ka_part *find_cut(const struct ka_lora *lora, uint32_t site, uint32_t cut,
@@ -44,9 +49,9 @@ WK_DEVICE uint4 load8(const uint16_t *row, uint32_t i, uint32_t k)
 
 /* Chunk x, cut y. A lane reads 16 bytes of a row: the inputs of two matrix steps in an order of its
  * own, the same in x and in A. */
-WK_KERNEL(wk_shrink, (THREADS), struct ka_shrink)
+WK_KERNEL(wk_shrink, (SHRINK_THREADS), struct ka_shrink)
 {
-	__shared__ float sums[WARPS][KA_CHUNK][16];
+	__shared__ float sums[SHRINK_WARPS][KA_CHUNK][16];
 	const struct ka_chunk chunk = a.chunks[blockIdx.x];
 	uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, k_pad = (a.k + 7) / 8 * 8;
 	uint32_t g = lane / 4, t = lane % 4;
@@ -56,7 +61,8 @@ WK_KERNEL(wk_shrink, (THREADS), struct ka_shrink)
 
 	if (!part)
 		return;
-	for (uint32_t i = warp * 32 + t * 8; i - t * 8 < k_pad; i += WARPS * 32) {
+#pragma unroll 4
+	for (uint32_t i = warp * 32 + t * 8; i - t * 8 < k_pad; i += SHRINK_THREADS) {
 		const uint4 zero = make_uint4(0, 0, 0, 0);
 		const uint16_t *x = a.x + (uint64_t)(chunk.row + g) * a.x_stride;
 		bool in = i < k_pad;
@@ -76,10 +82,13 @@ WK_KERNEL(wk_shrink, (THREADS), struct ka_shrink)
 		for (int i = 0; i < 4; i++)
 			sums[warp][g + i / 2 * 8][j * 8 + t * 2 + i % 2] = acc[j][i];
 	__syncthreads();
-	for (uint32_t i = threadIdx.x; i < chunk.n_rows * 16; i += THREADS) {
+	for (uint32_t i = threadIdx.x; i < chunk.n_rows * 16; i += SHRINK_THREADS) {
 		uint32_t r = i / 16, rank = i % 16;
-		float sum = ((sums[0][r][rank] + sums[1][r][rank]) + sums[2][r][rank]) +
-			    sums[3][r][rank];
+		float sum = sums[0][r][rank];
+
+#pragma unroll
+		for (int w = 1; w < SHRINK_WARPS; w++)
+			sum += sums[w][r][rank];
 
 		a.s[(uint64_t)(chunk.row + r) * a.s_stride + blockIdx.y * 16 + rank] =
 			(uint16_t)wk_to_bf16(part->scale * sum);
