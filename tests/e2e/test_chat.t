@@ -2,22 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # weft chat in a pipe: each answer goes on from the conversation's own tokens, whoever gave the earlier ones, so
 # all of it that can be cached is found; and its commands.
-build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
-PATH=$build:$PATH
-dir=$(mktemp -d) || exit 1
-daemon=
-finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
-trap finish EXIT
-n=0 failed=0
-check() {
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
-}
-is() {
-	[ "$1" = "$2" ]
-	check $? "$3"
-	[ "$1" = "$2" ] || { echo "# got:  $1"; echo "# want: $2"; }
-}
+. "${WEFT_SRC:-.}/tests/e2e/shell.sh"
 command -v python3 > /dev/null || { echo "1..0 # SKIP no python3 to read answers"; exit 0; }
 
 data=$src/tests/data/chat
@@ -41,12 +26,7 @@ path = $dir/lora
 model = plain
 path = $dir/plainly
 CONF
-mkdir -m 700 "$dir/run"
-weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
-daemon=$!
-export WEFT_SOCKET="$dir/run/weftd.sock"
-i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+serve 700
 
 # The cache holds every row of a prompt and its answer but the answer's last token's.
 cat > "$dir/check.py" <<'CODE'

@@ -1,33 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The weft command against a real daemon: what it prints, what it refuses, how it exits.
-build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
-PATH=$build:$PATH
-dir=$(mktemp -d) || exit 1
-daemon=
-finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
-trap finish EXIT
-n=0 failed=0
-check() {
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
-}
-is() {
-	[ "$1" = "$2" ]
-	check $? "$3"
-	[ "$1" = "$2" ] || { echo "# got:  $1"; echo "# want: $2"; }
-}
+. "${WEFT_SRC:-.}/tests/e2e/shell.sh"
 json() { python3 -c "import json,sys; d=json.load(open('$dir/out')); sys.exit(not ($1))"; }
 has_python=$(command -v python3)
 
 model=$src/tests/data/models/llama
 printf '[model tiny]\npath = %s\n' "$model" > "$dir/weftd.conf"
-mkdir -m 700 "$dir/run"
-weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
-daemon=$!
-export WEFT_SOCKET="$dir/run/weftd.sock"
-i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+serve 700
 
 # The fixture's oracle holds what transformers generated greedily.
 if [ -n "$has_python" ]; then

@@ -2,22 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # weft adapter and weft cache against a real daemon and engine: adapters come, serve, are replaced
 # and go; prefixes are pinned; caches are emptied; and all of it survives the engine.
-build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
-PATH=$build:$PATH
-dir=$(mktemp -d) || exit 1
-daemon=
-finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
-trap finish EXIT
-n=0 failed=0
-check() {
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
-}
-is() {
-	[ "$1" = "$2" ]
-	check $? "$3"
-	[ "$1" = "$2" ] || { echo "# got:  $1"; echo "# want: $2"; }
-}
+. "${WEFT_SRC:-.}/tests/e2e/shell.sh"
 expect() { # STATUS TEXT COMMAND...
 	want_status=$1 text=$2
 	shift 2
@@ -38,12 +23,7 @@ check $? "three adapters are made"
 	printf '[model tiny]\npath = %s\nkv_bytes = 4M\n' "$model"
 	printf '[adapter from-file]\npath = %s/l1\n[adapter broken]\npath = %s/none\n' "$dir" "$dir"
 } > "$dir/weftd.conf"
-mkdir -m 755 "$dir/run"
-weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
-daemon=$!
-export WEFT_SOCKET="$dir/run/weftd.sock"
-i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+serve 755
 run() { weft run --tokens -t 12 --ignore-eos "$@"; }
 state() { weft adapter list | awk -v n="$1" '$1 == n { print $3 }'; }
 await() { # NAME STATE

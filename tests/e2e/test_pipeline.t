@@ -3,21 +3,11 @@
 # weft bench pipeline against a real daemon with real adapters: every pipeline and arm is measured,
 # and each arm reuses exactly what the design promises, to the token. The numbers expected here are
 # counted by hand from the lengths.
-build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
-PATH=$build:$PATH
+. "${WEFT_SRC:-.}/tests/e2e/shell.sh"
 if ! command -v python3 > /dev/null; then
 	echo "1..0 # SKIP no python3"
 	exit 0
 fi
-dir=$(mktemp -d) || exit 1
-daemon=
-finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
-trap finish EXIT
-n=0 failed=0
-check() {
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
-}
 
 weft model make --quiet --shape tiny --seed 3 "$dir/model" || exit 1
 printf '[daemon]\nengine_user = root\n[model tiny]\npath = %s\n' "$dir/model" > "$dir/weftd.conf"
@@ -28,12 +18,7 @@ for i in 1 2 3 4 5; do
 	printf '[adapter a%d]\npath = %s\n[adapter l%d]\npath = %s\n' \
 		$i "$dir/a$i" $i "$dir/l$i" >> "$dir/weftd.conf"
 done
-mkdir -m 700 "$dir/run"
-weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
-daemon=$!
-export WEFT_SOCKET="$dir/run/weftd.sock"
-i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+serve 700
 
 weft bench pipeline --prompts 40,101 --generate 24 --tokens 4 --adapter-tokens 6 --prompt 35 \
 	--generations 16,33 --rates 40 --requests 6 --reps 2 --svg "$dir/a.svg" --json \

@@ -2,22 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Text in, text out: weft run with a prompt that is text, and weft tokenize, against the fixture's oracle and
 # against what the same ids give.
-build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
-PATH=$build:$PATH
-dir=$(mktemp -d) || exit 1
-daemon=
-finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
-trap finish EXIT
-n=0 failed=0
-check() {
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
-}
-is() {
-	[ "$1" = "$2" ]
-	check $? "$3"
-	[ "$1" = "$2" ] || { echo "# got:  $1"; echo "# want: $2"; }
-}
+. "${WEFT_SRC:-.}/tests/e2e/shell.sh"
 expect() { # STATUS TEXT COMMAND...
 	want_status=$1 text=$2
 	shift 2
@@ -63,12 +48,7 @@ weft adapter make --model "$dir/model" --invocation $note "$dir/noted" > /dev/nu
 weft adapter make --model "$dir/model" --invocation "$print" "$dir/printed" > /dev/null || exit 1
 weft adapter make --model "$dir/model" "$dir/lora" > /dev/null || exit 1
 for a in noted printed lora; do printf '[adapter %s]\nmodel = chat\npath = %s\n' $a "$dir/$a" >> "$dir/weftd.conf"; done
-mkdir -m 700 "$dir/run"
-weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
-daemon=$!
-export WEFT_SOCKET="$dir/run/weftd.sock"
-i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+serve 700
 t="$dir/model"
 
 # weft tokenize
