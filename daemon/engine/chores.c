@@ -23,6 +23,9 @@
 
 void chores_add(struct engine *e, struct mail *mail)
 {
+	const struct adapter_mail *m = mail->type == MAIL_ADAPTER ? mail->object : NULL;
+
+	e->loads_failed = e->loads_failed || (m && !m->unload && m->reply.head.code);
 	struct chores *c = &e->chores;
 
 	mail->next = NULL;

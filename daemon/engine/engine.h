@@ -294,6 +294,7 @@ struct engine {
 	uint64_t next_deadline_ns; /* of any request, or NO_DEADLINE; may be too early */
 	struct step step;
 	double ns_per_flop; /* the slowest seen lately; 0: nothing measured */
+	bool loads_failed;  /* of any adapter, in this engine */
 	bool announced_busy, draining, drained, stop;
 	uint64_t last_work_ns, last_gap_ns;
 	uint32_t n_muted;

@@ -146,6 +146,8 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 	struct wshm_slot *s = slot_of(r);
 	bool first = false;
 
+	/* First: an engine that finds all tokens there computes the prompt no more. */
+	wshm_slot_set_prompt_count(s, r->prompt_ready);
 	for (uint32_t i = 0; i < r->desc.n; i++) {
 		struct sample *a = &r->samples[i];
 
@@ -154,7 +156,6 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 			wshm_slot_set_finish(s, i, a->finish);
 		first = first || a->n_out;
 	}
-	wshm_slot_set_prompt_count(s, r->prompt_ready);
 	if (first && !r->first_done) {
 		r->first_done = true;
 		if (!ord_load(&s->t_first_ns)) {

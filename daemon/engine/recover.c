@@ -116,8 +116,11 @@ static bool recover_request(struct engine *e, struct session *s, uint32_t slot, 
 		session_slot_release(e, s, slot);
 		return true;
 	}
+	/* weftd sends every adapter again but one that was unloaded by force as the engine went. */
+	if (rc == WSHM_NO_ADAPTER && !e->loads_failed)
+		rc = WSHM_UNLOADED;
 	/* Gone since, and nothing else would answer the same; or this engine found less memory. */
-	if (rc == WSHM_NO_ADAPTER || rc == WSHM_TOO_BIG) {
+	if (rc == WSHM_NO_ADAPTER || rc == WSHM_UNLOADED || rc == WSHM_TOO_BIG) {
 		publish_lost(e, s, slot, (enum wshm_status)rc);
 		return true;
 	}

@@ -365,7 +365,7 @@ static void test_restart_renamed(const char *dir)
 	ok(goes_on_from(&r, &oracle[0], 0, POSITIONS - oracle[0].n_prompt[0]),
 	   "a request goes on with what it had, whatever its name");
 	ok(eh_wait(&q), "one whose adapter is gone ends");
-	is_int(eh_status(&q), WSHM_NO_ADAPTER, "and does not take another of the same name");
+	is_int(eh_status(&q), WSHM_UNLOADED, "as unloaded, and does not take another of its name");
 	ok(eh_count(&q, 0) >= 2 && !memcmp(eh_tokens(&q, 0), oracle[5].greedy[0], 8),
 	   "it keeps its tokens");
 	eh_release(&r);
