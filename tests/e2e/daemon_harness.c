@@ -11,6 +11,7 @@
 #include <libgen.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -275,6 +276,29 @@ json_t *wd_status(const struct wd *d)
 			break;
 	}
 	return j;
+}
+
+int wd_ask(const struct wd *d, json_t **last, const char *fmt, ...)
+{
+	char line[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	for (char *c = line; *c; c++)
+		if (*c == '\'')
+			*c = '"';
+	json_decref(*last);
+	*last = wd_admin(d, line);
+	return json_is_true(json_object_get(*last, "ok"));
+}
+
+const char *wd_error(const json_t *reply)
+{
+	const char *text = json_string_value(json_object_get(reply, "error"));
+
+	return text ? text : "";
 }
 
 static long int_of(json_t *object, const char *field)

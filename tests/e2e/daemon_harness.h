@@ -77,6 +77,12 @@ json_t *wd_admin(const struct wd *d, const char *line);
 /* The status with the first engine's own words in it, if it is ready: weftd does not wait for these
  * longer than a second. NULL: no answer. The caller releases it. */
 json_t *wd_status(const struct wd *d);
+/* The same of a format in which single quotes stand for double ones; the reply takes the place of *last,
+ * which is released. Is it ok? */
+int wd_ask(const struct wd *d, json_t **last, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Why a reply is not, or "". */
+const char *wd_error(const json_t *reply);
 /* A field of engine `index` of a fresh status: "pid", "starts", ...; or "engine.attached". */
 long wd_engine_int(const struct wd *d, int index, const char *field);
 long wd_daemon_int(const struct wd *d, const char *field);

@@ -52,28 +52,11 @@ static void folder(const char *name, const char *words, const char *weights)
 
 /* --- asking ---------------------------------------------------------------------------------------*/
 
-/* One admin command; single quotes stand for double ones. Is the reply ok? */
-static int __attribute__((format(printf, 1, 2))) ask(const char *fmt, ...)
-{
-	char line[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	for (char *c = line; *c; c++)
-		if (*c == '\'')
-			*c = '"';
-	json_decref(last);
-	last = wd_admin(&d, line);
-	return json_is_true(json_object_get(last, "ok"));
-}
+#define ask(...) wd_ask(&d, &last, __VA_ARGS__)
 
 static const char *error(void)
 {
-	const char *text = json_string_value(json_object_get(last, "error"));
-
-	return text ? text : "";
+	return wd_error(last);
 }
 
 static int load(const char *name, const char *dir, const char *more)

@@ -7,7 +7,6 @@
 #include "tests/tap.h"
 
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,28 +19,11 @@ static const char conf[] = "[model m]\npath = /fake/ok\n"
 static struct wd d;
 static json_t *last; /* reply */
 
-/* One admin command; single quotes stand for double ones. Is the reply ok? */
-static int __attribute__((format(printf, 1, 2))) ask(const char *fmt, ...)
-{
-	char line[1024];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	for (char *c = line; *c; c++)
-		if (*c == '\'')
-			*c = '"';
-	json_decref(last);
-	last = wd_admin(&d, line);
-	return json_is_true(json_object_get(last, "ok"));
-}
+#define ask(...) wd_ask(&d, &last, __VA_ARGS__)
 
 static const char *error(void)
 {
-	const char *text = json_string_value(json_object_get(last, "error"));
-
-	return text ? text : "";
+	return wd_error(last);
 }
 
 static long pinned(const char *field)
