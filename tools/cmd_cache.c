@@ -6,8 +6,6 @@
 #include "tools/admin_client.h"
 #include "tools/cli.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,32 +108,6 @@ static const struct cli_command pin_command = {
 	-1,
 };
 
-static int read_file(struct cli_tokens *t, const char *path)
-{
-	FILE *f = strcmp(path, "-") ? fopen(path, "re") : stdin;
-	char word[16];
-	int c, n = 0;
-
-	if (!f)
-		return cli_fail("%s: %s", path, strerror(errno));
-	do {
-		c = getc(f);
-		if (c != EOF && !isspace(c) && c != ',') {
-			if (n + 1 == sizeof(word))
-				break;
-			word[n++] = (char)c;
-			continue;
-		}
-		word[n] = 0;
-		if (n && cli_set_tokens(t, word))
-			break;
-		n = 0;
-	} while (c != EOF);
-	if (f != stdin)
-		fclose(f);
-	return n ? cli_fail("%s: \"%.*s\" is no token id", path, n, word) : 0;
-}
-
 static json_t *ids(const struct cli_tokens *t)
 {
 	json_t *list = json_array();
@@ -151,17 +123,12 @@ static int pin(int argc, char **argv)
 	json_t *request, *reply, *it;
 	int n = cli_parse(&pin_command, argc, argv);
 
-	for (int i = 1; i <= n; i++)
-		if (cli_set_tokens(&t, argv[i])) {
-			free(t.tokens);
-			return cli_fail("cache pin: \"%s\" is no token id", argv[i]) + 1;
-		}
-	if (file && read_file(&t, file)) {
+	if (!n && !file)
+		return cli_fail("cache pin: give it tokens, or --file") + 1;
+	if (cli_read_prompt(&t, n, argv, file && strcmp(file, "-") ? file : NULL)) {
 		free(t.tokens);
 		return 1;
 	}
-	if (!t.n)
-		return cli_fail("cache pin: give it tokens, or --file") + 1;
 	request = request_of("cache-pin");
 	json_object_set_new(request, "tokens", ids(&t));
 	free(t.tokens);

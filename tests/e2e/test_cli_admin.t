@@ -101,7 +101,10 @@ await from-file ""
 expect 2 'name' weft adapter load x
 expect 2 'name the adapter' weft adapter unload
 expect 2 'give it tokens' weft cache pin
-expect 2 'no token id' weft cache pin 1 x
+expect 1 'not a token id' weft cache pin 1 x
+printf "1 2\n3,x\n" > "$dir/bad"
+expect 1 "\"x\" in .* is not a token id" weft cache pin --file "$dir/bad"
+expect 1 "both as arguments" weft cache pin --file "$dir/prefix" 1
 expect 2 'by its number' weft cache unpin x
 expect 1 'no tenant' weft cache drop --tenant nobody
 for c in "adapter load" "adapter unload" "adapter list" "cache stat" "cache pin" "cache unpin" "cache pins" "cache drop"; do
