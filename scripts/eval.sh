@@ -5,7 +5,7 @@
 #	eval.sh BUILD DATA [OPTION...]
 #
 # DATA holds base/, adapters/KIND-TASK/, sets/TASK.jsonl, and where there are any expect.json (what has
-# to be right) and reference.jsonl (what something else answered). Options go to weft eval.
+# to be right, less two points) and reference.jsonl (what something else answered). Options go to weft eval.
 set -eu
 
 bin=$(cd "$1" && pwd)
@@ -54,6 +54,6 @@ done
 set -f
 for kind in $kinds; do set -- "$@" -a "$kind-*"; done
 set +f
-[ ! -e "$data/expect.json" ] || set -- "$@" --expect "$data/expect.json"
+[ ! -e "$data/expect.json" ] || set -- "$@" --expect "$data/expect.json" --slack 2
 [ ! -e "$data/reference.jsonl" ] || set -- "$@" --reference "$data/reference.jsonl"
 "$bin/weft" eval --tokenizer "$data/base" "$@" "$data"/sets/*.jsonl

@@ -3,10 +3,10 @@
 """make_demo.py - what transformers and peft answer with the demo model and its adapters.
 
     pip install torch transformers peft tokenizers
-    tests/oracle/make_demo.py FOLDER [ITEMS]
+    tests/oracle/make_demo.py tests/data/demo [ITEMS]
 
-FOLDER is what tools/demo-model/make.py wrote. reference.jsonl in it gets the greedy answers of the base
-model and of every adapter to the first items of each set (default 20), computed in float32 on the
+The folder is what tools/demo-model/make.py wrote. reference.jsonl in it gets the greedy answers of the base
+model and of every adapter to the first items of each set (default 6), computed in float32 on the
 published bf16 weights; `weft eval --reference` compares with them. An answer in which some choice was
 not clear is left out, and counted: rounding may decide it.
 """
@@ -43,7 +43,7 @@ def answer(tok, runner, prompt, end, max_tokens):
 
 
 def main():
-    folder, n = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    folder, n = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 6
     torch.set_num_threads(1)
     tok = Tokenizer.from_file(os.path.join(folder, "base", "tokenizer.json"))
     end = json.load(open(os.path.join(folder, "base", "config.json")))["eos_token_id"]

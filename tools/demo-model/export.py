@@ -20,10 +20,6 @@ import train_adapters
 import world
 
 ITEMS = 500
-# What an operator would ask the base instead of waking an adapter; the base knows these questions.
-PLAIN = {"topic": "What does the customer want?", "urgency": "Is it urgent?",
-         "answerable": None, "extract": "Which order is it about?",
-         "rewrite": "What did the customer ask last?"}
 TEMPLATE = ("{{ bos_token }}{% for m in messages %}{{ '<|start|>' + m['role'] + '<|sep|>' + m['content'] + '<|end|>' }}"
             "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant<|sep|>' }}{% endif %}")
 
@@ -99,10 +95,10 @@ def save_adapter(weights, adapter, invocation, out):
         os.remove(readme)
 
 
-def check_forward(weights, folder):
+def check_forward(weights, tok, folder):
     """model.py against transformers, in float32 on the published weights."""
     m = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    base = train_adapters.Base(weights)
+    base = train_adapters.Base(weights, tok)
     w = {k: v.float() for k, v in base.w.items()}
     ids = torch.randint(5, M.CONFIG["vocab"], (2, 300), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -113,10 +109,11 @@ def check_forward(weights, folder):
     print(f"forward pass against transformers: largest difference {off:.1e} of the largest logit")
 
 
-def plain_question(task, case):
+def plain(task, case):
+    """What the base is asked without an adapter: where there is a question that both can be asked, that."""
     if task == "answerable":
-        return world.FACTS[case.asked][1].format(O=case.offer)
-    return PLAIN[task]
+        return world.turn("operator", world.FACTS[case.asked][1].format(O=case.offer)) + world.head("assistant")
+    return world.invocation(task)
 
 
 def save_sets(out, n=ITEMS):
@@ -126,9 +123,8 @@ def save_sets(out, n=ITEMS):
     drawn = [train_adapters.item(r) for _ in range(n)]
     for task in world.TASKS:
         with open(os.path.join(out, task + ".jsonl"), "w") as f:
-            json.dump({"task": task, "invocation": world.head(task), "max_tokens": 40}, f)
+            json.dump({"task": task, "invocation": world.invocation(task), "max_tokens": 40}, f)
             f.write("\n")
             for text, case in drawn:
-                plain = world.turn("operator", plain_question(task, case)) + world.head("assistant")
-                json.dump({"text": text, "plain": plain, "answer": case.answer(task)}, f)
+                json.dump({"text": text, "plain": plain(task, case), "answer": case.answer(task)}, f)
                 f.write("\n")

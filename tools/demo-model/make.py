@@ -37,13 +37,13 @@ def main():
     weights = train_base.train(a.work, a.seed)
     tok = tokens.load(tok_path)
     export.save_base(weights, tok_path, os.path.join(a.out, "base"))
-    export.check_forward(weights, os.path.join(a.out, "base"))
+    export.check_forward(weights, tok, os.path.join(a.out, "base"))
     for kind in train_adapters.KINDS:
         adapters = train_adapters.train(a.work, kind, weights, tok, a.seed)
         for task in world.TASKS:
             out = os.path.join(a.out, "adapters", f"{kind}-{task}")
             shutil.rmtree(out, ignore_errors=True)
-            invocation = tok.encode(world.head(task)).ids if kind == "alora" else None
+            invocation = tok.encode(world.invocation(task)).ids if kind == "alora" else None
             export.save_adapter(weights, adapters[task], invocation, out)
     export.save_sets(os.path.join(a.out, "sets"))
     print("done: now tests/oracle/make_demo.py")

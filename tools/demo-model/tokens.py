@@ -5,6 +5,7 @@ tokens.py - the demo model's tokenizer: byte-level BPE over the world's own text
 Numbers are cut into pairs of digits, words are cut off with the space before them, so that names,
 products and most words are one token each.
 """
+import json
 import os
 import random
 
@@ -19,12 +20,18 @@ SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 def texts(seed, n):
-    """Documents and answers of the adapters, so that these have tokens of their own as well."""
+    """
+    Documents and answers of the adapters, so that these have tokens of their own as well. JSON is here as
+    adapters extracted it at first: now they extract something else, and the tokens have stayed.
+    """
     r = random.Random(seed)
     for _ in range(n):
         yield "".join(t for t, _ in world.document(r, 8, 4))
         case = world.Case(r)
-        yield from (world.head(t) + case.answer(t) for t in world.TASKS)
+        forms = {t: case.answer(t) for t in world.TASKS}
+        forms["answerable"] = "yes" if case.answerable else "no"
+        forms["extract"] = json.dumps({"order": case.order, "product": case.product, "fault": case.fault})
+        yield from (world.head(t) + answer for t, answer in forms.items())
 
 
 def make(path, seed):

@@ -23,9 +23,9 @@ import train_base
 import world
 
 RANK, ALPHA = 8, 16
-KINDS = {"alora": dict(steps=900, rows=32, rate=3e-3), "lora": dict(steps=500, rows=16, rate=2e-3),
-         "shared": dict(steps=500, rows=16, rate=2e-3)}
-WARM, CHECKPOINT_EVERY, TEST_EVERY = 20, 25, 100
+KINDS = {"alora": dict(steps=400, rows=16, rate=3e-3), "lora": dict(steps=300, rows=10, rate=2e-3),
+         "shared": dict(steps=300, rows=10, rate=2e-3)}
+WARM, CHECKPOINT_EVERY, TEST_EVERY = 20, 25, 50
 POOL = 2000          # conversations drawn at a time, to be sorted by length
 TRAIN_SEED, DEV_SEED, TEST_SEED = 2 * 10**6, 3 * 10**6, 4 * 10**6
 
@@ -44,7 +44,7 @@ def items(tok, seed, n):
     r = random.Random(seed)
     drawn = [item(r) for _ in range(n)]
     talks = [e.ids for e in tok.encode_batch([text for text, _ in drawn])]
-    ends = {t: tok.encode_batch([world.head(t) + c.answer(t) + world.END for _, c in drawn])
+    ends = {t: tok.encode_batch([world.invocation(t) + c.answer(t) + world.END for _, c in drawn])
             for t in world.TASKS}
     return [(talk, {t: ends[t][i].ids for t in world.TASKS}) for i, talk in enumerate(talks)]
 
@@ -62,9 +62,9 @@ def batches(tok, seed, rows):
         drawn += 1
 
 
-def padded(ends):
-    """ids [n, longest], and which of them are answers (not the invocation, not the padding)."""
-    longest, skip = max(map(len, ends)), 3
+def padded(ends, skip):
+    """ids [n, longest], and which of them are answers (not the first, the invocation, nor the padding)."""
+    longest = max(map(len, ends))
     ids = torch.full((len(ends), longest), tokens.PAD)
     counts = torch.zeros(len(ends), longest)
     for i, e in enumerate(ends):
@@ -112,7 +112,8 @@ def parameters(adapters):
 class Base:
     """The frozen base, rounded as it is published."""
 
-    def __init__(self, weights):
+    def __init__(self, weights, tok):
+        self.skip = {t: len(tok.encode(world.invocation(t)).ids) for t in world.TASKS}
         self.w = {k: w.detach().to(torch.bfloat16) if w.dim() == 2 else w.detach().to(torch.bfloat16).float()
                   for k, w in weights.items()}
         self.cos, self.sin = M.rotation(M.CONFIG["positions"])
@@ -141,9 +142,9 @@ class Base:
         return self.logits(h[:, talks.shape[1]:])
 
 
-def run_task(base, kind, talks, past, its, task, adapter):
+def run_task(base, talks, past, its, task, adapter):
     """Logits, what is right, and what counts, of one task."""
-    ids, counts = padded([e[task] for _, e in its])
+    ids, counts = padded([e[task] for _, e in its], base.skip[task])
     lora = scaled(adapter) if adapter else None
     f = base.after(past, ids[:, :-1], lora) if past else base.whole(talks, ids[:, :-1], lora)
     return f, ids[:, 1:], counts[:, 1:]
@@ -160,7 +161,7 @@ def test(base, kind, adapters, tok, n=200, seed=DEV_SEED):
         talks = torch.tensor([t for t, _ in its])
         past = base.talk(talks) if kind == "alora" else None
         for task in world.TASKS:
-            logits, ids, counts = run_task(base, kind, talks, past, its, task, adapters[task])
+            logits, ids, counts = run_task(base, talks, past, its, task, adapters[task])
             wrong = ((logits.argmax(-1) != ids) & (counts > 0)).any(1)
             right[task] += int((~wrong).sum())
     return {t: right[t] / n for t in world.TASKS}
@@ -171,7 +172,7 @@ def test(base, kind, adapters, tok, n=200, seed=DEV_SEED):
 def train(work, kind, weights, tok, seed=1):
     """Train, or go on with, the adapters of a kind; returns them."""
     how, path = KINDS[kind], os.path.join(work, kind + ".pt")
-    base, adapters = Base(weights), new_adapters(kind, seed)
+    base, adapters = Base(weights, tok), new_adapters(kind, seed)
     params = parameters(adapters)
     opt = torch.optim.AdamW(params, lr=how["rate"], betas=(0.9, 0.99), weight_decay=0.0)
     step, seconds = 0, 0.0
@@ -190,7 +191,7 @@ def train(work, kind, weights, tok, seed=1):
         talks = torch.tensor([t for t, _ in its])
         past, losses = base.talk(talks) if kind == "alora" else None, []
         for task in world.TASKS:
-            logits, ids, counts = run_task(base, kind, talks, past, its, task, adapters[task])
+            logits, ids, counts = run_task(base, talks, past, its, task, adapters[task])
             loss = (F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none") * counts.flatten()).sum()
             loss = loss / counts.sum()
             loss.backward()

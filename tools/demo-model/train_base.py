@@ -20,8 +20,8 @@ import tokens
 import world
 
 # (until step, rows, their length). 4,096 tokens a step.
-STAGES = [(1600, 16, 256), (2400, 8, 512), (2560, 1, 4096)]
-STEPS, WARM, DECAY = STAGES[-1][0], 60, 500
+STAGES = [(1600, 16, 256), (1900, 8, 512), (2040, 1, 4096)]
+STEPS, WARM, DECAY = STAGES[-1][0], 60, 600
 LR_MATRIX, LR_EMBED, LR_NORM, DECAY_W = 0.02, 0.01, 1e-3, 0.01
 CHECKPOINT_EVERY, TEST_EVERY = 25, 100
 QUIET = 0.4  # weight of what is no answer in the loss
@@ -106,7 +106,10 @@ class Muon:
 
 
 def rate(step):
-    return min(1, (step + 1) / WARM, max(0.02, (STEPS - step) / DECAY))
+    """Full in the first stage; from 0.73 to nothing in the others."""
+    if step < STAGES[0][0]:
+        return min(1, (step + 1) / WARM)
+    return max(0.02, (STEPS - step) / DECAY)
 
 
 def half(weights):

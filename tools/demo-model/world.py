@@ -118,6 +118,9 @@ CLOSE = ["Is there anything else?", "Do you have another question?", "Is that al
 
 START, SEP, END, BEGIN = "<|start|>", "<|sep|>", "<|end|>", "<|begin|>"
 TASKS = ["topic", "urgency", "answerable", "extract", "rewrite"]
+# What an operator asks; the base answers in a sentence, an adapter in its own form.
+ASKED = {"topic": "What does the customer want?", "urgency": "Is it urgent?", "answerable": "What is broken?",
+         "extract": "What was offered?", "rewrite": "What did the customer ask last?"}
 
 
 def turn(role, text):
@@ -126,6 +129,11 @@ def turn(role, text):
 
 def head(role):
     return START + role + SEP
+
+
+def invocation(task):
+    """What wakes a task's adapter: a question that the base understands, and a place to answer it."""
+    return turn("operator", ASKED[task]) + head("assistant")
 
 
 def a_an(word):
@@ -246,9 +254,9 @@ class Case:
         if task == "urgency":
             return self.urgency
         if task == "answerable":
-            return "yes" if self.answerable else "no"
+            return "yes" if self.fault else "no"
         if task == "extract":
-            return json.dumps({"order": self.order, "product": self.product, "fault": self.fault})
+            return json.dumps({"order": int(self.order), "offer": f"one {self.offer} for the {self.product}"})
         return self.fill(FACTS[self.asked][4])
 
     def questions(self, r):
