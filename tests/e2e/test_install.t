@@ -71,6 +71,19 @@ done
 echo "$missing" > log
 [ -z "$missing" ]
 check $? "a page for each function"
+# Without the backslashes of roff.
+tr -d '\\' < "$root/share/man/man1/weft.1" > page
+missing=
+options() { "$root/bin/weft" "$@" --complete | sed -n 's/^\(--[a-z-]*\)=*$/\1/p'; }
+for c in run chat probe tokenize status eval $(for g in model adapter cache bench; do
+	for s in $("$root/bin/weft" $g --complete); do echo $g:$s; done; done); do
+	for o in $(options $(echo $c | tr : ' ')); do
+		grep -qE -- "$o([^a-z-]|$)" page || missing="$missing $c$o"
+	done
+done
+echo "$missing" > log
+[ -z "$missing" ]
+check $? "weft(1) names each option"
 if command -v groff > /dev/null; then
 	for p in "$root"/share/man/man*/*; do
 		(cd "$root/share/man" && groff -man -Tascii -ww -z "$p")
