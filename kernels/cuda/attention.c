@@ -17,7 +17,7 @@
 
 #define PART_BYTES  ((size_t)256 << 20) /* of partial results, at the most */
 #define WHOLE_PAIRS 64u
-#define SPLIT_WARPS 4u
+#define SPLIT_WARPS 6u
 #define SPLIT_PAIRS 16u
 #define LOG2E	    1.44269504088896340736f
 #define HEAD_SIZES  6
@@ -355,7 +355,7 @@ static void run_split(struct wk_backend *be, const struct wk_attention *op, stru
 	a.n_units = device(be->units->at + be->at.n_units + sizeof(uint32_t));
 	a.units = device(be->units->at + be->at.split);
 	while (warps > 1 && warps * bytes > be->shared_bytes)
-		warps /= 2;
+		warps--;
 	cuda_launch(be, sizes[size].split, (uint32_t)be->multiprocessors, 1, 32 * warps,
 		    warps * bytes, &a, sizeof(a));
 	cuda_launch(be, K_wk_attn_merge, be->batch.n_rows, op->n_heads, (a.dim + 31) / 32 * 32, 0,

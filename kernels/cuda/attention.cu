@@ -26,7 +26,9 @@
 #include "kernels/cuda/device.cuh"
 
 #define WARPS 4
-#define NONE  -1e30f /* the maximum of nothing: a finite number that no score reaches */
+#define SPLIT_WARPS \
+	6 /* as many as find room for their tiles: what hides a warp's wait is the others */
+#define NONE -1e30f /* the maximum of nothing: a finite number that no score reaches */
 
 template <int D, int VD> struct tile_shape {
 	static const int k_row = D * 2 + 16;
@@ -66,29 +68,45 @@ WK_DEVICE const uint8_t *kv_row(const struct ka_attn &a, const struct unit &u, u
 	return a.pool + block * a.block_bytes + a.layer_offset + row * a.dim_pad * 2;
 }
 
-/* Copies of a tile's K and V begin; `threads` of them share the work. */
-template <int D, int VD>
+/*
+ * Copies of a tile's K and V begin; `threads` of them share the work. A warp that copies ALONE reads the
+ * table once for each of the tile's two blocks: once for each 16 bytes it would spend more on addresses
+ * than on the arithmetic. Where four warps share it, the registers for that are not there.
+ */
+template <int D, int VD, bool ALONE>
 WK_DEVICE void load_tile(const struct ka_attn &a, const struct unit &u, uint32_t key0, uint8_t *to,
 			 uint32_t thread, uint32_t threads)
 {
 	typedef tile_shape<D, VD> shape;
 	const int k_pieces = D / 8, v_pieces = VD / 8;
+	const uint32_t row = a.dim_pad * 2, half = a.n_kv * 16 * row;
+	const uint8_t *lo = a.pool, *hi = a.pool;
 
+	if (ALONE && key0 < u.end)
+		lo = kv_row(a, u, key0, false);
+	if (ALONE && key0 + 16 < u.end)
+		hi = kv_row(a, u, key0 + 16, false);
 	for (uint32_t i = thread; i < KA_TILE * k_pieces; i += threads) {
 		uint32_t key = i / k_pieces, c = i % k_pieces * 8, pos = key0 + key;
+		const uint8_t *from = a.pool;
 		bool there = pos < u.end && c < a.dim_pad;
 
-		wk_copy16(to + key * shape::k_row + c * 2,
-			  there ? kv_row(a, u, pos, false) + c * 2 : a.pool, there ? 16 : 0);
+		if (there)
+			from = ALONE ? (key < 16 ? lo : hi) + key % 16 * row + c * 2
+				     : kv_row(a, u, pos, false) + c * 2;
+		wk_copy16(to + key * shape::k_row + c * 2, from, there ? 16 : 0);
 	}
 	to += KA_TILE * shape::k_row;
 	for (uint32_t i = thread; i < KA_TILE * v_pieces; i += threads) {
 		uint32_t key = i / v_pieces, c = i % v_pieces * 8, pos = key0 + key;
-		uint32_t from = u.slice * VD + c;
-		bool there = pos < u.end && from < a.dim_pad;
+		uint32_t col = u.slice * VD + c;
+		const uint8_t *from = a.pool;
+		bool there = pos < u.end && col < a.dim_pad;
 
-		wk_copy16(to + key * shape::v_row + c * 2,
-			  there ? kv_row(a, u, pos, true) + from * 2 : a.pool, there ? 16 : 0);
+		if (there)
+			from = ALONE ? (key < 16 ? lo : hi) + half + key % 16 * row + col * 2
+				     : kv_row(a, u, pos, true) + col * 2;
+		wk_copy16(to + key * shape::v_row + c * 2, from, there ? 16 : 0);
 	}
 }
 
@@ -324,12 +342,12 @@ WK_DEVICE void whole_unit(const struct ka_attn &a, const struct unit &u, uint32_
 	load_query<D>(a, u, q);
 	clear(sum);
 	clear(cut);
-	load_tile<D, VD>(a, u, key, shared, threadIdx.x, WARPS * 32);
+	load_tile<D, VD, false>(a, u, key, shared, threadIdx.x, WARPS * 32);
 	wk_copy_commit();
 	for (; key <= last; key += KA_TILE, n++) {
 		if (key + KA_TILE <= last)
-			load_tile<D, VD>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage,
-					 threadIdx.x, WARPS * 32);
+			load_tile<D, VD, false>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage,
+						threadIdx.x, WARPS * 32);
 		wk_copy_commit();
 		wk_copy_wait<1>();
 		__syncthreads();
@@ -405,14 +423,14 @@ WK_DEVICE void split_unit(const struct ka_attn &a, const struct unit &u, uint32_
 	uint32_t q[D / 16][4];
 	struct result<VD> cut;
 
-	load_tile<D, VD>(a, u, key, shared, lane, 32);
+	load_tile<D, VD, true>(a, u, key, shared, lane, 32);
 	wk_copy_commit();
 	load_query<D>(a, u, q);
 	clear(cut);
 	for (; key < end; key += KA_TILE, n++) {
 		if (key + KA_TILE < end)
-			load_tile<D, VD>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage, lane,
-					 32);
+			load_tile<D, VD, true>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage,
+					       lane, 32);
 		wk_copy_commit();
 		wk_copy_wait<1>();
 		__syncwarp();
@@ -455,7 +473,9 @@ WK_KERNEL(wk_attn_merge, (256), struct ka_attn_merge)
 
 	if (!row.n_cuts || i >= a.dim)
 		return;
-	/* The sequence's first row decides which cuts were made; this one may see fewer. */
+		/* The sequence's first row decides which cuts were made; this one may see fewer. Loads of
+	 * several cuts are under way at once: they wait for nothing. */
+#pragma unroll 4
 	for (uint32_t c = first_cut(row.pos, a.window); c < row.n_cuts; c++) {
 		uint64_t at = (uint64_t)(row.part + c * row.step) * a.n_heads + head;
 		float2 ml = *(const float2 *)(a.part_ml + at * 2);
@@ -470,16 +490,16 @@ WK_KERNEL(wk_attn_merge, (256), struct ka_attn_merge)
 }
 
 /* BOUNDS: threads and blocks on a multiprocessor, of whole rows: how many registers there may be. */
-#define ATTENTION(D, VD, BOUNDS)                                   \
-	WK_KERNEL(wk_attn_whole_##D, BOUNDS, struct ka_attn)       \
-	{                                                          \
-		WK_SHARED_BYTES(shared);                           \
-		whole<D, VD>(a, shared);                           \
-	}                                                          \
-	WK_KERNEL(wk_attn_split_##D, (WARPS * 32), struct ka_attn) \
-	{                                                          \
-		WK_SHARED_BYTES(shared);                           \
-		split<D, VD>(a, shared);                           \
+#define ATTENTION(D, VD, BOUNDS)                                            \
+	WK_KERNEL(wk_attn_whole_##D, BOUNDS, struct ka_attn)                \
+	{                                                                   \
+		WK_SHARED_BYTES(shared);                                    \
+		whole<D, VD>(a, shared);                                    \
+	}                                                                   \
+	WK_KERNEL(wk_attn_split_##D, (SPLIT_WARPS * 32, 1), struct ka_attn) \
+	{                                                                   \
+		WK_SHARED_BYTES(shared);                                    \
+		split<D, VD>(a, shared);                                    \
 	}
 
 ATTENTION(32, 32, (WARPS * 32, 2))
