@@ -26,9 +26,10 @@ $(tests_bin): $(O)/%: $(O)/%.o $(O)/libtest.a $(test_archives)
 .PHONY: check-run tests
 tests: $(tests_bin) $(cache_check) $(fake_cuda) $(device_bench)
 
-# make check check_groups="unit shm" runs some groups; WEFT_BUILD tells the tests where the programs are.
+# make check check_groups="unit shm" runs some groups; WEFT_BUILD tells the tests where the programs are. Tests
+# that become another user need files that this one may read, whatever the caller's umask.
 check-run: all $(tests_bin) $(cache_check) $(fake_cuda) $(device_bench)
-	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
+	$(Q)umask 022; WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
 
 # make check-collisions: an engine with keys of 8 bits, so that nearly all collide. Whatever says what is reused and by
 # whom must still be right; how much is reused becomes an upper bound. A build folder of its own.

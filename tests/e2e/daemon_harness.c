@@ -118,6 +118,7 @@ void wd_prepare(struct wd *d, const char *conf)
 	char path[96];
 	FILE *f;
 
+	umask(022); /* a weftd of another user reads what is written here */
 	*d = (struct wd){.dir = "/tmp/weftd-test-XXXXXX"};
 	if (!mkdtemp(d->dir) || chmod(d->dir, 0755))
 		bail_out("mkdtemp");
