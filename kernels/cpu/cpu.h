@@ -62,10 +62,6 @@ typedef void (*wk_chunk_fn)(void *arg, uint32_t chunk, uint32_t thread);
 int wk_pool_new(uint32_t n_threads, bool poll_always, struct wk_pool **ret);
 void wk_pool_free(struct wk_pool *pool); /* NULL allowed */
 void wk_pool_run(struct wk_pool *pool, wk_chunk_fn fn, void *arg, uint32_t n_chunks);
-/* The same in two phases: no chunk of fn begins before all n_first of `first` have returned, and what
- * these wrote is visible to it. Dearer than one run, and cheaper than two. */
-void wk_pool_run_phases(struct wk_pool *pool, wk_chunk_fn first, uint32_t n_first, wk_chunk_fn fn,
-			uint32_t n_chunks, void *arg);
 void wk_pool_idle(struct wk_pool *pool, bool idle);
 /* As wk_ops.aside and aside_end say. */
 bool wk_pool_aside(struct wk_pool *pool, void (*fn)(void *arg), void *arg);

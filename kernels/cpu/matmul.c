@@ -15,8 +15,8 @@
  * delays nobody.
  *
  * Where adapters take part (lora.h), the sums of their rows do not begin with zero but with what the
- * adapters add: x is shrunk by all threads before the units, in a first phase of the same run, and
- * expanded then too, or at a unit's first block of K.
+ * adapters add: x is shrunk by all threads before the units, and expanded then too, or at a unit's
+ * first block of K.
  *
  * Owns nothing: x_packed and scratch are the backend's.
  */
@@ -45,14 +45,9 @@
 #define PACK_ALONE (32u << 10) /* bytes of packed x that are not worth waking anybody for */
 #define PACK_TILES 2u	       /* tiles of rows packed at a time */
 
-/* Units of work of one kind: a range for each thread. */
 struct range {
 	_Alignas(64) _Atomic uint32_t next; /* unit not yet taken; may pass `end` */
 	uint32_t end;
-};
-struct ranges {
-	uint32_t n;
-	struct range range[MAX_RANGES];
 };
 
 struct job {
@@ -67,7 +62,8 @@ struct job {
 	uint32_t panel;	     /* the first */
 	uint32_t panel_cols; /* outputs of a panel: 64, or 32 where it holds gates and ups */
 	uint32_t n_cols;
-	struct ranges *units, *lora_units; /* the caller's */
+	uint32_t n_ranges;
+	struct range ranges[MAX_RANGES];
 };
 
 /* First row of a tile: the rows are spread evenly, so that no tile is much thinner than another. */
@@ -234,55 +230,37 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 	}
 }
 
+static void lora_chunk(void *arg, uint32_t chunk, uint32_t thread)
+{
+	const struct job *j = arg;
+
+	wk_lora_unit(j->be, j->lora, chunk, thread);
+}
+
 /* --- division among threads ----------------------------------------------------------------------*/
 
-static void set_ranges(struct ranges *r, uint32_t units, uint32_t threads)
-{
-	r->n = threads < MAX_RANGES ? threads : MAX_RANGES;
-	if (r->n > units)
-		r->n = units;
-	for (uint32_t i = 0; i < r->n; i++) {
-		atomic_init(&r->range[i].next, (uint32_t)((uint64_t)i * units / r->n));
-		r->range[i].end = (uint32_t)((uint64_t)(i + 1) * units / r->n);
-	}
-}
-
-/* The next unit, from a thread's own range on; *turn, 0 at first, is how many ranges it is past. */
-static bool take(struct ranges *r, uint32_t thread, uint32_t *turn, uint32_t *ret)
-{
-	for (; *turn < r->n; ++*turn) {
-		struct range *g = &r->range[(thread + *turn) % r->n];
-
-		if (atomic_load_explicit(&g->next, memory_order_relaxed) >= g->end)
-			continue;
-		*ret = atomic_fetch_add_explicit(&g->next, 1, memory_order_relaxed);
-		if (*ret < g->end)
-			return true;
-	}
-	return false;
-}
-
-/* A thread's own range is the same whichever chunk it claims: what it asked for is in its cache. */
 static void do_ranges(void *arg, uint32_t chunk, uint32_t thread)
 {
 	struct job *j = arg;
 	float *acc = wk_pool_scratch(j->be->pool, thread);
 
-	for (uint32_t unit, turn = 0; take(j->units, thread, &turn, &unit);)
-		do_unit(j, unit, acc);
-}
+	for (uint32_t i = 0; i < j->n_ranges; i++) {
+		struct range *r = &j->ranges[(chunk + i) % j->n_ranges];
 
-static void do_lora(void *arg, uint32_t chunk, uint32_t thread)
-{
-	struct job *j = arg;
+		while (atomic_load_explicit(&r->next, memory_order_relaxed) < r->end) {
+			uint32_t unit =
+				atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
 
-	for (uint32_t unit, turn = 0; take(j->lora_units, thread, &turn, &unit);)
-		wk_lora_unit(j->be, j->lora, unit, thread);
+			if (unit >= r->end)
+				break;
+			do_unit(j, unit, acc);
+		}
+	}
 }
 
 static void divide(struct job *j)
 {
-	uint32_t threads = j->be->n_threads;
+	uint32_t threads = j->be->n_threads, units;
 	uint32_t panels = (j->n_cols + j->panel_cols - 1) / j->panel_cols;
 
 	j->row_blocks = 1;
@@ -295,7 +273,14 @@ static void divide(struct job *j)
 		want = want < most ? want : most;
 		j->row_blocks = want > j->row_blocks ? want : j->row_blocks;
 	}
-	set_ranges(j->units, panels * j->row_blocks, threads);
+	units = panels * j->row_blocks;
+	j->n_ranges = threads < MAX_RANGES ? threads : MAX_RANGES;
+	if (j->n_ranges > units)
+		j->n_ranges = units;
+	for (uint32_t i = 0; i < j->n_ranges; i++) {
+		atomic_init(&j->ranges[i].next, (uint32_t)((uint64_t)i * units / j->n_ranges));
+		j->ranges[i].end = (uint32_t)((uint64_t)(i + 1) * units / j->n_ranges);
+	}
 }
 
 /*
@@ -342,8 +327,7 @@ static const char *why_not(const struct wk_matmul *op, uint32_t n_out, uint32_t 
 void wk_cpu_matmul(struct wk_backend *be, const struct wk_matmul *op)
 {
 	uint32_t n_out = op->w->gate_up ? op->w->n / 2 : op->w->n;
-	struct ranges units, lora_units; /* apart: large, and what is not used of them is not set */
-	struct job j = {.be = be, .op = op, .units = &units, .lora_units = &lora_units};
+	struct job j = {.be = be, .op = op};
 	const char *why;
 
 	if (!op->n_rows)
@@ -365,6 +349,7 @@ void wk_cpu_matmul(struct wk_backend *be, const struct wk_matmul *op)
 	if (be->sticky)
 		return;
 	pack_all(&j);
-	set_ranges(&lora_units, j.lora ? j.lora->n_units : 0, be->n_threads);
-	wk_pool_run_phases(be->pool, do_lora, lora_units.n, do_ranges, units.n, &j);
+	if (j.lora)
+		wk_pool_run(be->pool, lora_chunk, &j, j.lora->n_units);
+	wk_pool_run(be->pool, do_ranges, &j, j.n_ranges);
 }

@@ -4,27 +4,21 @@
  *
  * One 64-bit word, `claim`, says it all: { generation of the job, chunks not yet claimed }. A thread
  * claims a chunk by a compare-and-swap on it, after reading the job's function, argument and size.
- * These are rewritten only when nothing is left to claim and all is done, and within a generation
- * the count only falls: so a swap from a count above zero that succeeds proves that they were read
- * unchanged. A thread that arrives late for a job finds zero, or fails its swap, and touches nothing.
- * A worker that sleeps, or is not scheduled, takes no chunk and delays nobody.
- *
- * The first n_first chunks are a phase of their own: a later one waits, once it is claimed, until so
- * many are done. It cannot wait for ever: chunks are claimed in ascending order, so each of the first
- * is then in the hands of a thread, which waits for nothing.
+ * Those three are rewritten only when nothing is left to claim and all is done, and within a
+ * generation the count only falls: so a swap from a count above zero that succeeds proves that
+ * they were read unchanged. A thread that arrives late for a job finds zero, or fails its swap, and
+ * touches nothing. A worker that sleeps, or is not scheduled, takes no chunk and delays nobody.
  *
  * Ordering:
  * J1  The poster's store of `claim` (release) and a thread's load or swap of it (acquire): the
  *     job's fields and all that the caller wrote before are seen by whoever claims a chunk.
- * J2  Each done++ (release) and the load of it (acquire) by whoever waits, the caller for all chunks
- *     or a thread for the first phase's: the results are seen, of each chunk that was counted, for
- *     an increment continues the release sequence of those before it.
+ * J2  Each done++ (release) and the caller's load of it (acquire): the results are seen.
  * J3  Sleeping workers. Worker: load bell; sleepers++; load claim, stop, parked; futex_wait.
  *     Poster: store claim (or stop, or parked); load sleepers; bell++ and wake. All sequentially
  *     consistent, so one of the two sees the other, and a bell rung in between makes futex_wait
  *     return at once.
- * J4  Whoever sleeps over `done`, likewise. It: waiters++; load done; futex_wait. Who makes a phase
- *     complete: done++; load waiters; wake.
+ * J4  Sleeping caller, likewise. Caller: caller_sleeps = 1; load done; futex_wait. Worker: done++;
+ *     load caller_sleeps; wake.
  * J5  Something at the side. The caller's store of `aside` (release) and whoever swaps it from POSTED
  *     to TAKEN (acquire): function and argument are seen; its store of NONE (release) and the
  *     caller's load of it (acquire): it is done, and both may be written again.
@@ -65,12 +59,12 @@ enum aside { ASIDE_NONE, ASIDE_POSTED, ASIDE_TAKEN };
 struct wk_pool {
 	/* Line of the job: written by the caller, and `claim` by whoever claims. */
 	_Alignas(128) _Atomic uint64_t claim; /* generation << 32 | chunks left */
-	_Atomic(wk_chunk_fn) first, fn;	      /* of the first n_first chunks; of the others */
+	_Atomic(wk_chunk_fn) fn;
 	_Atomic(void *) arg;
-	_Atomic uint32_t n_first, n_chunks;
+	_Atomic uint32_t n_chunks;
 
-	_Alignas(128) _Atomic uint32_t done; /* chunks finished; a futex */
-	_Atomic uint32_t waiters;	     /* who sleep over it */
+	_Alignas(128) _Atomic uint32_t done; /* chunks finished; the caller's futex */
+	_Atomic uint32_t caller_sleeps;
 
 	_Alignas(128) _Atomic uint32_t bell; /* the workers' futex */
 	_Atomic uint32_t sleepers;
@@ -130,40 +124,16 @@ static bool spin_on(struct spin *s)
 
 /* --- a job ---------------------------------------------------------------------------------------*/
 
-/* Until n chunks of the current job are done. */
-static void wait_done(struct wk_pool *p, uint32_t n)
-{
-	struct spin s = {0};
-	uint32_t d;
-
-	while (atomic_load_explicit(&p->done, memory_order_acquire) < n) { /* J2 */
-		if (p->poll_always) {
-			pause_cpu();
-			continue;
-		}
-		if (spin_on(&s))
-			continue;
-		atomic_fetch_add_explicit(&p->waiters, 1, memory_order_seq_cst); /* J4 */
-		d = atomic_load_explicit(&p->done, memory_order_seq_cst);	 /* J4 */
-		/* Chunks done meanwhile change the word without a wake; a phase's last one wakes. */
-		if (d < n)
-			futex_wait(&p->done, d);
-		atomic_fetch_sub_explicit(&p->waiters, 1, memory_order_relaxed);
-	}
-}
-
 /* Take chunks of whatever job is current until none is left; returns the claim word last seen. */
 static uint64_t work(struct wk_pool *p, uint32_t thread)
 {
 	uint64_t seen = atomic_load_explicit(&p->claim, memory_order_acquire); /* J1 */
 
 	for (;;) {
-		wk_chunk_fn first = atomic_load_explicit(&p->first, memory_order_relaxed);
 		wk_chunk_fn fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
 		void *arg = atomic_load_explicit(&p->arg, memory_order_relaxed);
-		uint32_t n_first = atomic_load_explicit(&p->n_first, memory_order_relaxed);
 		uint32_t n = atomic_load_explicit(&p->n_chunks, memory_order_relaxed);
-		uint32_t left = (uint32_t)seen, d;
+		uint32_t left = (uint32_t)seen;
 
 		if (!left)
 			return seen;
@@ -171,19 +141,34 @@ static uint64_t work(struct wk_pool *p, uint32_t thread)
 		if (!atomic_compare_exchange_weak_explicit(
 			    &p->claim, &seen, seen - 1, memory_order_acq_rel, memory_order_acquire))
 			continue;
-		if (n - left < n_first) {
-			first(arg, n - left, thread);
-		} else {
-			wait_done(p, n_first);
-			fn(arg, n - left - n_first, thread);
-		}
-		/* J2, J4: release for the acquire of who waits; seq_cst against its going to sleep.
+		fn(arg, n - left, thread);
+		/* J2, J4: release for the caller's acquire; seq_cst against its going to sleep.
 		 * Whoever makes `done` complete must not touch the job afterwards. */
-		d = atomic_fetch_add_explicit(&p->done, 1, memory_order_seq_cst) + 1;
-		if ((d == n_first || d == n) && /* J4 */
-		    atomic_load_explicit(&p->waiters, memory_order_seq_cst))
-			futex_wake(&p->done, INT_MAX);
+		if (atomic_fetch_add_explicit(&p->done, 1, memory_order_seq_cst) + 1 == n &&
+		    thread && atomic_load_explicit(&p->caller_sleeps, memory_order_seq_cst))
+			futex_wake(&p->done, 1);
 		seen = atomic_load_explicit(&p->claim, memory_order_acquire); /* J1 */
+	}
+}
+
+static void wait_done(struct wk_pool *p, uint32_t n)
+{
+	struct spin s = {0};
+	uint32_t d;
+
+	while ((d = atomic_load_explicit(&p->done, memory_order_acquire)) != n) { /* J2 */
+		if (p->poll_always) {
+			pause_cpu();
+			continue;
+		}
+		if (spin_on(&s))
+			continue;
+		atomic_store_explicit(&p->caller_sleeps, 1, memory_order_seq_cst); /* J4 */
+		d = atomic_load_explicit(&p->done, memory_order_seq_cst);	   /* J4 */
+		/* Chunks done meanwhile change the word without a wake; the last one wakes. */
+		if (d != n)
+			futex_wait(&p->done, d);
+		atomic_store_explicit(&p->caller_sleeps, 0, memory_order_relaxed);
 	}
 }
 
@@ -193,36 +178,25 @@ static void ring(struct wk_pool *p, int n)
 	futex_wake(&p->bell, n);
 }
 
-void wk_pool_run_phases(struct wk_pool *p, wk_chunk_fn first, uint32_t n_first, wk_chunk_fn fn,
-			uint32_t n_chunks, void *arg)
+void wk_pool_run(struct wk_pool *p, wk_chunk_fn fn, void *arg, uint32_t n_chunks)
 {
-	uint32_t n = n_first + n_chunks;
 	uint64_t gen;
 
-	if (p->n_threads == 1 || n <= 1) {
-		for (uint32_t i = 0; i < n_first; i++)
-			first(arg, i, 0);
+	if (p->n_threads == 1 || n_chunks <= 1) {
 		for (uint32_t i = 0; i < n_chunks; i++)
 			fn(arg, i, 0);
 		return;
 	}
 	gen = (atomic_load_explicit(&p->claim, memory_order_relaxed) >> 32) + 1;
-	atomic_store_explicit(&p->first, first, memory_order_relaxed);
 	atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
 	atomic_store_explicit(&p->arg, arg, memory_order_relaxed);
-	atomic_store_explicit(&p->n_first, n_first, memory_order_relaxed);
-	atomic_store_explicit(&p->n_chunks, n, memory_order_relaxed);
+	atomic_store_explicit(&p->n_chunks, n_chunks, memory_order_relaxed);
 	atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-	atomic_store_explicit(&p->claim, gen << 32 | n, memory_order_seq_cst); /* J1, J3 */
-	if (atomic_load_explicit(&p->sleepers, memory_order_seq_cst))	       /* J3 */
-		ring(p, n - 1 < INT_MAX ? (int)(n - 1) : INT_MAX);
+	atomic_store_explicit(&p->claim, gen << 32 | n_chunks, memory_order_seq_cst); /* J1, J3 */
+	if (atomic_load_explicit(&p->sleepers, memory_order_seq_cst))		      /* J3 */
+		ring(p, n_chunks - 1 < INT_MAX ? (int)(n_chunks - 1) : INT_MAX);
 	work(p, 0);
-	wait_done(p, n);
-}
-
-void wk_pool_run(struct wk_pool *p, wk_chunk_fn fn, void *arg, uint32_t n_chunks)
-{
-	wk_pool_run_phases(p, NULL, 0, fn, n_chunks, arg);
+	wait_done(p, n_chunks);
 }
 
 /* --- at the side ---------------------------------------------------------------------------------*/

@@ -76,53 +76,6 @@ static void test_many(uint32_t n_threads, bool poll)
 	wk_pool_free(p);
 }
 
-/* A job of two phases: plain words, which only the order between the phases protects. */
-struct phases {
-	uint32_t n_first, n, salt;
-	uint32_t first[16], seen[16];
-};
-
-static void first_fn(void *arg, uint32_t chunk, uint32_t thread)
-{
-	struct phases *j = arg;
-
-	if (j->salt % 64 == 0 && chunk + 1 == j->n_first)
-		usleep(300); /* past the spin of those who wait for the phase */
-	j->first[chunk] = chunk * 2654435761u + j->salt;
-}
-
-static void then_fn(void *arg, uint32_t chunk, uint32_t thread)
-{
-	struct phases *j = arg;
-
-	for (uint32_t i = 0; i < j->n_first; i++)
-		j->seen[chunk] += j->first[i];
-}
-
-/* Each chunk of the second phase sees all that the first has written, even if it had to sleep. */
-static void test_phases(uint32_t n_threads, bool poll)
-{
-	static const uint32_t sizes[] = {0, 1, 2, 3, 5, 16};
-	struct wk_pool *p;
-	bool right = true;
-
-	is_int(wk_pool_new(n_threads, poll, &p), 0, "pool of %u, poll %d", n_threads, poll);
-	for (uint32_t i = 0; i < 3000; i++) {
-		struct phases j = {.n_first = sizes[i % 6], .n = sizes[i / 6 % 6], .salt = i};
-		uint32_t sum = 0;
-
-		wk_pool_run_phases(p, first_fn, j.n_first, then_fn, j.n, &j);
-		for (uint32_t k = 0; k < j.n_first; k++) {
-			right = right && j.first[k] == k * 2654435761u + i;
-			sum += k * 2654435761u + i;
-		}
-		for (uint32_t k = 0; k < 16; k++)
-			right = right && j.seen[k] == (k < j.n ? sum : 0);
-	}
-	ok(right, "no chunk of the second phase ran before the first was done");
-	wk_pool_free(p);
-}
-
 static uint64_t now_ms(void)
 {
 	struct timespec t;
@@ -392,9 +345,6 @@ int main(void)
 	for (uint32_t n = 1; n <= 5; n++)
 		test_many(n, false);
 	test_many(2, true);
-	for (uint32_t n = 1; n <= 4; n++)
-		test_phases(n, false);
-	test_phases(2, true);
 	test_all_threads();
 	test_scratch();
 	test_sleeps();
