@@ -5,12 +5,14 @@
  * engine: what a step costs on the device and in queueing it. A step is timed by the host's clock from
  * its batch to its end, sampling included, nothing overlapped, as the engine runs it today.
  *
- * The pool is filled with random numbers: some by the host, the rest by copying blocks on the device.
- * Adapters are numbers in the pool that descriptions point to; there are no files of them.
+ * The pool is filled with random numbers: of the KV some blocks by the host, the rest by copying these
+ * on the device; adapters by the host throughout, so that no two have the same weights. Adapters are
+ * numbers in the pool that descriptions point to; there are no files of them.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "daemon/common/err.h"
 #include "daemon/engine/model/adapter_private.h"
@@ -23,7 +25,8 @@
 #define MAX_ADAPTERS 64u
 #define MAX_SEQS     64u
 #define RANK	     16u
-#define FIRST_BLOCKS 64u /* filled by the host */
+#define FIRST_BLOCKS 64u /* of KV: filled by the host */
+#define WARM_STEPS   3u	 /* the backend makes its graphs in the first two of a kind */
 #define LINEARS	     ADAPTER_N_LINEARS
 
 struct sizes {
@@ -49,6 +52,7 @@ struct bench {
 	size_t block_bytes;
 	uint32_t kv_blocks, n_blocks; /* adapters lie behind the blocks of KV */
 	struct wk_lora *loras[MAX_ADAPTERS];
+	uint64_t lora_at[MAX_ADAPTERS]; /* in the pool */
 	uint32_t n_loras;
 	uint32_t *table; /* owner: all blocks of KV */
 	char prefix[16];
@@ -150,6 +154,63 @@ static double time_steps(struct bench *b, struct step *s, uint32_t n)
 		if (run(b, s))
 			return -1;
 	return (wk_seconds() - start) / n;
+}
+
+/* --- adapters -------------------------------------------------------------------------------------*/
+
+/* Pieces of one adapter; with `parts` NULL only how many bytes they take. */
+static size_t lay_adapter(struct bench *b, uint64_t at, struct wk_lora_part *parts,
+			  uint64_t *offsets)
+{
+	uint64_t begin = at;
+	uint32_t n = 0;
+
+	for (uint32_t layer = 0; layer < b->c->n_layers; layer++)
+		for (int i = 0; i < LINEARS; i++) {
+			struct adapter_linear_shape s;
+
+			adapter_linear_shape(b->c, (enum adapter_linear)i, &s);
+			if (parts) {
+				offsets[n] = at;
+				parts[n] = (struct wk_lora_part){
+					.site = MODEL_SITE(layer, s.site),
+					.col = s.col,
+					.n = s.n,
+					.k = s.k,
+					.rank = RANK,
+					.scale = 0.01f,
+					.pieces = &offsets[n],
+				};
+				n++;
+			}
+			at += (b->ops->lora_piece_bytes(b->be, s.n, s.k) + WK_POOL_ALIGN - 1) /
+			      WK_POOL_ALIGN * WK_POOL_ALIGN;
+		}
+	return at - begin;
+}
+
+static void drop_adapters(struct bench *b)
+{
+	while (b->n_loras)
+		b->ops->lora_free(b->be, b->loras[--b->n_loras]);
+}
+
+static int make_adapters(struct bench *b)
+{
+	uint32_t n = b->c->n_layers * LINEARS;
+	uint64_t at = (uint64_t)b->kv_blocks * b->block_bytes, *offsets;
+	struct wk_lora_part *parts = calloc(n, sizeof(*parts));
+	int r = 0;
+
+	offsets = calloc(n, sizeof(*offsets));
+	for (; !r && parts && offsets && b->n_loras < b->s.adapters; b->n_loras += !r) {
+		b->lora_at[b->n_loras] = at;
+		at += lay_adapter(b, at, parts, offsets);
+		r = b->ops->lora_new(b->be, parts, n, &b->loras[b->n_loras]);
+	}
+	free(parts);
+	free(offsets);
+	return b->n_loras == b->s.adapters ? 0 : fail(b, "adapters");
 }
 
 /* --- figures -----------------------------------------------------------------------------------*/
@@ -282,6 +343,71 @@ static int adapted(struct bench *b, uint32_t adapters, const char *name, double 
 	return 0;
 }
 
+/* Seconds of a step of the base model alone, when its graphs are there. */
+static double base_steps(struct bench *b)
+{
+	struct step s = {.seqs = b->s.seqs, .rows = 1, .pos = b->s.middle - 1, .draw = true};
+
+	return time_steps(b, &s, WARM_STEPS) < 0 ? -1 : time_steps(b, &s, b->s.steps);
+}
+
+/* Base steps while adapters are there that others have used, between base steps when none is there. */
+static int unused(struct bench *b)
+{
+	struct step adapted = {.seqs = b->s.seqs,
+			       .rows = 1,
+			       .pos = b->s.middle - 1,
+			       .adapters = b->s.adapters,
+			       .draw = true};
+	double samples[REPS];
+
+	for (int i = 0; i < REPS; i++) {
+		double before, mid, after;
+
+		drop_adapters(b);
+		before = base_steps(b);
+		if (make_adapters(b) || time_steps(b, &adapted, WARM_STEPS) < 0)
+			return -1;
+		mid = base_steps(b);
+		drop_adapters(b);
+		after = base_steps(b);
+		if (before < 0 || mid < 0 || after < 0)
+			return -1;
+		samples[i] = (before + after) / 2 / mid;
+	}
+	add(b, "decode of base, adapters loaded and unused", "of none", samples, FIGURE_AT_LEAST,
+	    0.99);
+	return 0;
+}
+
+/* How many adapters have weights that no other has, by what is in the pool. */
+static int distinct(struct bench *b)
+{
+	size_t bytes = lay_adapter(b, 0, NULL, NULL);
+	XXH64_hash_t digests[MAX_ADAPTERS];
+	char *weights = malloc(bytes);
+	double n = 0;
+	int r = weights ? 0 : -1;
+
+	for (uint32_t i = 0; !r && i < b->n_loras; i++) {
+		r = b->ops->buf_read(b->be, b->pool, b->lora_at[i], weights, bytes);
+		digests[i] = r ? 0 : XXH3_64bits(weights, bytes);
+	}
+	free(weights);
+	if (r)
+		return fail(b, "weights of adapters");
+	for (uint32_t i = 0; i < b->n_loras; i++) {
+		bool own = true;
+
+		for (uint32_t k = 0; k < b->n_loras; k++)
+			own &= k == i || digests[k] != digests[i];
+		n += own;
+	}
+	figures_add(b->f, "adapters whose weights no other has", "adapters", &n, 1, FIGURE_AT_LEAST,
+		    b->s.adapters);
+	return 0;
+}
+
 /* The host's way to a part of the pool and back, and whether it came back as it was. */
 static int block_copies(struct bench *b)
 {
@@ -320,69 +446,34 @@ static int block_copies(struct bench *b)
 
 /* --- setting up --------------------------------------------------------------------------------*/
 
-/* Pieces of one adapter; with `parts` NULL only how many bytes they take. */
-static size_t lay_adapter(struct bench *b, uint64_t at, struct wk_lora_part *parts,
-			  uint64_t *offsets)
+/* Random bf16 in +-0.5..1, four of them at a time. */
+static void fill_block(uint64_t *to, size_t bytes, uint64_t *state)
 {
-	uint64_t begin = at;
-	uint32_t n = 0;
+	uint64_t x = *state;
 
-	for (uint32_t layer = 0; layer < b->c->n_layers; layer++)
-		for (int i = 0; i < LINEARS; i++) {
-			struct adapter_linear_shape s;
-
-			adapter_linear_shape(b->c, (enum adapter_linear)i, &s);
-			if (parts) {
-				offsets[n] = at;
-				parts[n] = (struct wk_lora_part){
-					.site = MODEL_SITE(layer, s.site),
-					.col = s.col,
-					.n = s.n,
-					.k = s.k,
-					.rank = RANK,
-					.scale = 0.01f,
-					.pieces = &offsets[n],
-				};
-				n++;
-			}
-			at += (b->ops->lora_piece_bytes(b->be, s.n, s.k) + WK_POOL_ALIGN - 1) /
-			      WK_POOL_ALIGN * WK_POOL_ALIGN;
-		}
-	return at - begin;
-}
-
-static int make_adapters(struct bench *b)
-{
-	uint32_t n = b->c->n_layers * LINEARS;
-	uint64_t at = (uint64_t)b->kv_blocks * b->block_bytes, *offsets;
-	struct wk_lora_part *parts = calloc(n, sizeof(*parts));
-	int r = 0;
-
-	offsets = calloc(n, sizeof(*offsets));
-	for (; !r && parts && offsets && b->n_loras < b->s.adapters; b->n_loras += !r) {
-		at += lay_adapter(b, at, parts, offsets);
-		r = b->ops->lora_new(b->be, parts, n, &b->loras[b->n_loras]);
+	for (size_t i = 0; i < bytes / sizeof(*to); i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		to[i] = (x & UINT64_C(0x807f807f807f807f)) | UINT64_C(0x3f003f003f003f00);
 	}
-	free(parts);
-	free(offsets);
-	return b->n_loras == b->s.adapters ? 0 : fail(b, "adapters");
+	*state = x;
 }
 
 static int fill_pool(struct bench *b)
 {
-	uint32_t first = b->n_blocks < FIRST_BLOCKS ? b->n_blocks : FIRST_BLOCKS, state = 1;
-	uint16_t *block = malloc(b->block_bytes);
+	uint32_t first = b->kv_blocks < FIRST_BLOCKS ? b->kv_blocks : FIRST_BLOCKS;
+	uint64_t *block = malloc(b->block_bytes), state = 1;
 	int r = block ? 0 : -1;
 
-	for (uint32_t i = 0; !r && i < first; i++) {
-		for (size_t k = 0; k < b->block_bytes / 2; k++) {
-			state = state * 1664525u + 1013904223u;
-			block[k] = (uint16_t)((state >> 16 & 0x807f) | 0x3f00); /* +-0.5..1 */
-		}
+	for (uint32_t i = 0; !r && i < b->n_blocks; i++) {
+		if (i >= first && i < b->kv_blocks)
+			continue;
+		fill_block(block, b->block_bytes, &state);
 		r = b->ops->buf_write(b->be, b->pool, i * b->block_bytes, block, b->block_bytes);
 	}
 	free(block);
-	for (uint32_t i = first; !r && i < b->n_blocks; i++)
+	for (uint32_t i = first; !r && i < b->kv_blocks; i++)
 		b->ops->kv_copy_rows(b->be, b->pool, i % first, i, WK_BLOCK_TOKENS);
 	return r || b->ops->wait(b->be, b->ops->record(b->be)) ? fail(b, "filling the pool") : 0;
 }
@@ -443,8 +534,7 @@ static int open_model(struct bench *b)
 
 static void close_all(struct bench *b)
 {
-	for (uint32_t i = 0; i < b->n_loras; i++)
-		b->ops->lora_free(b->be, b->loras[i]);
+	drop_adapters(b);
 	if (b->pool)
 		model_pool_free(b->m, b->pool);
 	model_close(b->m);
@@ -475,9 +565,9 @@ static int all(struct bench *b)
 	return attention(b, b->s.longest, longest) || attention(b, b->s.middle, middle) ||
 	       decode(b, 1, "decode, batch 1") || decode(b, b->s.seqs, "decode, the batch") ||
 	       prefill(b, b->s.prompts[0], 5, 0.21) || prefill(b, b->s.prompts[1], 3, 1.2) ||
-	       make_adapters(b) || adapted(b, b->s.adapters < 4 ? b->s.adapters : 4, few, 0.93) ||
-	       adapted(b, b->s.adapters, many, 0.65) ||
-	       adapted(b, 0, "decode, adapters there and unused", 0.99) || block_copies(b) ||
+	       make_adapters(b) || distinct(b) ||
+	       adapted(b, b->s.adapters < 4 ? b->s.adapters : 4, few, 0.93) ||
+	       adapted(b, b->s.adapters, many, 0.65) || unused(b) || block_copies(b) ||
 	       prefill(b, b->s.prompts[2], 1, 3.5);
 }
 

@@ -29,10 +29,12 @@ ok "every stage runs to its end" \
 	sh -c '"$1/bundle/on_device.sh" --out "$1/out" --small --seconds 900 > "$1/said" 2>&1' sh "$tmp"
 for figure in 'limit: copy on the device' 'limit: device to pinned memory' 'decode attention, 3 x 64' \
 	'decode, batch 1' 'decode, the batch' 'host: a step' 'prefill 64' 'decode on 2 adapters' \
-	'decode, adapters there and unused' 'blocks to pageable memory' 'weftd and engine started' \
+	'decode of base, adapters loaded and unused' 'blocks to pageable memory' 'weftd and engine started' \
 	'pipeline: base-adapter, prompt 64, lora-cold against alora: TTFT' 'deterministic: decode, the batch'; do
 	ok "it has $figure" has "$figure"
 done
+ok "no two adapters have the same weights" \
+	grep -Eq '^adapters whose weights no other has +2 adapters' "$tmp/out/table.txt"
 ok "the tests' results are in it" grep -q '^ok  *refusals' "$tmp/out/table.txt"
 ok "and all of it is in the document" sh -c 'grep -c "\"value\": [0-9]" "$1/out/report.json" |
 	awk "{ exit \$1 < 40 }"' sh "$tmp"
