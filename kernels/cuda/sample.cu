@@ -17,6 +17,17 @@
 
 typedef unsigned long long count_t;
 
+/* By their bits: NVRTC has none of C's headers. */
+WK_DEVICE float plus_infinity(void)
+{
+	return __uint_as_float(0x7f800000);
+}
+
+WK_DEVICE float not_a_number(void)
+{
+	return __uint_as_float(0x7fc00000);
+}
+
 /* The place of a token in the order; ids above `id` of the same key are behind it. */
 struct place {
 	uint32_t key, id;
@@ -120,7 +131,7 @@ WK_DEVICE count_t total(const struct amount &m, const struct row &r, struct shar
 /* Maximum; whether there is a NaN or +Inf, or nothing finite. */
 WK_DEVICE bool row_max(const float *logits, uint32_t n, struct shared_state *s, float *ret_max)
 {
-	float max = -INFINITY;
+	float max = -plus_infinity();
 	uint32_t nan = 0;
 
 	for (uint32_t i = threadIdx.x; i < n; i += THREADS) {
@@ -145,7 +156,7 @@ WK_DEVICE bool row_max(const float *logits, uint32_t n, struct shared_state *s, 
 		max = fmaxf(max, s->maxima[i]);
 	__syncthreads();
 	*ret_max = max;
-	return !s->bad && max > -INFINITY && max < INFINITY;
+	return !s->bad && max > -plus_infinity() && max < plus_infinity();
 }
 
 /*
@@ -371,11 +382,11 @@ WK_DEVICE void sample(const struct ka_sampling &a, const struct ka_sample &p,
 
 	for (uint32_t i = threadIdx.x; i < KA_MAX_LOGPROBS; i += THREADS) {
 		out->top_tokens[i] = NO_TOKEN;
-		out->top_logprobs[i] = -INFINITY;
+		out->top_logprobs[i] = -plus_infinity();
 	}
 	if (threadIdx.x == 0) {
 		out->token = 0;
-		out->logprob = NAN;
+		out->logprob = not_a_number();
 	}
 	if (!row_max(logits, a.vocab, s, &r.max))
 		return;
@@ -392,7 +403,7 @@ WK_DEVICE void sample(const struct ka_sampling &a, const struct ka_sample &p,
 				return;
 		}
 		r.inv_temp = p.inv_temp;
-		token = p.inv_temp < INFINITY ? draw(r, p, s) : arg_max(r, s);
+		token = p.inv_temp < plus_infinity() ? draw(r, p, s) : arg_max(r, s);
 	}
 	if (threadIdx.x)
 		return;
