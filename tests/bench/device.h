@@ -36,7 +36,12 @@ void figures_add(struct figures *f, const char *name, const char *unit, double *
 /* A figure that could not be had, and why. */
 void figures_missing(struct figures *f, const char *name, const char *why);
 
-/* All files of a run as one table on stdout and one document; 0 or -1 with a message. */
+/* Figures from which the report makes others; the second is on_device.sh's. */
+#define FIGURE_QUEUED "host: a step of that batch queued, the engine's own part not in it"
+#define FIGURE_OWN    "engine: own work of a step, the batch, p50 and p99"
+
+/* All files of a run as one table on stdout and one document, with what follows from several of them;
+ * 0 or -1 with a message. */
 int report(int n, char **files, const char *out);
 
 /* --- the device's limits -----------------------------------------------------------------------*/

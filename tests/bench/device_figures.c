@@ -75,24 +75,29 @@ static void add(struct figures *f, json_t *one)
 	save(f->root, f->path);
 }
 
+/* What it must reach, and whether it does. */
+static void set_goal(json_t *one, enum figure_goal goal, double target)
+{
+	double value = json_number_value(json_object_get(one, "value"));
+	double ratio = goal == FIGURE_AT_LEAST ? value / target : target / value;
+
+	json_object_set_new(one, "target", json_real(target));
+	json_object_set_new(one, "goal", json_string(goal == FIGURE_AT_LEAST ? ">=" : "<="));
+	json_object_set_new(one, "ratio", json_real(ratio));
+	json_object_set_new(one, "pass", json_boolean(ratio >= 1));
+}
+
 void figures_add(struct figures *f, const char *name, const char *unit, double *samples, uint32_t n,
 		 enum figure_goal goal, double target)
 {
-	double value, ratio;
 	json_t *one;
 
 	qsort(samples, n, sizeof(*samples), compare);
-	value = samples[n / 2];
-	one = json_pack("{s:s, s:f, s:s, s:f, s:f, s:i}", "name", name, "value", value, "unit",
-			unit, "lowest", samples[0], "highest", samples[n - 1], "samples", (int)n);
-	if (goal != FIGURE_NONE && target > 0 && !f->small) {
-		ratio = goal == FIGURE_AT_LEAST ? value / target : target / value;
-		json_object_set_new(one, "target", json_real(target));
-		json_object_set_new(one, "goal",
-				    json_string(goal == FIGURE_AT_LEAST ? ">=" : "<="));
-		json_object_set_new(one, "ratio", json_real(ratio));
-		json_object_set_new(one, "pass", json_boolean(ratio >= 1));
-	}
+	one = json_pack("{s:s, s:f, s:s, s:f, s:f, s:i}", "name", name, "value", samples[n / 2],
+			"unit", unit, "lowest", samples[0], "highest", samples[n - 1], "samples",
+			(int)n);
+	if (goal != FIGURE_NONE && target > 0 && !f->small)
+		set_goal(one, goal, target);
 	add(f, one);
 }
 
@@ -102,14 +107,140 @@ void figures_missing(struct figures *f, const char *name, const char *why)
 	add(f, json_pack("{s:s, s:n, s:s}", "name", name, "value", "why", why));
 }
 
-/* --- the report --------------------------------------------------------------------------------*/
-
 static const char *text_of(const json_t *o, const char *key)
 {
 	const char *s = json_string_value(json_object_get(o, key));
 
 	return s ? s : "";
 }
+
+/* A stage's object, or the bare list that `weft bench --json` prints. */
+static const json_t *list_of(const json_t *stage)
+{
+	return json_is_array(stage) ? stage : json_object_get(stage, "figures");
+}
+
+/* --- what follows from the figures of several stages -------------------------------------------*/
+
+/* A figure that has a value, by its name, in any stage. */
+static json_t *find(const json_t *all, const char *name)
+{
+	for (size_t s = 0; s < json_array_size(all); s++) {
+		const json_t *list = list_of(json_array_get(all, s));
+		json_t *one;
+		size_t i;
+
+		json_array_foreach(list, i, one)
+		{
+			if (!strcmp(text_of(one, "name"), name) &&
+			    json_is_number(json_object_get(one, "value")))
+				return one;
+		}
+	}
+	return NULL;
+}
+
+static double number(const json_t *one, const char *key)
+{
+	const json_t *v = json_object_get(one, key);
+
+	return json_number_value(v ? v : json_object_get(one, "value"));
+}
+
+/* Targets of the 8B shape for rows of `weft bench`, which knows none; other lengths have other names. */
+static void set_goals(const json_t *all)
+{
+	static const struct {
+		const char *name;
+		enum figure_goal goal;
+		double target;
+	} goals[] = {
+		{"pipeline: base-adapter, prompt 65536, lora-cold against alora: TTFT",
+		 FIGURE_AT_LEAST, 100},
+		{"pipeline: base-adapter, prompt 65536, alora: E2E", FIGURE_AT_MOST, 110 /* ms */},
+	};
+
+	for (size_t i = 0; i < sizeof(goals) / sizeof(goals[0]); i++) {
+		json_t *one = find(all, goals[i].name);
+
+		if (one)
+			set_goal(one, goals[i].goal, goals[i].target);
+	}
+}
+
+#define DETERMINISTIC "deterministic: "
+
+/* The price of the deterministic mode: median against median of two stages, so no pairs; the extremes
+ * are of one's best sample against the other's worst. */
+static void add_price(json_t *list, const json_t *with, const json_t *without)
+{
+	const json_t *slow = with, *fast = without;
+	char name[160];
+
+	if (strstr(text_of(with, "unit"), "/s")) {
+		slow = without;
+		fast = with;
+	}
+	snprintf(name, sizeof(name), "deterministic, times as long: %s", text_of(without, "name"));
+	json_array_append_new(
+		list, json_pack("{s:s, s:f, s:s, s:f, s:f}", "name", name, "value",
+				number(slow, "value") / number(fast, "value"), "unit", "x",
+				"lowest", number(slow, "lowest") / number(fast, "highest"),
+				"highest", number(slow, "highest") / number(fast, "lowest")));
+}
+
+static void add_prices(json_t *list, const json_t *all)
+{
+	const size_t prefix = strlen(DETERMINISTIC);
+
+	for (size_t s = 0; s < json_array_size(all); s++) {
+		const json_t *figures = list_of(json_array_get(all, s)), *with, *without;
+		size_t i;
+
+		json_array_foreach(figures, i, with)
+		{
+			if (strncmp(text_of(with, "name"), DETERMINISTIC, prefix) ||
+			    !json_is_number(json_object_get(with, "value")))
+				continue;
+			without = find(all, text_of(with, "name") + prefix);
+			if (without)
+				add_price(list, with, without);
+		}
+	}
+}
+
+/* The host's work of a step has two parts, measured apart: queueing without the engine, and the
+ * engine's own. Both medians together have one target, where the first has. */
+static void add_host(json_t *list, const json_t *all)
+{
+	const json_t *queued = find(all, FIGURE_QUEUED), *own = find(all, FIGURE_OWN);
+	json_t *one;
+
+	if (!queued || !own)
+		return;
+	one = json_pack(
+		"{s:s, s:f, s:s}", "name",
+		"host: a step of the batch, queued and the engine's own part, sum of medians",
+		"value", number(queued, "value") + number(own, "value"), "unit", "us");
+	if (json_object_get(queued, "target"))
+		set_goal(one, FIGURE_AT_MOST, number(queued, "target"));
+	json_array_append_new(list, one);
+}
+
+static void add_derived(json_t *all)
+{
+	json_t *list = json_array();
+
+	set_goals(all);
+	add_host(list, all);
+	add_prices(list, all);
+	if (json_array_size(list))
+		json_array_append_new(all,
+				      json_pack("{s:s, s:O}", "stage", "derived", "figures", list));
+	json_decref(list);
+}
+
+/* --- the report ----------------------------------------------------------------------------------*/
 
 static void line(const json_t *o, int width)
 {
@@ -137,12 +268,6 @@ static void line(const json_t *o, int width)
 	printf("%-*s %10.4g %-12s %10s %7s %10.4g ... %-10.4g%s\n", width, text_of(o, "name"),
 	       json_number_value(value), text_of(o, "unit"), target, ratio_text, lo, hi,
 	       json_is_false(json_object_get(o, "pass")) ? " MISSED" : "");
-}
-
-/* A stage's object, or the bare list that `weft bench --json` prints. */
-static const json_t *list_of(const json_t *stage)
-{
-	return json_is_array(stage) ? stage : json_object_get(stage, "figures");
 }
 
 static int width_of(const json_t *all)
@@ -198,6 +323,7 @@ int report(int n, char **files, const char *out)
 		else
 			json_array_append_new(all, stage);
 	}
+	add_derived(all);
 	width = width_of(all);
 	print_facts(all);
 	for (size_t s = 0; s < json_array_size(all); s++)

@@ -288,8 +288,7 @@ static int decode(struct bench *b, uint32_t seqs, const char *name)
 		return 0;
 	}
 	add(b, name, "tokens/s", samples, FIGURE_AT_LEAST, 9000);
-	add(b, "host: a step of that batch queued, the engine's own part not in it", "us", queued,
-	    FIGURE_AT_MOST, 50);
+	add(b, FIGURE_QUEUED, "us", queued, FIGURE_AT_MOST, 50);
 	return 0;
 }
 

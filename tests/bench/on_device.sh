@@ -7,7 +7,8 @@
 # It lies in the folder that `make cuda-bundle` makes, with all that it needs. Stages come in this order,
 # each under a time limit, all together under N seconds (530): what the device can do at most; whether
 # results are right; the figures, the most important first; requests through weftd; the deterministic
-# mode; compute-sanitizer where it is installed. After each, DIR/report.json and DIR/table.txt have
+# mode; a start with weights from a file, where disk and memory hold them; compute-sanitizer where it is
+# installed. After each, DIR/report.json and DIR/table.txt have
 # everything so far, and DIR/running.json what the stage under way has measured. DIR/log.txt has the
 # rest. --small: tiny shapes, in which figures mean nothing: whether all of it runs.
 set -u
@@ -19,7 +20,7 @@ while [ $# -gt 0 ]; do
 	--out) out=$2; shift ;;
 	--seconds) seconds=$2; shift ;;
 	--small) small=small ;;
-	*) sed -n '3,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	*) sed -n '3,15s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 	esac
 	shift
 done
@@ -53,11 +54,17 @@ limit() {
 	[ -n "$small" ] || [ "$left" -lt "$1" ] || left=$1
 	echo $((left > 0 ? left : 0))
 }
+# A command under both limits; timeout takes 0 for none.
+within() { # seconds, command...
+	most=$(limit "$1")
+	shift
+	[ "$most" -gt 0 ] && timeout -k 5 "$most" "$@"
+}
 say() { echo "$(($(date +%s) - began)) s: $*" | tee -a "$out/log.txt"; }
 # Everything that is there, into one document and one table.
 merge() {
 	set --
-	for f in env limits tests model start pipeline deterministic sanitizer; do
+	for f in env limits tests model start pipeline steps deterministic written sanitizer; do
 		[ ! -s "$work/$f.json" ] || set -- "$@" "$work/$f.json"
 	done
 	"$bench" report "$out/report.json" "$@" > "$out/table.txt" 2>> "$out/log.txt"
@@ -159,6 +166,68 @@ measure model 240 "$work/model"
 
 # --- through weftd -----------------------------------------------------------------------------------
 
+# One that is measured here: name, value, unit, lowest, highest, at most (nothing: no target).
+figure() {
+	awk -v n="$1" -v v="$2" -v u="$3" -v lo="$4" -v hi="$5" -v t="${6:-0}" 'BEGIN {
+		printf "{\"name\": \"%s\", \"value\": %s, \"unit\": \"%s\"", n, v, u
+		printf ", \"lowest\": %s, \"highest\": %s", lo, hi
+		if (t > 0 && v > 0)
+			printf ", \"target\": %s, \"goal\": \"<=\", \"ratio\": %f, \"pass\": %s",
+				t, t / v, v <= t + 0 ? "true" : "false"
+		print "}" }'
+}
+figures_json() { # stage, figures
+	printf '{"stage": "%s", "figures": [%s]}\n' "$1" "$2" > "$work/$1.json"
+	merge
+}
+at_most() { [ -n "$small" ] || echo "$1"; }
+
+# weftd with a model m: its folder, further lines of the configuration. $took: seconds to a first token.
+start_daemon() {
+	rm -rf "$work/run" && mkdir -m 700 "$work/run" || return 1
+	{
+		# Run by root, the engine stays root: another user could not read this private folder.
+		echo "[daemon]"
+		[ "$(id -u)" != 0 ] || echo "engine_user = root"
+		printf '[model m]\npath = %s\nbackend = cuda\npoll = always\n' "$1"
+		[ -z "$small" ] || echo "kv_bytes = 4M"
+		shift
+		printf '%s\n' "$@"
+	} > "$work/weftd.conf"
+	export WEFT_SOCKET="$work/run/weftd.sock"
+	t=$(date +%s%N)
+	"$here/bin/weftd" --foreground --runtime-dir "$work/run" --config "$work/weftd.conf" \
+		>> "$out/log.txt" 2>&1 &
+	daemon=$!
+	i=0
+	while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 1000 ]; do
+		i=$((i + 1))
+		sleep 0.01
+	done
+	within 60 "$here/bin/weft" run --tokens --max-tokens 1 1 2 3 >> "$out/log.txt" 2>&1 ||
+		return 1
+	took=$(awk "BEGIN { print ($(date +%s%N) - $t) / 1e9 }")
+}
+
+# Whole numbers of the engine's status; the first of a name is the engine's own.
+status() { "$here/bin/weft" status --json 2>> "$out/log.txt" > "$work/status"; }
+number() { grep -o "\"$1\": *[0-9]*" "$work/status" | head -n 1 | sed 's/.*: *//'; }
+
+# The engine's own work in steps of full batches: those of the last thousand steps, which are all of this
+# run; how many tokens a step of it gave says whether they were full.
+own_work() {
+	batch=64 tokens=300
+	[ -z "$small" ] || batch=3 tokens=16
+	status || return 1
+	steps=$(number steps) tokens_out=$(number tokens_out)
+	within 60 "$here/bin/weft" bench adapters --batch $batch --tokens $tokens --prompt 16 \
+		--reps 1 --json >> "$out/log.txt" 2>&1 && status || return 1
+	mean=$(awk "BEGIN { printf \"%.1f\", ($(number tokens_out) - $tokens_out) / ($(number steps) - $steps) }")
+	p50=$(awk "BEGIN { print $(number p50_ns) / 1000 }") p99=$(awk "BEGIN { print $(number p99_ns) / 1000 }")
+	figures_json steps "$(figure "engine: own work of a step, the batch, p50 and p99" "$p50" us "$p50" "$p99" \
+		"$(at_most 50)"), $(figure "engine: tokens of a step in that run, mean" "$mean" tokens "$mean" "$mean")"
+}
+
 serve() {
 	long=65536
 	[ -z "$small" ] || long=64
@@ -168,44 +237,19 @@ serve() {
 			"$here/bin/weft" adapter make --model "$work/model" --rank 16 --seed 1$i \
 				"$work/plain$i" || return 1
 	done >> "$out/log.txt" 2>&1
-	{
-		# Run by root, the engine stays root: another user could not read this private folder.
-		echo "[daemon]"
-		[ "$(id -u)" != 0 ] || echo "engine_user = root"
-		printf '[model m]\npath = %s\nbackend = cuda\ndummy_weights = on\npoll = always\n' "$work/model"
-		[ -z "$small" ] || echo "kv_bytes = 4M"
-		for a in activated1 activated2 plain1 plain2; do
-			printf '[adapter %s]\npath = %s\n' $a "$work/$a"
-		done
-	} > "$work/weftd.conf"
-	mkdir -m 700 "$work/run"
-	export WEFT_SOCKET="$work/run/weftd.sock"
-	t=$(date +%s%N)
-	"$here/bin/weftd" --foreground --runtime-dir "$work/run" --config "$work/weftd.conf" \
-		>> "$out/log.txt" 2>&1 &
-	daemon=$!
-	i=0
-	while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 100 ]; do
-		i=$((i + 1))
-		sleep 0.1
+	set --
+	for a in activated1 activated2 plain1 plain2; do
+		set -- "$@" "[adapter $a]" "path = $work/$a"
 	done
-	timeout -k 5 "$(limit 60)" "$here/bin/weft" run --tokens --max-tokens 1 1 2 3 >> "$out/log.txt" 2>&1 ||
-		return 1
-	t=$((($(date +%s%N) - t) / 1000000))
-	timeout -k 5 "$(limit 120)" "$here/bin/weft" bench pipeline --pipelines base-adapter \
+	start_daemon "$work/model" "dummy_weights = on" "$@" || return 1
+	figures_json start "$(figure "weftd and engine started, no file of weights: made up, to the first token" \
+		"$took" s "$took" "$took")"
+	within 120 "$here/bin/weft" bench pipeline --pipelines base-adapter \
 		--arms alora,lora-cold,base-recompute --prompts $long --generate 16 --tokens 16 --reps 2 --json \
-		> "$work/pipeline.json" 2>> "$out/log.txt" || return 1
-	timeout -k 5 "$(limit 60)" "$here/bin/weft" bench serve --clients 1 --requests 3 --prompt 64 --tokens 64 \
-		--warm-up 1 >> "$out/log.txt" 2>&1
-	own=$("$here/bin/weft" status --json 2>> "$out/log.txt" |
-		sed -n 's/.*"own_time"[^}]*"p50_ns": *\([0-9]*\).*/\1/p' | head -n 1)
-	target=', "target": 20, "goal": "<=", "ratio": '$(awk "BEGIN { print 20000 / ($t + 1) }")
-	[ -z "$small" ] || target=
-	printf '{"stage": "daemon", "figures": [{"name": "%s", "value": %s, "unit": "s"%s}%s]}\n' \
-		"weftd and engine started, weights made up, to the first token" \
-		"$(awk "BEGIN { print $t / 1000 }")" "$target" \
-		"${own:+, {\"name\": \"engine: own work of a step, p50\", \"value\": $((own / 1000)), \"unit\": \"us\"\}}" \
-		> "$work/start.json"
+		> "$work/pipeline.json" 2>> "$out/log.txt"
+	r=$?
+	merge
+	own_work && return $r
 }
 if [ "$(limit 30)" -ge 30 ]; then
 	say "requests through weftd"
@@ -217,6 +261,27 @@ fi
 # --- the rest ------------------------------------------------------------------------------------------
 
 measure deterministic 60 "$work/model"
+
+# The same start with a file of weights, read once before: 16 GB of disk and of page cache.
+from_file() {
+	shape=8b
+	[ -z "$small" ] || shape=tiny
+	within 70 "$here/bin/weft" model make --shape $shape --quiet "$work/written" \
+		>> "$out/log.txt" 2>&1 && cat "$work/written/model.safetensors" > /dev/null &&
+		start_daemon "$work/written" &&
+		figures_json written "$(figure "weftd and engine started, weights in page cache, to the first token" \
+			"$took" s "$took" "$took" "$(at_most 20)")"
+}
+disk=$(df -Pk "$work" | awk 'END { print int($4 / 1048576) }')
+memory=$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)
+if [ -n "$small" ] || { [ "$(limit 110)" -ge 110 ] && [ "$disk" -ge 20 ] && [ "$memory" -ge 40 ]; }; then
+	say "a start with weights from a file"
+	from_file || { failed=1; say "a start with weights from a file failed"; }
+	stop_daemon
+	rm -rf "$work/written"
+else
+	say "no start with weights from a file: $(limit 530) s, $disk GiB of disk, $memory GiB of memory left"
+fi
 sanitize() { # tool
 	most=$(limit 60)
 	[ "$most" -gt 10 ] || return 0
