@@ -132,7 +132,7 @@ int weft_status_text(const struct weft_result *result, char *buf, size_t bytes)
 	case WEFT_NO_MODEL:
 		return snprintf(buf, bytes, "the engine does not serve that model");
 	case WEFT_NO_ADAPTER:
-		return snprintf(buf, bytes, "the engine does not have that adapter");
+		return snprintf(buf, bytes, "no adapter of that name is loaded");
 	case WEFT_QUOTA_REQUESTS:
 		return snprintf(buf, bytes,
 				"the tenant's limit of %u requests at a time is reached: "

@@ -234,19 +234,26 @@ bool chat_lines_terminal(const struct chat_lines *l)
 	return l->el != NULL;
 }
 
-/* Created for its user alone before a line is in it. */
+/* A file is its user's alone before a line is in it; a device is left as it is. */
 static int write_history(struct chat_lines *l)
 {
-	int fd = open(l->history, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), err = 0;
+	int fd = open(l->history, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), err = 0;
 	HistEvent event;
+	struct stat st;
+	FILE *f;
 
 	if (fd < 0)
 		return -errno;
-	if (fchmod(fd, 0600))
+	if (fstat(fd, &st) || (S_ISREG(st.st_mode) && fchmod(fd, 0600)) || !(f = fdopen(fd, "w"))) {
 		err = -errno;
-	close(fd);
-	if (!err && history(l->lines, &event, H_SAVE, l->history) < 0)
+		close(fd);
+		return err;
+	}
+	if (history(l->lines, &event, H_SAVE_FP, f) < 0)
 		err = -EIO;
+	if ((fflush(f) || ferror(f)) && !err)
+		err = errno ? -errno : -EIO;
+	fclose(f);
 	return err;
 }
 

@@ -130,9 +130,9 @@ static int list(int argc, char **argv)
 	       "pool", "invocation, or why");
 	json_array_foreach(adapters, i, a)
 	{
-		cli_printf(stdout, "%-20s %-16s %-9s %-5s %4lld %5lld MB  ", admin_text(a, "name"),
+		cli_printf(stdout, "%-20s %-16s %-9s %-5s %4lld %5.1f MB  ", admin_text(a, "name"),
 			   admin_text(a, "model"), admin_text(a, "state"), admin_text(a, "kind"),
-			   admin_int(a, "rank"), admin_int(a, "pool_bytes") / 1000000);
+			   admin_int(a, "rank"), (double)admin_int(a, "pool_bytes") / 1e6);
 		print_ids(json_object_get(a, "invocation"));
 		cli_printf(stdout, "%s%s\n", *admin_text(a, "why") ? " " : "",
 			   admin_text(a, "why"));

@@ -375,6 +375,8 @@ static int64_t follow(struct weft_request *r, uint32_t sample)
 static int64_t show_answer(struct weft_request *r, uint32_t sample)
 {
 	struct text_out *o = &run.out[sample];
+	struct weft_result res = {.size = sizeof(res)};
+	uint32_t count;
 	FILE *to = !run.json && as_text() ? stdout : NULL;
 	int64_t err;
 
@@ -387,6 +389,10 @@ static int64_t show_answer(struct weft_request *r, uint32_t sample)
 	err = follow(r, sample);
 	if (!run.tokens)
 		text_out_end(o);
+	weft_result(r, &res);
+	weft_tokens(r, sample, &count);
+	if (res.status != WEFT_OK && !count)
+		return err; /* refused */
 	/* A text that ends its last line gets no second end. */
 	if (!run.json && run.submit.logprobs == WEFT_NO_LOGPROBS &&
 	    (run.tokens || !o->text.n || o->text.p[o->text.n - 1] != '\n'))

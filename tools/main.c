@@ -35,7 +35,7 @@ static void help(FILE *to)
 	      to);
 }
 
-int main(int argc, char **argv)
+static int command(int argc, char **argv)
 {
 	if (argc < 2) {
 		help(stderr);
@@ -59,4 +59,14 @@ int main(int argc, char **argv)
 			return commands[i].run(argc - 1, argv + 1);
 	fprintf(stderr, "weft: unknown command \"%s\" (weft --help)\n", argv[1]);
 	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	int rc = command(argc, argv);
+
+	/* Who reads a file later must not take a part for the whole. */
+	if ((fflush(stdout) || ferror(stdout)) && !rc)
+		rc = cli_fail("standard output: not all of it could be written");
+	return rc;
 }

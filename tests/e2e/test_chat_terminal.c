@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -28,6 +29,7 @@
 static struct real_daemon d;
 static pid_t pid;
 static int terminal = -1;
+static bool no_files;	   /* of more than no bytes can be written by what is started */
 static char seen[1 << 20]; /* since the last await() */
 static size_t n_seen;
 static char before[32]; /* what the last await() found: the end of what came before it */
@@ -47,6 +49,10 @@ static void start(const char *const *more)
 	n_seen = 0;
 	pid = forkpty(&terminal, NULL, NULL, &size);
 	if (!pid) {
+		if (no_files) {
+			signal(SIGXFSZ, SIG_IGN);
+			setrlimit(RLIMIT_FSIZE, &(struct rlimit){0});
+		}
 		setenv("TERM", "dumb", 1);
 		setenv("HOME", "/nonexistent", 1);
 		execv(path, (char **)(uintptr_t)argv);
@@ -209,6 +215,24 @@ static void interrupted(void)
 	is_int(end(), 0, "the end of the input ends it");
 }
 
+/* What cannot be kept is said at the end. */
+static void history_lost(void)
+{
+	char history[100];
+
+	snprintf(history, sizeof(history), "%s/lost", d.dir);
+	no_files = true;
+	start((const char *const[]){"-t", "6", "--history", history, NULL});
+	no_files = false;
+	ok(await(PROMPT), "it asks");
+	type("Lost\n");
+	ok(await(PROMPT), "and answers");
+	type("/quit\n");
+	ok(await("weft: write ") && await("File too large"),
+	   "a history that cannot be written is named");
+	is_int(end(), 1, "and counts as failure");
+}
+
 /* Signals that come while a line is written: the line survives those that do not end the program, and
  * after the others the terminal is as it was before. */
 static void signalled(int last)
@@ -260,6 +284,7 @@ int main(void)
 	if (real_daemon_start(&d))
 		bail_out("weftd");
 	edited();
+	history_lost();
 	interrupted();
 	signalled(SIGTERM);
 	signalled(SIGHUP);
