@@ -356,7 +356,7 @@ int main(int argc, char **argv)
 	printf("  %-36s %13s %13s\n", "", "without", "with");
 	print_row("five adapters at once", adapters[0], adapters[1], repeats);
 	print_row("first token of the base model's last", first[0], first[1], repeats);
-	print_row("everything above, one after another", all[0], all[1], repeats);
+	print_row("everything above", all[0], all[1], repeats);
 	printf("\n  Saved: %.1f ms of %.1f.\n", median(all[0], repeats) - median(all[1], repeats),
 	       median(all[0], repeats));
 	weft_template_free(template);

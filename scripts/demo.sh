@@ -64,7 +64,7 @@ say "1. A service desk: one small base model, five activated adapters (aLoRA), o
 start_daemon desk "$family/base" "$family"/adapters/*
 "$bin/service_desk" "$src/examples/conversation.txt"
 
-say "2. Four client processes at once, four adapters in one batch"
+say "2. Four client processes at once: three adapters and the base model"
 customer="Hello, this is Felix Bergholm. My lamp shows an error. It was order 2046. I need help today."
 printf '\n  customer    %s\n\n' "$customer"
 for task in topic urgency answerable; do

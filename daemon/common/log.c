@@ -3,6 +3,7 @@
 #include "daemon/common/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -12,10 +13,12 @@
 
 static char log_name[64] = "weft";
 static enum log_level log_max = LOG_LEVEL_INFO;
+static bool log_read_by_people;
 
 void log_set_name(const char *name)
 {
 	snprintf(log_name, sizeof(log_name), "%s", name);
+	log_read_by_people = isatty(STDERR_FILENO);
 }
 
 void log_set_level(enum log_level level)
@@ -28,7 +31,9 @@ static void line_write(enum log_level level, const char *fmt, va_list ap, uint32
 	char line[LINE_BYTES];
 	int len, n;
 
-	len = snprintf(line, sizeof(line), "<%d>%s: ", (int)level, log_name);
+	/* The level in front is for who collects it, not for who reads it. */
+	len = log_read_by_people ? snprintf(line, sizeof(line), "%s: ", log_name)
+				 : snprintf(line, sizeof(line), "<%d>%s: ", (int)level, log_name);
 	n = vsnprintf(line + len, sizeof(line) - (size_t)len, fmt, ap);
 	if (n < 0)
 		return;
