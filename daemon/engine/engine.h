@@ -286,6 +286,7 @@ struct engine {
 	struct session *sessions;
 	struct wshm_wakes wakes;  /* gathered by publish_wake() */
 	bool wakes_owed;	  /* there were more than one pass wakes */
+	bool first_token;	  /* published since the last publish_wake() */
 	uint32_t wake_turn;	  /* who comes first where not all get a share */
 	struct request *requests; /* fetched and not ended */
 	uint32_t n_requests, n_suspects;
@@ -439,8 +440,8 @@ void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_
 void publish_counts(struct engine *e, struct request *r, uint64_t now);
 /*
  * After everything was published: wake whoever waits for any of it, once for each session. busy:
- * there is more to do, so a compute thread that is free makes the calls. publish_wake_end(): they are
- * made now, if it has not begun.
+ * there is more to do, so a compute thread that is free makes the calls, unless they are few and for
+ * a first token. publish_wake_end(): they are made now, if it has not begun.
  */
 void publish_wake(struct engine *e, bool busy);
 void publish_wake_end(struct engine *e);

@@ -10,13 +10,16 @@
  * Waking a client that sleeps takes tens of microseconds on a virtual machine, most of them in the
  * host. So publications only note whom to wake, and after a pass a compute thread makes the calls
  * while the core thread goes on to the next pass. What is gathered outside of a pass, or when no
- * thread is awake and free, the core thread does itself. How many words are waited at is the clients'
+ * thread is awake and free, the core thread does itself; and after a pass that gave a first token,
+ * if there are no more than URGENT_WAKES, because its own calls are seen sooner. How many words are waited at is the clients'
  * choice, a thousand and more each: so one pass makes WSHM_MAX_WAKES calls at most, of which every
  * session has a share, and what is over waits for the next pass.
  */
 #include "daemon/engine/engine.h"
 
 #include <string.h>
+
+#define URGENT_WAKES 2u
 
 static struct wshm_slot *slot_of(struct request *r)
 {
@@ -158,6 +161,7 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 	}
 	if (first && !r->first_done) {
 		r->first_done = true;
+		e->first_token = true;
 		if (!ord_load(&s->t_first_ns)) {
 			ord_store(&s->forward_ns, r->forward_ns);
 			ord_store(&s->t_first_ns, now);
@@ -204,8 +208,10 @@ static void gather(struct engine *e, uint32_t n)
 
 void publish_wake(struct engine *e, bool busy)
 {
+	bool urgent = e->first_token;
 	uint32_t n = 0;
 
+	e->first_token = false;
 	for (struct session *s = e->sessions; s; s = s->next) {
 		if (wshm_engine_wake(&s->shm))
 			session_ring_bell(e, s);
@@ -216,8 +222,9 @@ void publish_wake(struct engine *e, bool busy)
 		gather(e, n);
 	if (!e->wakes.n)
 		return;
+	urgent = urgent && e->wakes.n <= URGENT_WAKES;
 	/* L2: pairs with L1 in wake_lent(): it has been read to its end. */
-	if (busy && e->ops->aside && !ord_load_acquire(&e->waking_lent)) {
+	if (busy && !urgent && e->ops->aside && !ord_load_acquire(&e->waking_lent)) {
 		e->waking.n = e->wakes.n;
 		memcpy(e->waking.words, e->wakes.words, e->wakes.n * sizeof(e->wakes.words[0]));
 		ord_store(&e->waking_lent, true);
