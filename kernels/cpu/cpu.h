@@ -130,7 +130,20 @@ struct wk_expand {
 	uint32_t panels;
 	size_t acc_step, b_step;
 	uint32_t ahead; /* bytes from B to what will be wanted of it next, to ask for; 0: nothing */
+	const char *next; /* what will be wanted after the last panel's B; NULL: nothing known */
 };
+
+/*
+ * Where to ask for what comes `ahead` bytes after B: past the last panel, in what follows. `off`: of B
+ * in its panel.
+ */
+static inline const char *wk_expand_ahead(const struct wk_expand *e, const char *b, uint32_t off,
+					  uint32_t panel)
+{
+	size_t at = panel * e->b_step + e->ahead, end = e->panels * e->b_step;
+
+	return e->next && at >= end ? e->next + (at - end) + off : b + e->ahead;
+}
 
 /* What one path implements of this backend's dense operations. */
 struct wk_cpu_kernels {

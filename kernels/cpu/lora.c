@@ -509,13 +509,14 @@ static uint32_t panel_bytes(const struct wk_weight *w)
 /* One part of a run into the sums of a panel, and of the next ones that it covers likewise. */
 static void expand_part(const struct wk_backend *be, const struct wk_lora_plan *plan,
 			const struct wk_lora_run *run, const struct wk_lora_part *p, const char *s,
-			const struct half h[2], uint32_t n_panels, float *acc)
+			const struct half h[2], uint32_t n_panels, const char *next, float *acc)
 {
 	struct wk_expand e = {.acc = acc,
 			      .n = wk_lora_cuts(p->rank),
 			      .rows = run->rows,
 			      .first = !plan->holes,
 			      .ahead = WK_LORA_AHEAD,
+			      .next = wk_lora_cuts(p->rank) == 1 ? next : NULL,
 			      .panels = n_panels,
 			      .acc_step = (size_t)plan->op->n_rows * WK_CPU_PANEL,
 			      .b_step = panel_bytes(plan->op->w)};
@@ -574,7 +575,7 @@ bool wk_lora_begin(const struct wk_backend *be, const struct wk_lora_plan *p, ui
 
 /* One part of a group of runs, shrunk and expanded: its pieces are read once, from end to end. */
 static void early_unit(struct wk_backend *be, const struct wk_lora_plan *p,
-		       const struct wk_lora_group *g, uint32_t part, float *acc)
+		       const struct wk_lora_group *g, uint32_t part, const char *next, float *acc)
 {
 	const struct wk_lora_run *runs = &p->runs[g->run];
 	const struct wk_lora_part *q = &runs->parts[part];
@@ -599,11 +600,21 @@ static void early_unit(struct wk_backend *be, const struct wk_lora_plan *p,
 		panel_halves(w, panel, halves);
 		for (uint32_t i = 0; i < g->n_runs; i++)
 			expand_part(be, p, &runs[i], q, runs[i].s + s_bytes(be, &runs[i], cut),
-				    halves, n, wk_lora_sums(p, panel, runs[i].row));
+				    halves, n, n > 1 ? next : NULL,
+				    wk_lora_sums(p, panel, runs[i].row));
 	}
 }
 
-void wk_lora_unit(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t unit,
+/* What a unit reads first. */
+static const char *unit_start(const struct wk_lora_plan *p, uint32_t unit)
+{
+	const struct wk_lora_group *g = group_of(p, unit);
+	const struct wk_lora_run *run = &p->runs[g->run];
+
+	return (const char *)run->lora->pool->host + run->parts[unit - g->unit].pieces[0];
+}
+
+void wk_lora_unit(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t unit, uint32_t end,
 		  uint32_t thread)
 {
 	const struct wk_lora_group *g = group_of(p, unit);
@@ -611,7 +622,7 @@ void wk_lora_unit(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t 
 	float *acc = wk_pool_scratch(be->pool, thread);
 
 	if (p->sums)
-		early_unit(be, p, g, i, acc);
+		early_unit(be, p, g, i, unit + 1 < end ? unit_start(p, unit + 1) : NULL, acc);
 	else
 		shrink_cuts(be, p, g, 2 * i, cuts - 2 * i < 2 ? 1 : 2, acc);
 }

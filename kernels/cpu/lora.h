@@ -94,8 +94,11 @@ static inline char *wk_packed_x(const struct wk_backend *be, uint32_t n_rows, ui
  */
 const struct wk_lora_plan *wk_lora_plan(struct wk_backend *be, const struct wk_matmul *op,
 					uint32_t tiles, uint32_t k_pairs);
-/* One of plan->n_units units of work, after x was packed and before the product. */
-void wk_lora_unit(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t unit,
+/*
+ * One of plan->n_units units of work, after x was packed and before the product. The thread's next
+ * ones are likely those up to `end`.
+ */
+void wk_lora_unit(struct wk_backend *be, const struct wk_lora_plan *p, uint32_t unit, uint32_t end,
 		  uint32_t thread);
 /*
  * What the sums of a tile's rows of one panel begin with; false: with zero. Writes acc, [rows of the

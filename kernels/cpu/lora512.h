@@ -144,11 +144,13 @@ static ALWAYS_INLINE void expand_panel(const struct wk_expand *t, uint32_t panel
 					     : _mm512_loadu_ps(sums + r * WK_CPU_PANEL + c * 16);
 	}
 	for (uint32_t n = 0; n < t->n; n++) {
-		const char *b[2];
+		const char *b[2], *far[2];
 
 		WK_UNROLL
-		for (uint32_t h = 0; h < halves; h++)
+		for (uint32_t h = 0; h < halves; h++) {
 			b[h] = t->half[h].base + t->half[h].offsets[n] + panel * t->b_step;
+			far[h] = wk_expand_ahead(t, b[h], h * 1024, panel);
+		}
 		for (uint32_t i = 0; i < 8; i++) {
 			WK_UNROLL
 			for (uint32_t h = 0; h < halves; h++) {
@@ -156,8 +158,8 @@ static ALWAYS_INLINE void expand_panel(const struct wk_expand *t, uint32_t panel
 				__m512i b1 = _mm512_loadu_si512(b[h] + i * 128 + 64);
 
 				if (t->ahead) {
-					_mm_prefetch(b[h] + i * 128 + t->ahead, _MM_HINT_T0);
-					_mm_prefetch(b[h] + i * 128 + 64 + t->ahead, _MM_HINT_T0);
+					_mm_prefetch(far[h] + i * 128, _MM_HINT_T0);
+					_mm_prefetch(far[h] + i * 128 + 64, _MM_HINT_T0);
 				}
 				WK_UNROLL
 				for (uint32_t r = 0; r < rows; r++) {

@@ -62,6 +62,8 @@ struct job {
 	uint32_t panel;	     /* the first */
 	uint32_t panel_cols; /* outputs of a panel: 64, or 32 where it holds gates and ups */
 	uint32_t n_cols;
+	uint32_t units;
+	bool lora_units; /* the adapters' units are being done, not the product's */
 	uint32_t n_ranges;
 	struct range ranges[MAX_RANGES];
 };
@@ -230,13 +232,6 @@ static void do_unit(struct job *j, uint32_t unit, float *acc)
 	}
 }
 
-static void lora_chunk(void *arg, uint32_t chunk, uint32_t thread)
-{
-	const struct job *j = arg;
-
-	wk_lora_unit(j->be, j->lora, chunk, thread);
-}
-
 /* --- division among threads ----------------------------------------------------------------------*/
 
 static void do_ranges(void *arg, uint32_t chunk, uint32_t thread)
@@ -253,14 +248,31 @@ static void do_ranges(void *arg, uint32_t chunk, uint32_t thread)
 
 			if (unit >= r->end)
 				break;
-			do_unit(j, unit, acc);
+			if (j->lora_units)
+				wk_lora_unit(j->be, j->lora, unit, r->end, thread);
+			else
+				do_unit(j, unit, acc);
 		}
 	}
 }
 
+static void run_ranges(struct job *j, uint32_t units)
+{
+	uint32_t threads = j->be->n_threads;
+
+	j->n_ranges = threads < MAX_RANGES ? threads : MAX_RANGES;
+	if (j->n_ranges > units)
+		j->n_ranges = units;
+	for (uint32_t i = 0; i < j->n_ranges; i++) {
+		atomic_init(&j->ranges[i].next, (uint32_t)((uint64_t)i * units / j->n_ranges));
+		j->ranges[i].end = (uint32_t)((uint64_t)(i + 1) * units / j->n_ranges);
+	}
+	wk_pool_run(j->be->pool, do_ranges, j, j->n_ranges);
+}
+
 static void divide(struct job *j)
 {
-	uint32_t threads = j->be->n_threads, units;
+	uint32_t threads = j->be->n_threads;
 	uint32_t panels = (j->n_cols + j->panel_cols - 1) / j->panel_cols;
 
 	j->row_blocks = 1;
@@ -273,14 +285,7 @@ static void divide(struct job *j)
 		want = want < most ? want : most;
 		j->row_blocks = want > j->row_blocks ? want : j->row_blocks;
 	}
-	units = panels * j->row_blocks;
-	j->n_ranges = threads < MAX_RANGES ? threads : MAX_RANGES;
-	if (j->n_ranges > units)
-		j->n_ranges = units;
-	for (uint32_t i = 0; i < j->n_ranges; i++) {
-		atomic_init(&j->ranges[i].next, (uint32_t)((uint64_t)i * units / j->n_ranges));
-		j->ranges[i].end = (uint32_t)((uint64_t)(i + 1) * units / j->n_ranges);
-	}
+	j->units = panels * j->row_blocks;
 }
 
 /*
@@ -349,7 +354,10 @@ void wk_cpu_matmul(struct wk_backend *be, const struct wk_matmul *op)
 	if (be->sticky)
 		return;
 	pack_all(&j);
-	if (j.lora)
-		wk_pool_run(be->pool, lora_chunk, &j, j.lora->n_units);
-	wk_pool_run(be->pool, do_ranges, &j, j.n_ranges);
+	if (j.lora) {
+		j.lora_units = true;
+		run_ranges(&j, j.lora->n_units);
+		j.lora_units = false;
+	}
+	run_ranges(&j, j.units);
 }

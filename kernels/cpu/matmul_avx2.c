@@ -350,10 +350,11 @@ static ALWAYS_INLINE void expand_cols(const struct wk_expand *t, uint32_t panel,
 	}
 	for (uint32_t n = 0; n < t->n; n++) {
 		const char *b = h->base + h->offsets[n] + panel * t->b_step + 4 * (col % 32);
+		const char *far = wk_expand_ahead(t, b, col / 32 * 1024 + 4 * (col % 32), panel);
 
 		for (uint32_t i = 0; i < 8; i++, b += 128, s += 8 * rows) {
 			if (t->ahead)
-				_mm_prefetch(b + t->ahead, _MM_HINT_T0);
+				_mm_prefetch(far + i * 128, _MM_HINT_T0);
 			fma_rows(acc, s, even(b), even(b + 32), rows);
 			fma_rows(acc, s + 4, odd(b), odd(b + 32), rows);
 		}
