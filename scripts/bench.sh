@@ -285,8 +285,9 @@ say "what adapters cost"
 run=none
 start 135m-16k
 none=$WEFT_SOCKET other=$daemon run=run
-start 135m-16k "$(adapters r16-1 r16-2 r16-3 r16-4 r16-5 r16-6 r16-7 r16-8)"
-"$bin/weft" bench adapters --against "$none" --batch 16 --tokens 24 --prompt 1024 --reps 15 --json > "$tmp/part"
+start 135m-16k "kv_bytes = 2G" "$(adapters r16-1 r16-2 r16-3 r16-4 r16-5 r16-6 r16-7 r16-8)"
+"$bin/weft" bench adapters --against "$none" --batch 16 --context 1024 --tokens 24 --prompt 1024 --reps 15 \
+	--json > "$tmp/part"
 collect "$tmp/part"
 stop_daemon
 
@@ -294,7 +295,7 @@ stop_daemon
 # nothing else. Smallest and largest are its median and its 99th percentile.
 say "the engine's own work, batch 64"
 start 135m-16k "$(adapters r16-1 r16-2 r16-3 r16-4 r16-5 r16-6 r16-7 r16-8)"
-"$bin/weft" bench adapters --batch 64 --tokens 64 --prompt 16 --reps 1 --json > /dev/null
+"$bin/weft" bench adapters --batch 64 --context 16 --tokens 64 --prompt 16 --reps 1 --json > /dev/null
 "$bin/weft" status --json | grep -o '"own_time":{[^}]*}' > "$tmp/status"
 own() { number "$1" | awk '{ printf "%.1f", $1 / 1000 }'; }
 row "engine's own work per step, batch 64, p50" "$(own p50_ns)" us 50 "$(own p50_ns)" "$(own p99_ns)" \

@@ -3,14 +3,16 @@
  * bench_adapters.c - `weft bench adapters`: what adapters cost.
  *
  * In a batch: the same work by the base model and with adapters, alternately, in pairs; the ratio of
- * each pair. Decode: a batch of short prompts over all adapters that are loaded, in turn; from the
- * moment all have their first token to the last end. Prefill: one long prompt, start to first token.
+ * each pair. Decode: a batch over all adapters that are loaded, in turn, each request after a context
+ * of its own; from the moment all have their first token to the last end. The contexts are computed
+ * by the first pair, which is not counted, and then come from the cache. Prefill: one long prompt,
+ * start to first token.
  *
  * Unused: requests of the base model alone, at this daemon and at one without any adapter
  * (--against), in pairs whose order alternates. The row is the lower end of the 95 % interval of the
  * pairs' median ratio, by order statistics: no assumption about how a neighbour disturbs.
  *
- * All prompts are new: no cache takes part.
+ * All prompts but those contexts are new: no cache takes part.
  */
 #include "tools/bench_pipeline.h"
 
@@ -23,11 +25,12 @@
 static struct adapters_options {
 	struct pipe_options pipe; /* socket, model, seed */
 	const char *against;
-	uint32_t batch, tokens, prompt, reps, pairs;
+	uint32_t batch, tokens, context, prompt, reps, pairs;
 } options = {
 	.pipe = {.seed = 1},
 	.batch = 16,
 	.tokens = 64,
+	.context = 1024,
 	.prompt = 1024,
 	.reps = 7,
 	.pairs = 100,
@@ -41,6 +44,7 @@ static const struct cli_option table[] = {
 	{"against", 0, "PATH", cli_set_str, &options.against, "the socket of a daemon with the same model and no adapter"},
 	{"batch", 'b', "N", cli_set_u32, &options.batch, "decode: requests at once; default 16"},
 	{"tokens", 't', "N", cli_set_u32, &options.tokens, "decode: tokens of each answer; default 64"},
+	{"context", 'c', "N", cli_set_u32, &options.context, "decode: tokens before each answer; default 1024"},
 	{"prompt", 'p', "N", cli_set_u32, &options.prompt, "prefill: tokens of the prompt; default 1024"},
 	{"reps", 0, "N", cli_set_u32, &options.reps, "pairs of each measurement; default 7"},
 	{"pairs", 0, "N", cli_set_u32, &options.pairs, "pairs with --against; default 100"},
@@ -65,25 +69,28 @@ struct bench {
 	struct weft_adapter *adapters; /* owner */
 	uint32_t n_adapters;
 	struct pipe_call calls[PIPE_MAX_CALLS];
-	struct cli_tokens prompts[PIPE_MAX_CALLS];
+	struct cli_tokens prompt, contexts[PIPE_MAX_CALLS];
+	bool warm[2]; /* the contexts are computed: by the base, by the adapters */
 };
 
-/* n calls with new prompts at once; over all adapters in turn, or none. */
-static int call(struct bench *b, struct pipe *p, uint32_t n, uint32_t prompt, uint32_t tokens,
-		bool adapted)
+/* n calls at once; over all adapters in turn, or none. */
+static int call(struct bench *b, struct pipe *p, const struct cli_tokens *prompts, uint32_t n,
+		uint32_t tokens, bool adapted)
 {
-	int err = 0;
-
-	for (uint32_t i = 0; i < n && !err; i++) {
-		err = pipe_new_prompt(p, &b->prompts[i], prompt);
+	for (uint32_t i = 0; i < n; i++)
 		b->calls[i] = (struct pipe_call){
 			.adapter = adapted ? b->adapters[i % b->n_adapters].name : NULL,
-			.prompt = b->prompts[i].tokens,
-			.n_prompt = prompt,
+			.prompt = prompts[i].tokens,
+			.n_prompt = prompts[i].n,
 			.max_tokens = tokens,
 		};
-	}
-	return err || pipe_calls(p, b->calls, n);
+	return pipe_calls(p, b->calls, n);
+}
+
+/* One call with a new prompt. */
+static int call_new(struct bench *b, struct pipe *p, uint32_t prompt, uint32_t tokens, bool adapted)
+{
+	return pipe_new_prompt(p, &b->prompt, prompt) || call(b, p, &b->prompt, 1, tokens, adapted);
 }
 
 /* Tokens per second from the moment when all run to the last end. */
@@ -91,19 +98,28 @@ static int decode(struct bench *b, bool adapted, double *ret)
 {
 	double first = 0, end = 0;
 
-	if (call(b, &b->here, options.batch, 16, options.tokens, adapted))
+	for (uint32_t i = 0; i < options.batch; i++)
+		if (!b->contexts[i].n &&
+		    pipe_new_prompt(&b->here, &b->contexts[i], options.context))
+			return -1;
+	if (call(b, &b->here, b->contexts, options.batch, options.tokens, adapted))
 		return -1;
 	for (uint32_t i = 0; i < options.batch; i++) {
+		if (b->warm[adapted] && b->calls[i].cached + 16 < options.context)
+			return cli_fail("bench adapters: of a context of %u tokens only %u are "
+					"still cached: the model's kv_bytes is too small",
+					options.context, b->calls[i].cached);
 		first = fmax(first, b->calls[i].first_s);
 		end = fmax(end, b->calls[i].end_s);
 	}
+	b->warm[adapted] = true;
 	*ret = options.batch * (options.tokens - 1) / (end - first);
 	return 0;
 }
 
 static int prefill(struct bench *b, bool adapted, double *ret)
 {
-	if (call(b, &b->here, 1, options.prompt, 1, adapted))
+	if (call_new(b, &b->here, options.prompt, 1, adapted))
 		return -1;
 	*ret = options.prompt / (b->calls[0].first_s - b->calls[0].start_s);
 	return 0;
@@ -140,7 +156,7 @@ static int pairs(struct bench *b, struct bench_table *t, const char *what, doubl
 /* Seconds of a base request. */
 static int base_only(struct bench *b, struct pipe *p, double *ret)
 {
-	if (call(b, p, 1, 64, 16, false))
+	if (call_new(b, p, 64, 16, false))
 		return -1;
 	*ret = b->calls[0].end_s - b->calls[0].arrival_s;
 	return 0;
@@ -199,7 +215,8 @@ static int open_one(struct pipe *p, const char *socket)
 	p->opt = options.pipe;
 	oo.socket = socket;
 	oo.model = p->opt.model;
-	oo.prompt_bytes = (1 << 20) + 8 * (uint64_t)options.prompt; /* descriptors too */
+	oo.prompt_bytes = (1 << 20) + 8 * ((uint64_t)options.prompt +
+					   (uint64_t)options.batch * options.context);
 	if (weft_open(&p->weft, &oo, &e) < 0)
 		return cli_fail("%s", e.message);
 	weft_model_info(p->weft, &p->model);
@@ -240,7 +257,7 @@ int cmd_bench_adapters(int argc, char **argv)
 
 	cli_parse(&command, argc, argv);
 	if (!options.batch || options.batch > PIPE_MAX_CALLS || options.tokens < 2 ||
-	    !options.prompt || !options.reps || !options.pairs)
+	    !options.context || !options.prompt || !options.reps || !options.pairs)
 		return cli_fail("bench adapters: 1 to %u requests of at least 2 tokens, and at "
 				"least one of all else",
 				PIPE_MAX_CALLS);
@@ -252,7 +269,8 @@ int cmd_bench_adapters(int argc, char **argv)
 	weft_close(b->here.weft);
 	weft_close(b->there.weft);
 	for (uint32_t i = 0; i < PIPE_MAX_CALLS; i++)
-		free(b->prompts[i].tokens);
+		free(b->contexts[i].tokens);
+	free(b->prompt.tokens);
 	free(b->adapters);
 	free(b);
 	if (!err)

@@ -263,8 +263,8 @@ static void close_model(struct bench *b)
 	b->m = NULL;
 }
 
-/* Small random bf16 numbers, so that no page of the pool is the kernel's zero page. */
-static int fill_pool(struct bench *b, size_t bytes)
+int bench_fill_pool(const struct wk_ops *ops, struct wk_backend *be, struct wk_buf *pool,
+		    size_t bytes)
 {
 	uint16_t *chunk = malloc(1 << 20);
 	uint32_t state = 1;
@@ -277,8 +277,8 @@ static int fill_pool(struct bench *b, size_t bytes)
 		chunk[i] = (uint16_t)((state >> 16 & 0x807f) | 0x3f00); /* +-0.5..1 */
 	}
 	for (size_t at = 0; !r && at < bytes; at += 1 << 20)
-		r = b->ops->buf_write(b->be, b->pool, at, chunk,
-				      bytes - at < 1 << 20 ? bytes - at : 1 << 20);
+		r = ops->buf_write(be, pool, at, chunk,
+				   bytes - at < 1 << 20 ? bytes - at : 1 << 20);
 	free(chunk);
 	return r;
 }
@@ -306,7 +306,7 @@ static int open_model(struct bench *b, const char *dir, const char *shape, doubl
 	b->c = model_config_of(b->m);
 	if (model_pool_new(b->m, blocks, &b->pool, &err))
 		return fail("KV pool", err.message);
-	if (fill_pool(b, blocks * model_block_bytes(b->m)))
+	if (bench_fill_pool(b->ops, b->be, b->pool, blocks * model_block_bytes(b->m)))
 		return fail("KV pool", b->ops->last_error(b->be));
 	return 0;
 }

@@ -3,11 +3,13 @@
 #ifndef WEFT_TOOLS_BENCH_MODEL_H
 #define WEFT_TOOLS_BENCH_MODEL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct bench_table;
 struct model;
 struct wk_backend;
+struct wk_buf;
 struct wk_ops;
 
 struct bench_model_options {
@@ -24,5 +26,9 @@ int bench_model(const struct bench_model_options *opt, struct bench_table *t);
  * must be writable. Adds rows; 0 or -1 with a message on stderr. */
 int bench_model_lora(const struct wk_ops *ops, struct wk_backend *be, struct model *m,
 		     const char *model_dir, uint32_t reps, struct bench_table *t);
+
+/* Small random bf16 numbers, so that no page of a pool is the kernel's zero page. 0 or -errno. */
+int bench_fill_pool(const struct wk_ops *ops, struct wk_backend *be, struct wk_buf *pool,
+		    size_t bytes);
 
 #endif

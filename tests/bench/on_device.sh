@@ -220,7 +220,7 @@ own_work() {
 	[ -z "$small" ] || batch=3 tokens=16
 	status || return 1
 	steps=$(number steps) tokens_out=$(number tokens_out)
-	within 60 "$here/bin/weft" bench adapters --batch $batch --tokens $tokens --prompt 16 \
+	within 60 "$here/bin/weft" bench adapters --batch $batch --context 16 --tokens $tokens --prompt 16 \
 		--reps 1 --json >> "$out/log.txt" 2>&1 && status || return 1
 	mean=$(awk "BEGIN { printf \"%.1f\", ($(number tokens_out) - $tokens_out) / ($(number steps) - $steps) }")
 	p50=$(awk "BEGIN { print $(number p50_ns) / 1000 }") p99=$(awk "BEGIN { print $(number p99_ns) / 1000 }")

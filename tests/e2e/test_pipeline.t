@@ -154,7 +154,7 @@ expect 1 'begin at 1' weft bench pipeline --reps 0
 expect 1 'cannot\|No such\|write' weft bench pipeline --pipelines generation --generations 4 \
 	--reps 1 --arms alora --svg "$dir/none/a.svg"
 
-weft bench adapters --batch 10 --tokens 8 --prompt 64 --reps 2 --json > "$dir/out"
+weft bench adapters --batch 10 --context 32 --tokens 8 --prompt 64 --reps 2 --json > "$dir/out"
 check $? "bench adapters"
 python3 -c "
 import json
