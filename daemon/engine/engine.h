@@ -484,7 +484,8 @@ void orphan_remove(struct engine *e, struct session *s); /* one that is not ther
 void orphan_wait(void);
 
 /* link.c: the control thread */
-int link_fail(const char *text); /* tell weftd that nothing came of it; returns 1 for exit() */
+int link_fail(
+	const struct weft_err *err); /* tell weftd that nothing came of it; returns 1 for exit() */
 void link_progress(void *engine, uint64_t done, uint64_t total);
 void link_ready(struct engine *e);
 int link_main(struct engine *e); /* until weftd hangs up; the exit status */

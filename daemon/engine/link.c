@@ -75,13 +75,13 @@ static void tell_offence(uint64_t id, uint32_t status, const char *text)
 	tell(&msg, sizeof(msg));
 }
 
-int link_fail(const char *text)
+int link_fail(const struct weft_err *err)
 {
 	struct wctl_text msg = {.text = ""};
 
-	log_line(LOG_LEVEL_ERROR, "event=start-failed why=\"%s\"", text);
-	wctl_head_init(&msg.head, WLINK_FAILED, sizeof(msg), -EINVAL);
-	snprintf(msg.text, sizeof(msg.text), "%s", text);
+	log_line(LOG_LEVEL_ERROR, "event=start-failed why=\"%s\"", err->message);
+	wctl_head_init(&msg.head, WLINK_FAILED, sizeof(msg), err->code);
+	snprintf(msg.text, sizeof(msg.text), "%.*s", (int)sizeof(msg.text) - 1, err->message);
 	tell(&msg, sizeof(msg));
 	return 1;
 }

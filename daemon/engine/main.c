@@ -361,7 +361,7 @@ int main(int argc, char **argv)
 	signal(SIGXFSZ, SIG_IGN); /* a memfd that is too large is an error */
 	orphan_guard_start(e);
 	if (device_open(e, &err) || load(e, &err) || cache_start(e, &err) || start(e, &core, &err))
-		return link_fail(err.message);
+		return link_fail(&err);
 	log_line(LOG_LEVEL_INFO,
 		 "event=ready type=%s backend=%s path=%s threads=%u weight_bytes=%llu blocks=%u "
 		 "block_bytes=%llu",

@@ -201,7 +201,7 @@ static void reset_link_state(struct engine *e)
 	memset(e->told, 0, sizeof(e->told));
 	memset(e->told_domain, 0, sizeof(e->told_domain));
 	e->n_owed = 0;
-	e->busy = e->nudged = e->gave_up = e->killed = e->drained = false;
+	e->busy = e->nudged = e->gave_up = e->lacked = e->killed = e->drained = false;
 	e->want_nudge = e->want_status = e->want_drain = false;
 	e->steps_seen = 0;
 	e->done_bytes = e->total_bytes = 0;
@@ -319,7 +319,7 @@ static void engine_gone(struct engine *e)
 		pins_engine_failed(e);
 	} else {
 		e->d->counters.engine_crashes++;
-		if (!e->killed)
+		if (!e->killed && !e->lacked)
 			snprintf(e->failure, sizeof(e->failure), "%s", how);
 		start_later(e);
 	}

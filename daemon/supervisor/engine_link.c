@@ -276,10 +276,27 @@ static int on_status(struct engine *e, struct wlink_status *m, size_t bytes)
 	return 0;
 }
 
+/*
+ * What the machine, or a device that another process has just left, is short of now it may have in a
+ * moment. A model that was served before is tried again for that, and its sessions wait, as after any
+ * crash; one that never was may simply ask for more than there is.
+ */
+static bool short_for_now(const struct engine *e, int code)
+{
+	return e->model.vocab &&
+	       (code == -ENOMEM || code == -EAGAIN || code == -EMFILE || code == -ENFILE);
+}
+
 static int on_failed(struct engine *e, struct wctl_text *m)
 {
 	m->text[sizeof(m->text) - 1] = 0;
 	memcpy(e->failure, m->text, sizeof(e->failure));
+	e->lacked = short_for_now(e, m->head.code);
+	if (e->lacked) {
+		log_line(LOG_LEVEL_ERROR, "model=%s event=short why=\"%s\"", e->conf.name,
+			 e->failure);
+		return 0;
+	}
 	e->gave_up = true;
 	log_line(LOG_LEVEL_ERROR, "model=%s event=refused why=\"%s\"", e->conf.name, e->failure);
 	return 0;

@@ -534,6 +534,12 @@ static void load(void)
 		wctl_send(WLINK_FD_SOCKET, &t, sizeof(t), NULL, 0);
 		_exit(1);
 	}
+	if (is("short") && beside_log("hold")) {
+		wctl_head_init(&t.head, WLINK_FAILED, sizeof(t), -ENOMEM);
+		strcpy(t.text, "no memory for a weight");
+		wctl_send(WLINK_FD_SOCKET, &t, sizeof(t), NULL, 0);
+		_exit(1);
+	}
 	if (is("silent"))
 		for (;;)
 			pause();

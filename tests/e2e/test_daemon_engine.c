@@ -216,6 +216,35 @@ static void test_refuse(void)
 	is_int(wd_stop(&d), 0, "stopped");
 }
 
+/* For want of memory: whoever was served before waits for it, but a first start says so at once. */
+static void test_short(void)
+{
+	struct wd d;
+	struct wd_client c;
+
+	start(&d, "short");
+	is_int(open_one(&c, &d), 0, "a session opens");
+	ok(wd_engine_wait(&d, 0, "engine.attached", 1, WD_PATIENCE_MS), "and is attached");
+	hold(&d, 1);
+	kill((pid_t)wd_engine_int(&d, 0, "pid"), SIGKILL);
+	ok(wd_engine_wait(&d, 0, "starts", 3, WD_PATIENCE_MS), "no memory: tried again");
+	ok(wd_logged(&d, "event=short why=\"no memory for a weight\""), "and the log says why");
+	is_int(wd_recv(&c, 0), -ETIMEDOUT, "the client was told nothing");
+	hold(&d, 0);
+	ok(wd_engine_wait(&d, 0, "engine.attached", 1, WD_PATIENCE_MS), "and is served again");
+	is_int(wd_engine_int(&d, 0, "engine.crashed"), 0, "and is no suspect for it");
+	wd_close(&c);
+	is_int(wd_stop(&d), 0, "stopped");
+
+	wd_prepare(&d, "[model m]\npath = /fake/short\n");
+	hold(&d, 1);
+	wd_restart(&d);
+	ok(wd_log_wait(&d, "event=refused why=\"no memory for a weight\"", WD_PATIENCE_MS),
+	   "at the first start that is the end of it");
+	is_int(wd_engine_int(&d, 0, "starts"), 1, "it is not tried again");
+	is_int(wd_stop(&d), 0, "stopped");
+}
+
 static int listed_as_failed(const struct wd *d)
 {
 	struct wctl_models m = {0};
@@ -288,6 +317,7 @@ int main(int argc, char **argv)
 	test_complaint();
 	test_loading();
 	test_refuse();
+	test_short();
 	test_usage();
 	test_nonsense("garbage", "a message of no known type");
 	test_nonsense("liar", "an answer that nothing asked for");

@@ -69,6 +69,8 @@ int json_object_parse(const char *where, const char *text, size_t len, json_t **
 	json_t *root;
 
 	root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+	if (!root && !*je.text) /* jansson has nothing to say of the text itself */
+		return err_set(err, -ENOMEM, "%s: no memory to read it", where);
 	if (!root) {
 		make_printable(je.text);
 		return err_set(err, -EINVAL, "%s: not valid JSON, line %d column %d: %s", where,
