@@ -51,8 +51,9 @@ FIXTURES = {
     "llama-regex": ("llama", F16, dict(
         r=4, lora_alpha=6, target_modules=r".*layers\.[01]\..*(q|down|up)_proj",
         exclude_modules=["layers.0.mlp.up_proj"])),
-    "llama3-layer": ("llama3", BF16, dict(r=6, lora_alpha=9, target_modules=ALL,
-                                          layers_to_transform=[1], layers_pattern="layers")),
+    # A whole name is meant in spite of layers_to_transform.
+    "llama3-layer": ("llama3", BF16, dict(r=6, lora_alpha=9, layers_to_transform=[1], layers_pattern="layers",
+                                          target_modules=ALL + ["model.layers.0.mlp.up_proj"])),
     "llama-tied-bias-all": ("llama-tied-bias", BF16, dict(r=5, lora_alpha=10, target_modules=ALL)),
     "mistral-window-all": ("mistral-window", BF16, dict(r=3, lora_alpha=6, use_rslora=True,
                                                         target_modules="all-linear")),

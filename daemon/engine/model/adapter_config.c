@@ -345,20 +345,24 @@ static bool is_name_or_suffix(const char *module, const char *name)
 	       (len == n || module[n - len - 1] == '.');
 }
 
-/* Is the module in a list of names, or matched as a whole by a string: 1, 0, or -E2BIG. */
+/* Is the module in a list of names (2: by its whole name), or matched as a whole by a string: 1 or 2,
+ * 0, or -E2BIG. */
 static int is_named(struct adapter_config *c, json_t *names, const char *module)
 {
 	json_t *name;
+	int r = 0;
 	size_t i;
 
 	if (json_is_string(names))
 		return adapter_pattern_match(json_string_value(names), module, false, &c->budget);
 	json_array_foreach(names, i, name)
 	{
+		if (!strcmp(module, json_string_value(name)))
+			return 2;
 		if (is_name_or_suffix(module, json_string_value(name)))
-			return 1;
+			r = 1;
 	}
-	return 0;
+	return r;
 }
 
 static bool is_in_layers(const struct adapter_config *c, uint32_t layer)
@@ -393,7 +397,8 @@ static int is_targeted(struct adapter_config *c, const char *module, uint32_t la
 	if (s && !strcasecmp(s, "all-linear"))
 		return 1;
 	r = is_named(c, c->targets, module);
-	return r > 0 ? is_in_layers(c, layer) : r;
+	/* As in PEFT, a whole name is meant whatever layers are to be transformed. */
+	return r == 1 ? is_in_layers(c, layer) : r;
 }
 
 /* The value of the first pattern that matches: 1 with *ret set, 0 or -E2BIG. */
