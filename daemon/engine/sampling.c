@@ -137,7 +137,7 @@ int sampling_row(struct engine *e, struct sample *a, uint32_t logits_row, struct
 		.counts = a->counts,
 		.n_counts = a->n_counts,
 		.bias = r->bias,
-		.n_bias = a->n_out + 1 < d->min_tokens ? r->n_bias_forbidden : r->n_bias,
+		.n_bias = a->n_out < d->min_tokens ? r->n_bias_forbidden : r->n_bias,
 	};
 	return 0;
 }

@@ -2,8 +2,9 @@
 /*
  * stop.h - does an answer end with its newest token?
  *
- * In this order: nothing before min_tokens; end-of-sequence tokens of the model (unless ignored),
- * stop tokens, stop sequences; max_tokens. What matched stays in the output. Looks at nothing but
+ * In this order: nothing before min_tokens (none of the first min_tokens is drawn from the tokens
+ * that end, see sampling_row()); end-of-sequence tokens of the model (unless ignored), stop tokens, stop
+ * sequences; max_tokens. What matched stays in the output. Looks at nothing but
  * the answer's own tokens, so the verdict is the same after a restart.
  */
 #ifndef WEFT_ENGINE_STOP_H

@@ -259,7 +259,7 @@ static uint32_t biases(struct run *r)
 
 	for (uint32_t i = 0; i < d->n_bias; i++)
 		r->bias[n++] = (struct wk_bias){d->bias[i].token, d->bias[i].value};
-	if (n_out + 1 >= d->min_tokens)
+	if (n_out >= d->min_tokens)
 		return n;
 	for (uint32_t i = 0; i < d->n_stop_tokens; i++)
 		r->bias[n++] = (struct wk_bias){d->stop_tokens[i], -INFINITY};
