@@ -321,6 +321,11 @@ static const struct {
 	{"llama-yarn", "rope_parameters.attention_factor", "0", "attention_factor"},
 	{"mistral-window", "sliding_window", "0", "sliding_window"},
 	{"mistral-window", "attention_bias", "true", "attention_bias"},
+	{"mistral-window", "layer_types", "[\"full_attention\",\"full_attention\"]", "contradicts"},
+	{"mistral-window", "layer_types", "[\"full_attention\",\"sliding_attention\"]",
+	 "contradicts"},
+	{"mistral-window", "num_key_value_heads", NULL, "num_key_value_heads"},
+	{"mistral-window", "num_key_value_heads", "null", "self_attn.k_proj.weight"},
 	{"qwen2-window-yarn", "layer_types", "[\"full_attention\"]", "layer_types"},
 	{"qwen2-window-yarn", "layer_types",
 	 "[\"sliding_attention\",\"full_attention\",\"full_attention\"]", "layer_types"},
@@ -671,6 +676,7 @@ static void test_shards(void)
 /* Nothing is wrong with the copies themselves. */
 static void test_good(void)
 {
+	struct model_config c;
 	struct weft_err err;
 	struct box b;
 
@@ -685,8 +691,25 @@ static void test_good(void)
 	json_object_set_new(b.config, "torch_dtype", json_string("bfloat16"));
 	json_object_set_new(b.config, "is_llama_config", json_true());
 	json_object_set_new(b.config, "rope_interleaved", json_false());
+	json_object_set_new(b.config, "transformers.js_config", json_pack("{s:s}", "dtype", "q4"));
+	json_object_set_new(b.config, "unsloth_fixed", json_true());
+	json_object_set_new(b.config, "rope_scaling",
+			    json_pack("{s:s, s:n}", "rope_type", "default", "factor"));
+	json_object_set_new(b.config, "num_key_value_heads", json_null());
 	box_write(&b);
 	ok(!open_box(&b, &err), "null and harmless keys are accepted");
+	box_free(&b);
+	box_read(&b, "mistral-window");
+	set_key(b.config, "layer_types", "[\"sliding_attention\",\"sliding_attention\"]");
+	box_write(&b);
+	ok(!open_box(&b, &err), "a Mistral's layer_types may say what sliding_window says");
+	box_free(&b);
+	box_read(&b, "llama-yarn");
+	set_key(b.config, "rope_parameters.truncate", "null");
+	set_key(b.config, "rope_parameters.beta_fast", "null");
+	box_write(&b);
+	ok(!model_config_read(b.dir, &c, &err) && !c.yarn_truncate && c.yarn_beta_fast == 32,
+	   "null is transformers' default for beta_fast, but false for truncate");
 	box_free(&b);
 }
 

@@ -98,7 +98,10 @@ static const struct known_key {
 	{"problem_type", ALL, true},
 	{"return_dict", ALL, true},
 	{"torch_dtype", ALL, true},
+	{"transformers.js_config", ALL, true},
 	{"transformers_version", ALL, true},
+	{"unsloth_fixed", ALL, true},
+	{"unsloth_version", ALL, true},
 	{"use_cache", ALL, true},
 };
 
@@ -264,8 +267,11 @@ static int read_heads(const struct reader *rd, enum family family, struct model_
 	r = get_uint(rd, "num_attention_heads", 1, MAX_HEADS, &c->n_heads);
 	if (r)
 		return r;
-	/* Llama and Granite fall back to one KV head per head; the others to a number of theirs. */
-	heads = family & (LLAMA | GRANITE) ? c->n_heads : 0;
+	/* null is one KV head per head. So is nothing at all with Llama and Granite; the others have a
+	 * number of theirs. */
+	heads = family & (LLAMA | GRANITE) || json_object_get(rd->root, "num_key_value_heads")
+			? c->n_heads
+			: 0;
 	if (!heads && !get(rd, "num_key_value_heads"))
 		return fail_key(rd, "num_key_value_heads", "missing");
 	r = get_uint_or(rd, "num_key_value_heads", 1, c->n_heads, heads, &c->n_kv_heads);
@@ -390,8 +396,15 @@ static int read_window(const struct reader *rd, enum family family, struct model
 		return r;
 	if (!use)
 		c->window = 0;
-	if (get(rd, "layer_types"))
-		return read_layer_types(rd, c);
+	if (get(rd, "layer_types")) {
+		bool all = c->window != 0;
+
+		r = read_layer_types(rd, c);
+		/* Mistral's own model does not look at them: its window is that of all layers. */
+		if (!r && family == MISTRAL && (all != (c->window != 0) || c->window_from_layer))
+			r = fail_key(rd, "layer_types", "contradicts sliding_window");
+		return r;
+	}
 	if (!c->window || c->window_from_layer >= c->n_layers)
 		c->window = c->window_from_layer = 0;
 	return 0;
@@ -444,6 +457,8 @@ static int check_rope_keys(const struct reader *rd, const char *allowed)
 	{
 		if (!strcmp(key, "type") || !strcmp(key, "rope_type") || !strcmp(key, "rope_theta"))
 			continue;
+		if (json_is_null(v))
+			continue;
 		if (!strcmp(key, "partial_rotary_factor") && json_number_value(v) == 1)
 			continue;
 		snprintf(word, sizeof(word), " %.60s ", key);
@@ -479,7 +494,10 @@ static int read_yarn(const struct reader *rd, struct model_config *c)
 	r = r ? r : get_real_or(rd, "beta_slow", 1e-3, 1e6, 1, &c->yarn_beta_slow);
 	r = r ? r : get_real_or(rd, "mscale", 0, 1e3, 0, &mscale);
 	r = r ? r : get_real_or(rd, "mscale_all_dim", 0, 1e3, 0, &all);
-	r = r ? r : get_bool_or(rd, "truncate", true, &c->yarn_truncate);
+	/* The one key of which transformers takes null for false. */
+	r = r ? r
+	      : get_bool_or(rd, "truncate", !json_object_get(rd->root, "truncate"),
+			    &c->yarn_truncate);
 	if (r)
 		return r;
 	if (c->yarn_beta_fast < c->yarn_beta_slow)
