@@ -195,7 +195,10 @@ static int make_context(struct chat *c, char **ret, struct weft_error *error)
 	const struct weft_tokenizer *t = c->t;
 	int r = 0;
 
+	/* As transformers: without any these are none, and not undefined, which is not none. */
 	if (json_object_set_new(o, "messages", list) ||
+	    json_object_set_new(o, "tools", json_null()) ||
+	    json_object_set_new(o, "documents", json_null()) ||
 	    json_object_set_new(o, "add_generation_prompt",
 				json_boolean(c->flags & WEFT_CHAT_ANSWER)) ||
 	    set_token(c, o, "bos_token", t->bos) || set_token(c, o, "eos_token", t->eos) ||

@@ -34,7 +34,8 @@ Every morning the engineers meet before the machines begin to work, and discuss 
 A quick inspection of these documents would probably explain why nobody received their messages yesterday.
 Several colleagues reported problems with keyboards, monitors, headphones and the wireless network downstairs.
 """
-TEMPLATE = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + (m['content'] | trim) + '<|im_end|>\n' }}"
+TEMPLATE = ("{% if tools is not none or documents is not none %}{{ 'With tools: ' }}{% endif %}"
+            "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + (m['content'] | trim) + '<|im_end|>\n' }}"
             "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
            r"|\s*[\r\n]+|\s+(?!\S)|\s+")
