@@ -704,6 +704,13 @@ static void test_good(void)
 	box_write(&b);
 	ok(!open_box(&b, &err), "a Mistral's layer_types may say what sliding_window says");
 	box_free(&b);
+	box_read(&b, "llama-linear");
+	set_key(b.config, "max_position_embeddings", "100");
+	set_key(b.config, "max_sequence_length", "400");
+	box_write(&b);
+	ok(!model_config_read(b.dir, &c, &err) && c.max_positions == 400,
+	   "linear scaling makes the context longer");
+	box_free(&b);
 	box_read(&b, "llama-yarn");
 	set_key(b.config, "rope_parameters.truncate", "null");
 	set_key(b.config, "rope_parameters.beta_fast", "null");

@@ -92,6 +92,7 @@ static const struct known_key {
 	{"initializer_range", ALL, true},
 	{"is_llama_config", LLAMA, true},
 	{"label2id", ALL, true},
+	{"max_sequence_length", ALL, true},
 	{"output_attentions", ALL, true},
 	{"output_hidden_states", ALL, true},
 	{"pad_token_id", ALL, true},
@@ -510,6 +511,22 @@ static int read_yarn(const struct reader *rd, struct model_config *c)
 	return get_real_or(rd, "attention_factor", 1e-3, 1e3, mscale, &c->yarn_attention_factor);
 }
 
+/* A yarn config names the length before scaling in either key, a linear one in max_position_embeddings;
+ * a llama3 one names the length after it there. */
+static int scale_positions(const struct reader *rd, struct model_config *c)
+{
+	double scaled = c->rope_factor;
+
+	if (c->rope == MODEL_ROPE_LLAMA3)
+		return 0;
+	scaled *= c->rope == MODEL_ROPE_YARN ? c->rope_original : c->max_positions;
+	if (scaled > MAX_POSITIONS)
+		return fail_key(rd, "factor", "times the original length is too large");
+	if (scaled > c->max_positions)
+		c->max_positions = (uint32_t)scaled;
+	return 0;
+}
+
 /* One object of either spelling. */
 static int read_rope_object(const struct reader *rd, struct model_config *c)
 {
@@ -530,16 +547,7 @@ static int read_rope_object(const struct reader *rd, struct model_config *c)
 		r = read_llama3(rd, c);
 	if (!r && c->rope == MODEL_ROPE_YARN)
 		r = read_yarn(rd, c);
-	/* A yarn config names the length before scaling in either key. */
-	if (!r && c->rope == MODEL_ROPE_YARN) {
-		double scaled = c->rope_original * c->rope_factor;
-
-		if (scaled > MAX_POSITIONS)
-			return fail_key(rd, "factor", "times the original length is too large");
-		if (scaled > c->max_positions)
-			c->max_positions = (uint32_t)scaled;
-	}
-	return r;
+	return r ? r : scale_positions(rd, c);
 }
 
 static int read_rope(const struct reader *rd, struct model_config *c)
