@@ -121,9 +121,9 @@ int weft_status_text(const struct weft_result *result, char *buf, size_t bytes)
 				d);
 	case WEFT_TOO_LONG:
 		return snprintf(buf, bytes,
-				"the prompt and max_tokens exceed the model's %u "
-				"positions",
-				d);
+				"the prompt's %u tokens and max_tokens exceed the model's %u "
+				"positions: shorten the prompt, or lower max_tokens",
+				result->prompt_tokens, d);
 	case WEFT_TOO_BIG:
 		return snprintf(buf, bytes,
 				"the request can never fit (limit %u): lower max_tokens, "

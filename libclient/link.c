@@ -69,6 +69,13 @@ int wc_link_connect(const char *path, int64_t deadline_ns, int *ret_sock, struct
 			continue;
 		}
 		close(sock);
+		if (err == -EPROTOTYPE)
+			return wc_fail(
+				error, err,
+				"connect to %s: that is another kind of socket; sessions are "
+				"opened at weftd.sock (admin.sock beside it is for weft "
+				"status, adapter and cache)",
+				path);
 		return wc_fail(error, err,
 			       "connect to %s: %s; is weftd running, and may this "
 			       "user use it?",

@@ -114,6 +114,12 @@ json_t *admin_ask(json_t *request, int seconds, char **text)
 	}
 	err = exchange(path, line, seconds, &reply);
 	free(line);
+	if (err == -EPROTOTYPE) {
+		cli_fail("ask weftd through %s: that is another kind of socket; --admin-socket is "
+			 "admin.sock, --socket the weftd.sock beside it",
+			 path);
+		return NULL;
+	}
 	if (err) {
 		cli_fail("ask weftd through %s: %s; is weftd running, and is this user root or in "
 			 "weft-admin?",

@@ -62,19 +62,19 @@ static void __attribute__((noreturn, format(printf, 1, 2))) give_up(const char *
 	_exit(1);
 }
 
-static int open_regular(const char *path, const char *name, struct stat *st)
+static int open_regular(const char *path, struct stat *st)
 {
 	int fd = open(path, O_PATH | O_CLOEXEC), again;
 	char self[32];
 
 	if (fd < 0 || fstat(fd, st))
-		give_up("%s: %s", name, strerror(errno));
+		give_up("%s: %s", path, strerror(errno));
 	if (!S_ISREG(st->st_mode))
-		give_up("%s is no regular file", name);
+		give_up("%s is no regular file", path);
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
 	again = open(self, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (again < 0)
-		give_up("%s: %s", name, strerror(errno));
+		give_up("%s: %s", path, strerror(errno));
 	close(fd);
 	return again;
 }
@@ -110,7 +110,7 @@ static void copy_file(const char *dir, const char *name, int to, uint64_t room, 
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = open_regular(path, name, &before);
+	fd = open_regular(path, &before);
 	if ((uint64_t)before.st_size > room)
 		give_up("%s has %lld bytes, %s is %llu", name, (long long)before.st_size, limit,
 			(unsigned long long)room);

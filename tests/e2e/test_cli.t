@@ -106,7 +106,9 @@ expect 1 'no prompt' weft run --tokens
 expect 1 'no tokenizer.json: give token ids' weft run hello
 expect 1 'not a token' weft run --tokens 1 two
 expect 1 'not in the model' weft run --tokens -t 5 1 100000
-expect 1 'exceed' weft run --tokens -t 100000 1
+expect 1 "prompt's 3 tokens and max_tokens exceed the model's [0-9]* positions: shorten" weft run --tokens -t 100000 1 2 3
+expect 1 'another kind of socket; sessions are opened at weftd.sock' weft run --tokens --socket "$dir/run/admin.sock" 1
+expect 1 'another kind of socket; --admin-socket is admin.sock' weft status --admin-socket "$dir/run/weftd.sock"
 expect 1 'n must be' weft run --tokens -n 17 1
 expect 1 'no model' weft run --tokens -m other 1
 expect 1 'weftd running' weft run --tokens --socket "$dir/none" 1

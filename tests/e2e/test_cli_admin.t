@@ -57,7 +57,7 @@ expect 0 '"activation_offset":1' weft adapter load off "$dir/a1" --offset 1 --on
 expect 0 'on_missing_invocation *base' weft adapter info off
 expect 1 'no adapter' weft adapter info nobody
 is "$(run --adapter off 1 2 3 4)" "$(run 1 2 3 4)" "without an invocation: the base model's answer"
-expect 1 'adapter_config.json' weft adapter load bad "$dir/run"
+expect 1 "$dir/run/adapter_config.json: No such" weft adapter load bad "$dir/run"
 expect 1 'No such file' weft adapter load bad "$dir/nowhere"
 cp -r "$dir/a1" "$dir/cut"
 head -c 100 "$dir/a1/adapter_model.safetensors" > "$dir/cut/adapter_model.safetensors"
