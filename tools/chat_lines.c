@@ -149,6 +149,22 @@ static int read_character(EditLine *el, wchar_t *ret)
 	}
 }
 
+/* What is no file has no end (/dev/zero), or none yet (a terminal). */
+static bool is_file(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISREG(st.st_mode);
+}
+
+/* To open a FIFO waits for somebody at its other end. */
+bool chat_lines_may_keep(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) ? errno == ENOENT : S_ISREG(st.st_mode) || S_ISCHR(st.st_mode);
+}
+
 static int edit(struct chat_lines *l)
 {
 	HistEvent event;
@@ -160,7 +176,7 @@ static int edit(struct chat_lines *l)
 		return -1;
 	history(l->lines, &event, H_SETSIZE, HISTORY_LINES);
 	history(l->lines, &event, H_SETUNIQUE, 1);
-	if (l->history)
+	if (l->history && is_file(l->history))
 		history(l->lines, &event, H_LOAD, l->history);
 	el_set(l->el, EL_CLIENTDATA, l);
 	el_set(l->el, EL_PROMPT, prompt_of);

@@ -12,6 +12,8 @@
 
 struct chat_lines;
 
+/* May this be a history: a file, there or not, or a device, which is written and never read. */
+bool chat_lines_may_keep(const char *path);
 /*
  * From standard input. history: a file that keeps lines between conversations (NULL: none does).
  * interrupted is set by the program's handler of SIGINT, which must not restart reads; borrowed. NULL:

@@ -9,6 +9,7 @@
  */
 #include "tools/chat_lines.h"
 #include "tools/chat_talk.h"
+#include "tools/patience.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -132,8 +133,10 @@ static void print_stats(const struct weft_result *res, uint32_t n)
 /* The answer as it comes. 0; -errno of waiting; 1 after cli_fail(). */
 static int follow(struct weft_request *r, struct text_out *o)
 {
+	struct patience patience = PATIENCE_INIT(chat.open.socket);
 	uint32_t have = 0;
 
+	patience_news(&patience);
 	for (;;) {
 		/* Not for ever: an interrupt may come just before it. */
 		int64_t n = weft_wait(r, 0, have, 200);
@@ -142,10 +145,13 @@ static int follow(struct weft_request *r, struct text_out *o)
 
 		if (interrupted)
 			weft_cancel(r);
-		if (n == -EINTR || n == -ETIMEDOUT)
+		if (n == -EINTR || n == -ETIMEDOUT) {
+			patience_none(&patience);
 			continue;
+		}
 		if (n < 0 || n == have)
 			return (int)(n < 0 ? n : 0);
+		patience_news(&patience);
 		t = weft_tokens(r, 0, &there);
 		switch (text_out_push(o, t + have, (uint32_t)n - have)) {
 		case 1:
@@ -213,11 +219,21 @@ static uint32_t room_for_answer(void)
 	return room < chat.submit.max_tokens ? room : chat.submit.max_tokens;
 }
 
+/* weft_submit() would wait for a weftd that is gone, silently, and heed no interrupt. */
+static int submit(struct weft_request **ret, const struct weft_submit_options *o)
+{
+	struct patience patience = PATIENCE_INIT(chat.open.socket);
+	struct weft_error e;
+
+	if (!patience_daemon(&patience, &interrupted))
+		return cli_fail("interrupted; the message was not sent");
+	return weft_submit(chat.w, ret, o, &e) < 0 ? cli_fail("%s", e.message) : 0;
+}
+
 static int answer(const char *message)
 {
 	struct weft_submit_options o = chat.submit;
 	struct weft_request *r;
-	struct weft_error e;
 	int err;
 
 	/* Loaded anew under the same name it may be another: ask each time. */
@@ -235,9 +251,10 @@ static int answer(const char *message)
 			"the conversation fills the model's %u positions: /reset begins anew",
 			chat.info.max_positions);
 	}
-	if (weft_submit(chat.w, &r, &o, &e) < 0) {
+	if (submit(&r, &o)) {
 		chat_talk_unask(&chat.talk);
-		return cli_fail("%s", e.message);
+		interrupted = 0;
+		return 1;
 	}
 	err = stream(r);
 	weft_free(r);
@@ -418,12 +435,17 @@ static int talk(void)
 
 static int set_up(void)
 {
+	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: waits must end */
 	const char *const *stops;
-	struct weft_error e;
 	uint32_t n;
 
-	if (weft_open(&chat.w, &chat.open, &e) < 0)
-		return cli_fail("%s", e.message);
+	if (chat.history && !chat_lines_may_keep(chat.history))
+		return cli_fail("--history %s: neither a file nor a device that can be written",
+				chat.history);
+	if (patience_open(&chat.w, &chat.open))
+		return 1;
+	/* Not before: until here an interrupt ends the program. */
+	sigaction(SIGINT, &sa, NULL);
 	if (weft_model_info(chat.w, &chat.info) || text_model_open(&chat.model, chat.w))
 		return 1;
 	chat_talk_init(&chat.talk, &chat.model);
@@ -444,7 +466,6 @@ static int set_up(void)
 
 int cmd_chat(int argc, char **argv)
 {
-	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: waits must end */
 	int status, err;
 
 	chat.open = (struct weft_open_options)WEFT_OPEN_OPTIONS_INIT;
@@ -452,7 +473,6 @@ int cmd_chat(int argc, char **argv)
 	weft_submit_options_init(&chat.submit);
 	chat.submit.max_tokens = 1024;
 	cli_parse(&command, argc, argv);
-	sigaction(SIGINT, &sa, NULL);
 	status = set_up();
 	if (!status)
 		status = talk();

@@ -5,6 +5,7 @@
  */
 #include "libclient/weft.h"
 #include "tools/cli.h"
+#include "tools/patience.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -76,7 +77,6 @@ static int fail(int err)
 int cmd_probe(int argc, char **argv)
 {
 	struct weft_probe p = {.size = sizeof(p)};
-	struct weft_error e;
 	struct weft *w;
 	int err;
 
@@ -85,8 +85,8 @@ int cmd_probe(int argc, char **argv)
 	if (cli_read_prompt(&prompt, err, argv, file))
 		return 1;
 	open_options.slots = 1;
-	if (weft_open(&w, &open_options, &e) < 0)
-		return cli_fail("%s", e.message);
+	if (patience_open(&w, &open_options))
+		return 1;
 	err = weft_probe(w, adapter, prompt.tokens, prompt.n, &p);
 	if (err < 0)
 		err = fail(err);

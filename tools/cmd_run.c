@@ -11,6 +11,7 @@
  * there is.
  */
 #include "tools/cli.h"
+#include "tools/patience.h"
 #include "tools/text.h"
 
 #include <errno.h>
@@ -341,10 +342,12 @@ static int take(struct weft_request *r, uint32_t sample, uint32_t from, uint32_t
 /* Until the answer has ended; prints as it goes. 0 or -errno. */
 static int64_t follow(struct weft_request *r, uint32_t sample)
 {
+	struct patience patience = PATIENCE_INIT(run.open.socket);
 	bool told = false; /* the engine, of an interrupt */
 	uint32_t have = 0;
 	int stop;
 
+	patience_news(&patience);
 	for (;;) {
 		/* Not for ever: an interrupt may come just before it, and ends no spinning. */
 		int64_t n = weft_wait(r, sample, have, 200);
@@ -353,12 +356,15 @@ static int64_t follow(struct weft_request *r, uint32_t sample)
 			weft_cancel(r);
 			told = true;
 		}
-		if (n == -EINTR || n == -ETIMEDOUT)
+		if (n == -EINTR || n == -ETIMEDOUT) {
+			patience_none(&patience);
 			continue;
+		}
 		if (n < 0)
 			return n;
 		if (n == have)
 			return 0;
+		patience_news(&patience);
 		stop = take(r, sample, have, (uint32_t)n);
 		if (stop < 0)
 			return -ENOMEM;
@@ -539,7 +545,6 @@ static void clean_up(void)
 int cmd_run(int argc, char **argv)
 {
 	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: waits must end */
-	struct weft_error e;
 	struct weft *w;
 	int n, status;
 
@@ -560,9 +565,10 @@ int cmd_run(int argc, char **argv)
 	run.open.flags = run.poll_always ? WEFT_POLL_ALWAYS : 0;
 	run.submit.flags =
 		(run.no_resubmit ? WEFT_NO_RESUBMIT : 0) | (run.no_cache ? WEFT_NO_CACHE : 0);
+	if (patience_open(&w, &run.open))
+		return 1;
+	/* Not before: there is nothing to cancel while the session is being opened. */
 	sigaction(SIGINT, &sa, NULL);
-	if (weft_open(&w, &run.open, &e) < 0)
-		return cli_fail("%s", e.message);
 	status = run.tokens ? 0 : encode_prompt(w);
 	if (!status)
 		status = submit(w);

@@ -105,6 +105,13 @@ weft chat -m chat -a ghost < /dev/null 2>&1 | grep -q 'no adapter ghost'
 check $? "no adapter"
 weft chat -m chat -a noted < /dev/null
 check $? "nothing said"
+mkfifo "$dir/fifo"
+for f in "$dir/fifo" "$dir"; do
+	weft chat -m chat --history "$f" < /dev/null 2>&1 | grep -q 'neither a file nor a device'
+	check $? "a history that is neither a file nor a device"
+done
+weft chat -m chat --history /dev/zero < /dev/null
+check $? "a device is not read"
 weft chat --help | grep -q '^usage: weft chat' && weft chat --complete | grep -q '^--history='
 check $? "chat explains and completes itself"
 weft --complete | grep -qx chat
