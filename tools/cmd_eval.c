@@ -11,6 +11,8 @@
 #include "libclient/weft.h"
 #include "tools/cli.h"
 #include "tools/eval.h"
+#include "tools/patience.h"
+#include "tools/text.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -36,7 +38,7 @@ static int set_arm(void *value, const char *text)
 
 /* clang-format off */
 static const struct cli_option options[] = {
-	{"tokenizer", 't', "DIR", cli_set_str, &folder, "the folder that holds tokenizer.json"},
+	{"tokenizer", 't', "DIR", cli_set_str, &folder, "the folder that holds tokenizer.json; default: as served"},
 	{"adapter", 'a', "PATTERN", set_arm, NULL, "adapters, * is a set's task; may be repeated"},
 	{"items", 'n', "N", cli_set_u32, &eval.max_items, "only the first N items of each set"},
 	{"in-flight", 0, "N", cli_set_u32, &eval.in_flight, "so many requests at once; default 64"},
@@ -85,7 +87,7 @@ static void print_table(void)
 			printf(" %12.1f", eval_accuracy(&eval, a, s));
 		putchar('\n');
 	}
-	printf("\n%-14s %6s", "reused, %", "s");
+	printf("\n%-14s %6s", "reused, %", "sec");
 	for (uint32_t a = 0; a < eval.n_arms; a++)
 		printf(" %12s", arm_name(a));
 	putchar('\n');
@@ -95,7 +97,11 @@ static void print_table(void)
 			printf(" %12.1f", cached_share(&eval.passes[p], a));
 		putchar('\n');
 	}
-	putchar('\n');
+	printf("sec: the time of all %u answers, %u at once, prompts and generation included.\n"
+	       "without cache: every prompt is computed. filling: the cache is used from the "
+	       "first\n"
+	       "request on, so adapters find what the base model left. filled: all once more.\n\n",
+	       eval.n_cases, eval.in_flight);
 }
 
 static void print_wrong(void)
@@ -232,42 +238,37 @@ static int report(void)
 	return err;
 }
 
-static int run(struct weft_tokenizer *t)
+static int run(void)
 {
-	struct weft_error e;
+	struct weft_tokenizer *t = NULL;
 	struct weft *w;
 	int err;
 
 	open_options.slots = eval.in_flight;
-	if (weft_open(&w, &open_options, &e) < 0)
-		return cli_fail("%s", e.message);
-	err = eval_prepare(&eval, t);
+	if (patience_open(&w, &open_options))
+		return 1;
+	err = text_tokenizer_open(&t, folder, w);
+	err = err ? err : eval_prepare(&eval, t);
 	for (int p = 0; p < EVAL_PASSES && !err; p++)
 		err = eval_run(&eval, w, t, (enum eval_pass)p);
+	weft_tokenizer_close(t);
 	weft_close(w);
 	return err ? err : report();
 }
 
 int cmd_eval(int argc, char **argv)
 {
-	struct weft_tokenizer *t;
-	struct weft_error e;
 	int n, err = 0;
 
 	open_options = (struct weft_open_options)WEFT_OPEN_OPTIONS_INIT;
 	n = cli_parse(&command, argc, argv);
-	if (!folder)
-		return cli_fail("which tokenizer? (--tokenizer DIR)");
 	if (!n)
 		return cli_fail("no test set");
 	if (!eval.in_flight || eval.in_flight > 1024)
 		return cli_fail("--in-flight must be 1 to 1024");
-	if (weft_tokenizer_open(&t, folder, &e))
-		return cli_fail("%s", e.message);
 	for (int i = 1; i <= n && !err; i++)
 		err = eval_read_set(&eval, argv[i]);
-	err = err ? err : run(t);
-	weft_tokenizer_close(t);
+	err = err ? err : run();
 	eval_free(&eval);
 	return err;
 }

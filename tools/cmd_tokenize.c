@@ -1,21 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cmd_tokenize.c - `weft tokenize`: text to token ids and back, with the tokenizer of a model's
- * folder. Asks no daemon.
+ * folder, which needs no daemon, or of a served model.
  */
 #include "tools/cli.h"
+#include "tools/patience.h"
 #include "tools/text.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char *folder, *file;
+static struct weft_open_options served;
 static int json, decode, bare, special, skip;
 
 /* clang-format off */
 static const struct cli_option options[] = {
-	{"tokenizer", 't', "DIR", cli_set_str, &folder, "the folder that holds tokenizer.json"},
+	{"tokenizer", 't', "DIR", cli_set_str, &folder, "the folder that holds tokenizer.json; default: as served"},
+	{"model", 'm', "NAME", cli_set_str, &served.model, "whose, of those served; default: the only one"},
+	{"socket", 0, "PATH", cli_set_str, &served.socket, "the daemon's socket"},
 	{"file", 'f', "FILE", cli_set_str, &file, "read FILE"},
 	{"decode", 'd', NULL, NULL, &decode, "token ids in, text out"},
 	{"bare", 'b', NULL, NULL, &bare, "do not add the tokens that the model expects around a text"},
@@ -115,13 +120,25 @@ int cmd_tokenize(int argc, char **argv)
 {
 	struct weft_tokenizer *t;
 	struct weft_error e;
-	int n = cli_parse(&command, argc, argv), err;
+	struct weft *w = NULL;
+	int n, err;
 
-	if (!folder)
-		return cli_fail("which tokenizer? (--tokenizer DIR)");
-	if (weft_tokenizer_open(&t, folder, &e))
+	served = (struct weft_open_options)WEFT_OPEN_OPTIONS_INIT;
+	n = cli_parse(&command, argc, argv);
+	served.slots = 1;
+	if (folder && (served.model || served.socket))
+		return cli_fail("--tokenizer names a folder: --model and --socket are about the "
+				"served model's tokenizer");
+	err = folder ? 0 : patience_try(&w, &served, &e);
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		return cli_fail("%s (without a daemon: --tokenizer DIR)", e.message);
+	if (err < 0)
 		return cli_fail("%s", e.message);
-	err = decode ? run_decode(t, n, argv) : run_encode(t, n, argv);
-	weft_tokenizer_close(t);
+	err = text_tokenizer_open(&t, folder, w);
+	if (!err) {
+		err = decode ? run_decode(t, n, argv) : run_encode(t, n, argv);
+		weft_tokenizer_close(t);
+	}
+	weft_close(w);
 	return err;
 }

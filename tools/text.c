@@ -81,6 +81,17 @@ int text_model_open(struct text_model *m, struct weft *w)
 	return 0;
 }
 
+int text_tokenizer_open(struct weft_tokenizer **ret, const char *folder, struct weft *w)
+{
+	struct weft_error e;
+	int err = folder ? weft_tokenizer_open(ret, folder, &e)
+			 : weft_tokenizer_open_served(ret, w, &e);
+
+	if (err == -ENOENT && !folder)
+		return cli_fail("%s: say which (--tokenizer DIR)", e.message);
+	return err ? cli_fail("%s", e.message) : 0;
+}
+
 void text_model_close(struct text_model *m)
 {
 	weft_template_free(m->template);

@@ -38,6 +38,9 @@ struct text_model {
 int text_model_open(struct text_model *m, struct weft *w);
 void text_model_close(struct text_model *m);
 
+/* The tokenizer alone: of `folder`, or if that is NULL of w's model. 0, or 1 after cli_fail(). */
+int text_tokenizer_open(struct weft_tokenizer **ret, const char *folder, struct weft *w);
+
 /* What the daemon says of an adapter; false: it has none of that name. */
 bool text_adapter(struct weft *w, const char *name, struct weft_adapter *ret);
 

@@ -65,7 +65,11 @@ weft tokenize -t "$t" --json 'a "b"' > "$dir/out"
 is "$(json "d['text']")" 'a "b"' "tokenize --json"
 printf 'a\0b' | weft tokenize -t "$t" --json > "$dir/out"
 is "$(json "d['text'] == 'a' + chr(0) + 'b'")" True "of a text with a zero in it"
-expect 1 'which tokenizer' weft tokenize x
+is "$(weft tokenize -m chat "$(line 1)")" "$(line 2)" "without --tokenizer: the served model's"
+is "$(weft tokenize -m chat -d $(line 2))" "$(line 1)" "--decode too"
+expect 1 '2 models are served: name one' weft tokenize x
+expect 1 'without a daemon' weft tokenize --socket "$dir/none" x
+expect 1 'about the served' weft tokenize -t "$t" -m chat x
 expect 1 'tokenizer of' weft tokenize -t "$dir" x
 expect 1 'both as' weft tokenize -t "$t" --file "$dir/text" x
 expect 1 'not a token id' weft tokenize -t "$t" -d x
