@@ -87,8 +87,8 @@ for i in 1 2 3 4 5; do
 		"$tmp/lora$i" > /dev/null
 done
 start_daemon large "$tmp/model" "$tmp"/activated* "$tmp"/lora*
-echo "The base model answers, five adapters go on at once, the base model sums up. alora: activated"
-echo "adapters, which read the base model's KV; lora-cold: plain LoRAs, which cannot."
+echo "The base model answers, five adapters go on from its answer at once, the base model sums up."
+echo "Measured with activated adapters, and with plain ones for comparison:"
 "$bin/weft" bench pipeline --pipelines parallel --arms alora,lora-cold \
 	--prompts "$prompts" --generate 32 --adapter-tokens 16 --tokens 16 --reps 1
 

@@ -15,6 +15,7 @@
  * This file has the options and the order of things; bench_pipeline.h says where the rest is.
  */
 #include "tools/bench_pipeline.h"
+#include "tools/patience.h"
 
 #include <errno.h>
 #include <math.h>
@@ -201,6 +202,17 @@ static void trim(struct pipe *p, struct cli_tokens *list, bool chosen, uint32_t 
 		list->n--;
 }
 
+/* The parallel pipeline is meant for five different adapters. */
+static void say_shared(uint32_t n, const char *kind)
+{
+	if (n < PIPE_PARALLEL_CALLS)
+		fprintf(stderr,
+			"weft: bench pipeline: \"parallel\" makes %u calls at once, but only %u %s "
+			"adapter%s loaded: calls share %s\n",
+			PIPE_PARALLEL_CALLS, n, kind, n == 1 ? " is" : "s are",
+			n == 1 ? "it" : "them");
+}
+
 static int find_adapters(struct pipe *p)
 {
 	struct weft_adapter *all = calloc(MAX_ADAPTERS, sizeof(*all));
@@ -227,13 +239,10 @@ static int find_adapters(struct pipe *p)
 		return cli_fail("bench pipeline: %u repetitions cannot share a first call with %u "
 				"activated and %u plain adapters",
 				p->opt.share, p->n_alora, p->n_lora);
-	if (p->opt.kinds & 1u << PIPE_PARALLEL &&
-	    ((p->opt.arms & ALORA_ARMS && p->n_alora < PIPE_PARALLEL_CALLS) ||
-	     (p->opt.arms & LORA_ARMS && p->n_lora < PIPE_PARALLEL_CALLS)))
-		fprintf(stderr,
-			"weft: bench pipeline: five calls in parallel share %u activated and %u "
-			"plain adapters\n",
-			p->n_alora, p->n_lora);
+	if (p->opt.kinds & 1u << PIPE_PARALLEL && p->opt.arms & ALORA_ARMS)
+		say_shared(p->n_alora, "activated");
+	if (p->opt.kinds & 1u << PIPE_PARALLEL && p->opt.arms & LORA_ARMS)
+		say_shared(p->n_lora, "plain");
 	return 0;
 }
 
@@ -242,7 +251,6 @@ static int open_session(struct pipe *p)
 	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
 	uint64_t positions = longest(&p->opt, ALL_KINDS, 0), bytes;
 	uint32_t invocation = 0;
-	struct weft_error e;
 
 	oo.socket = p->opt.socket;
 	oo.model = p->opt.model;
@@ -255,8 +263,8 @@ static int open_session(struct pipe *p)
 		bytes += 4 * 2 * SLOTS * each;
 	}
 	oo.prompt_bytes = bytes;
-	if (weft_open(&p->weft, &oo, &e) < 0)
-		return cli_fail("%s", e.message);
+	if (patience_open(&p->weft, &oo))
+		return -1;
 	weft_model_info(p->weft, &p->model);
 	if (find_adapters(p))
 		return -1;
@@ -299,11 +307,22 @@ static int warm_up(struct pipe *p)
 
 /* --- all of it -----------------------------------------------------------------------------------*/
 
-/* A line that is written over, on a terminal. */
-static void progress(enum pipe_kind kind, double x, uint32_t rep, uint32_t reps)
+void pipe_progress(const struct pipe *p, enum pipe_arm arm)
 {
-	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "\r\033[K%s, %g, %u of %u", pipe_kind_name(kind), x, rep + 1, reps);
+	const struct pipe_progress *g = &p->progress;
+	bool terminal = isatty(STDERR_FILENO);
+
+	if (!terminal && g->rep)
+		return;
+	fprintf(stderr, "%s%s, %s %g, %s",
+		terminal ? "\r\033[K" : "weft: bench pipeline: ", pipe_kind_name(g->kind),
+		pipe_x_name(g->kind), g->x, pipe_arm_name(arm));
+	if (terminal)
+		fprintf(stderr, ", %u of %u", g->rep + 1, g->reps);
+	else if (g->reps > 1)
+		fprintf(stderr, " (%u repetitions)\n", g->reps);
+	else
+		fputc('\n', stderr);
 }
 
 static void progress_end(void)
@@ -319,7 +338,7 @@ static int measure_kind(struct pipe *p, enum pipe_kind kind)
 
 	if (kind == PIPE_ASYNC) {
 		for (uint32_t i = 0; i < p->opt.n_rates; i++) {
-			progress(kind, p->opt.rates[i], i, p->opt.n_rates);
+			p->progress = (struct pipe_progress){kind, p->opt.rates[i], 0, 1};
 			if (pipe_async(p, p->opt.rates[i]))
 				return -1;
 		}
@@ -327,7 +346,7 @@ static int measure_kind(struct pipe *p, enum pipe_kind kind)
 	}
 	for (uint32_t i = 0; i < xs->n; i++)
 		for (uint32_t rep = 0; rep < p->opt.reps; rep++) {
-			progress(kind, xs->tokens[i], rep, p->opt.reps);
+			p->progress = (struct pipe_progress){kind, xs->tokens[i], rep, p->opt.reps};
 			if (pipe_repetition(p, kind, xs->tokens[i], rep))
 				return -1;
 		}

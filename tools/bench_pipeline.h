@@ -80,13 +80,21 @@ struct pipe_options {
 	uint32_t kinds, arms; /* bit sets */
 };
 
+/* What is being measured, for pipe_progress(). */
+struct pipe_progress {
+	enum pipe_kind kind;
+	double x;
+	uint32_t rep, reps;
+};
+
 struct pipe {
 	struct pipe_options opt;
 	struct weft *weft; /* owner */
 	struct weft_model model;
 	struct weft_adapter alora[PIPE_PARALLEL_CALLS], lora[PIPE_PARALLEL_CALLS];
 	uint32_t n_alora, n_lora;
-	struct cli_tokens held;	   /* owner; the conversation that repetitions share */
+	struct cli_tokens held; /* owner; the conversation that repetitions share */
+	struct pipe_progress progress;
 	uint64_t random;	   /* state of the generator of tokens and arrivals */
 	uint32_t n_prompts;	   /* made by pipe_new_prompt() */
 	struct pipe_point *points; /* owner */
@@ -107,6 +115,10 @@ struct pipe_call {
 	double arrival_s, start_s, first_s, end_s;
 	uint32_t cached, prompt_tokens;
 };
+
+/* Say on standard error that an arm's turn has come: a line that is written over on a terminal; lines
+ * elsewhere, one for each arm of each length or rate, when it comes for the first time. */
+void pipe_progress(const struct pipe *p, enum pipe_arm arm);
 
 /* --- run -----------------------------------------------------------------------------------------*/
 
@@ -138,6 +150,8 @@ int pipe_async(struct pipe *p, double rate);
 
 const char *pipe_kind_name(enum pipe_kind kind);
 const char *pipe_arm_name(enum pipe_arm arm);
+/* What is swept: "prompt", "generated" or "rate". */
+const char *pipe_x_name(enum pipe_kind kind);
 const struct pipe_point *pipe_find(const struct pipe *p, const struct pipe_point *like,
 				   enum pipe_arm arm);
 void pipe_rows(const struct pipe *p, struct bench_table *t);

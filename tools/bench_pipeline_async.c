@@ -216,6 +216,7 @@ int pipe_async(struct pipe *p, double rate)
 
 		if (!pipe_wants(p, arm) || arm == ARM_ALORA_SERIAL)
 			continue;
+		pipe_progress(p, arm);
 		err = prepare(&s) || run(&s);
 		for (uint32_t i = 0; s.c && i < s.n; i++) {
 			weft_free(s.c[i].r);

@@ -36,6 +36,11 @@ const char *pipe_kind_name(enum pipe_kind kind)
 	return kinds[kind].name;
 }
 
+const char *pipe_x_name(enum pipe_kind kind)
+{
+	return kinds[kind].x;
+}
+
 const char *pipe_arm_name(enum pipe_arm arm)
 {
 	return arms[arm];
@@ -155,60 +160,112 @@ void pipe_rows(const struct pipe *p, struct bench_table *t)
 
 /* --- the table -----------------------------------------------------------------------------------*/
 
+static bool has_wall(const struct pipe_point *q)
+{
+	return q->kind == PIPE_PARALLEL && q->step == STEP_CALL;
+}
+
 static void print_ratio(const struct pipe *p, const struct pipe_point *q, enum pipe_metric m)
 {
 	const struct pipe_point *of = pipe_find(p, q, ARM_ALORA);
 
 	if (of && of != q)
-		printf(" %8.1f", ratio(q, of, m).median);
+		printf(" %7.1f", ratio(q, of, m).median);
 	else
-		printf(" %8s", "");
+		printf(" %7s", "");
 }
 
-static void print_point(const struct pipe *p, const struct pipe_point *q)
+/* A tenth of a millisecond counts in short times only. */
+static void print_ms(const struct pipe_point *q, enum pipe_metric m)
 {
-	bool five = q->kind == PIPE_PARALLEL;
-	char arm[40];
+	double ms = figure(q, m, 1e3).median;
 
-	snprintf(arm, sizeof(arm), "%s%s", arms[q->arm],
-		 q->step == STEP_AFTER ? ", base after" : "");
-	printf("%9g  %-26s %7.2f", q->x, arm, figure(q, M_HIT, 100).median);
+	printf(" %7.*f", ms < 10000 ? 1 : 0, ms);
+}
+
+static void print_point(const struct pipe *p, const struct pipe_point *q, bool ratios)
+{
+	printf("%9g  %-14s %7.1f", q->x, arms[q->arm], figure(q, M_HIT, 100).median);
 	for (uint32_t m = M_QUEUE; m <= M_E2E; m++)
-		printf(" %9.*f", 1, figure(q, m, 1e3).median);
-	if (five)
-		printf(" %9.1f", figure(q, M_WALL, 1e3).median);
-	print_ratio(p, q, M_TTFT);
-	print_ratio(p, q, five ? M_WALL : M_E2E);
+		print_ms(q, m);
+	if (has_wall(q))
+		print_ms(q, M_WALL);
+	if (ratios) {
+		print_ratio(p, q, M_TTFT);
+		print_ratio(p, q, has_wall(q) ? M_WALL : M_E2E);
+	}
 	putchar('\n');
 }
 
-static void print_kind(const struct pipe *p, enum pipe_kind kind)
+static void print_head(const struct pipe_point *q, bool ratios)
 {
-	bool five = kind == PIPE_PARALLEL, head = false;
+	printf("\n%s\nTimed: %s, in ms", kinds[q->kind].title,
+	       q->step == STEP_AFTER ? "the base model's call after them" : kinds[q->kind].timed);
+	if (q->n > 1)
+		printf("; medians of %u\n", q->n);
+	else
+		puts("; measured once");
+	printf("%9s  %-14s %7s %7s %7s %7s %7s %7s", kinds[q->kind].x, "arm", "cached%", "queue",
+	       "prefill", "decode", "TTFT", "E2E");
+	if (has_wall(q))
+		printf(" %7s", "wall");
+	if (ratios)
+		printf(" %7s %7s", "x TTFT", has_wall(q) ? "x wall" : "x E2E");
+	putchar('\n');
+}
+
+/* Is there another arm beside alora? */
+static bool has_ratios(const struct pipe *p)
+{
+	return pipe_wants(p, ARM_ALORA) && p->opt.arms & ~(1u << ARM_ALORA);
+}
+
+static void print_step(const struct pipe *p, enum pipe_kind kind, enum pipe_step step)
+{
+	bool head = false;
 
 	for (uint32_t i = 0; i < p->n_points; i++) {
 		const struct pipe_point *q = &p->points[i];
 
-		if (q->kind != kind)
+		if (q->kind != kind || q->step != step)
 			continue;
-		if (!head) {
-			printf("\n%s: %s; times in ms, medians of %u\n", kinds[kind].title,
-			       kinds[kind].timed, q->n);
-			printf("%9s  %-26s %7s %9s %9s %9s %9s %9s", kinds[kind].x, "arm",
-			       "cached%", "queue", "prefill", "decode", "TTFT", "E2E");
-			printf("%s %8s %8s\n", five ? "      wall" : "", "x TTFT",
-			       five ? "x wall" : "x E2E");
-			head = true;
-		}
-		print_point(p, q);
+		if (!head)
+			print_head(q, has_ratios(p));
+		head = true;
+		print_point(p, q, has_ratios(p));
 	}
+}
+
+static void print_words(const struct pipe *p)
+{
+	static const char *const who[PIPE_ARMS] = {
+		"activated adapters, which read the KV that the base model left",
+		"the same calls one after another",
+		"plain LoRAs that have not seen the prompt: they read it all",
+		"those calls once more: their own KV is there",
+		"the base model in their place, with nothing reused",
+	};
+
+	putchar('\n');
+	for (uint32_t arm = 0; arm < PIPE_ARMS; arm++)
+		if (pipe_wants(p, arm))
+			printf("%-14s  %s\n", arms[arm], who[arm]);
+	puts("cached%         of the prompt, what did not have to be computed\n"
+	     "TTFT, E2E       from arrival to the first token, to the end");
+	if (p->opt.kinds & 1u << PIPE_PARALLEL)
+		puts("wall            of all five, which stand as means otherwise: first arrival "
+		     "to last end");
+	if (has_ratios(p))
+		puts("x ...           so many times as long as the arm alora takes");
 }
 
 void pipe_print(const struct pipe *p)
 {
-	for (uint32_t kind = 0; kind < PIPE_KINDS; kind++)
-		print_kind(p, kind);
-	printf("\nx TTFT, x E2E, x wall: how many times as long as the arm alora takes\n");
+	for (uint32_t kind = 0; kind < PIPE_KINDS; kind++) {
+		print_step(p, kind, STEP_CALL);
+		print_step(p, kind, STEP_AFTER);
+	}
+	print_words(p);
 }
 
 /* --- pictures ------------------------------------------------------------------------------------*/

@@ -246,6 +246,10 @@ struct rep {
 /* Sets of arms that share a conversation and cannot be parted. */
 enum unit { UNIT_ALORA, UNIT_ALORA_SERIAL, UNIT_LORA, UNIT_RECOMPUTE, UNITS };
 
+/* The first, or only, arm of each. */
+static const enum pipe_arm unit_arms[UNITS] = {ARM_ALORA, ARM_ALORA_SERIAL, ARM_LORA_COLD,
+					       ARM_BASE_RECOMPUTE};
+
 static bool wants_unit(const struct pipe *p, enum unit u)
 {
 	switch (u) {
@@ -329,8 +333,10 @@ static int base_adapter(const struct rep *r)
 	for (uint32_t i = 0; i < UNITS && !err; i++) {
 		enum unit u = (i + r->number) % UNITS;
 
-		if (u != UNIT_ALORA_SERIAL && wants_unit(r->p, u))
+		if (u != UNIT_ALORA_SERIAL && wants_unit(r->p, u)) {
+			pipe_progress(r->p, unit_arms[u]);
 			err = base_adapter_arm(r, u, which, &t);
+		}
 	}
 	free(t.tokens);
 	return err;
@@ -367,8 +373,10 @@ static int adapter_base(const struct rep *r)
 	for (uint32_t i = 0; i < UNITS && !err; i++) {
 		enum unit u = (i + r->number) % UNITS;
 
-		if (u != UNIT_ALORA_SERIAL && wants_unit(r->p, u))
+		if (u != UNIT_ALORA_SERIAL && wants_unit(r->p, u)) {
+			pipe_progress(r->p, unit_arms[u]);
 			err = adapter_base_arm(r, u, &t);
+		}
 	}
 	free(t.tokens);
 	return err;
@@ -437,8 +445,6 @@ static int parallel_once(const struct rep *r, enum unit u, enum pipe_arm arm, st
 
 static int parallel_arm(const struct rep *r, enum unit u, struct cli_tokens *t, struct five *f)
 {
-	static const enum pipe_arm arms[UNITS] = {ARM_ALORA, ARM_ALORA_SERIAL, ARM_LORA_COLD,
-						  ARM_BASE_RECOMPUTE};
 	struct pipe_call c;
 	uint32_t before;
 	int err = fresh(r, u, t);
@@ -448,7 +454,7 @@ static int parallel_arm(const struct rep *r, enum unit u, struct cli_tokens *t, 
 	else
 		err = err || one_call(r->p, NULL, t, r->n_generate, 0, true, &c);
 	before = t->n;
-	err = err || parallel_once(r, u, arms[u], t, f);
+	err = err || parallel_once(r, u, unit_arms[u], t, f);
 	if (!err && u == UNIT_LORA && pipe_wants(r->p, ARM_LORA_WARM)) {
 		t->n = before;
 		err = parallel_once(r, u, ARM_LORA_WARM, t, f);
@@ -465,8 +471,10 @@ static int parallel(const struct rep *r)
 	for (uint32_t i = 0; i < UNITS && !err; i++) {
 		enum unit u = (i + r->number) % UNITS;
 
-		if (wants_unit(r->p, u))
+		if (wants_unit(r->p, u)) {
+			pipe_progress(r->p, unit_arms[u]);
 			err = parallel_arm(r, u, &t, f);
+		}
 	}
 	for (uint32_t i = 0; f && i < PIPE_PARALLEL_CALLS; i++) {
 		free(f->prompts[i].tokens);

@@ -26,6 +26,9 @@ weft bench pipeline --prompts 40,101 --generate 24 --tokens 4 --adapter-tokens 6
 check $? "all pipelines, all arms ($(head -n 1 "$dir/err"))"
 [ $failed = 0 ] || sed 's/^/# /' "$dir/log"
 
+is "$(grep -c '^weft: bench pipeline: [a-z-]*, [a-z]* [0-9]*, [a-z-]* (2 repetitions)$\|^weft: bench pipeline: async, rate 40, [a-z-]*$' "$dir/err")" 30 \
+	"elsewhere than on a terminal a line for each arm of each length and rate"
+
 cat > "$dir/verify.py" <<'CODE'
 import json, sys
 rows = {r["name"]: r for r in json.load(open(sys.argv[1]))}
@@ -132,6 +135,10 @@ weft bench pipeline --pipelines parallel --arms alora,alora-serial --prompts 40 
 check $? "a table"
 [ "$(grep -c '^ *40  alora' "$dir/out")" = 4 ]
 check $? "with a line for each arm and step"
+grep -q "^Timed: the five adapters, in ms; measured once$" "$dir/out" && grep -q "^Timed: the base model's call after them" "$dir/out"
+check $? "a table each for the five and for what follows"
+grep -q '^alora-serial  ' "$dir/out" && ! grep -q '^lora-cold' "$dir/out" && [ "$(awk '{ if (length > m) m = length } END { print m }' "$dir/out")" -le 100 ]
+check $? "the words it uses are explained, in lines of 100 characters at the most"
 weft bench pipeline --pipelines base-adapter --arms alora -g 8 --reps 1 > "$dir/out"
 check $? "default lengths"
 [ "$(grep -c '  alora ' "$dir/out")" = 1 ] && grep -q '^ *1024  alora' "$dir/out"
@@ -168,6 +175,10 @@ r = {r['name']: r for r in json.load(open('$dir/out'))}
 assert r['probe: system calls made']['pass'] and 484 <= r['probe: tokens found cached']['value'] < 500
 assert r['probe: a cached prompt of 500 tokens']['value'] > 0"
 check $? "bench probe: the prompt is found, without a system call"
+for i in 2 3 4 5; do weft adapter unload a$i > /dev/null; done
+weft bench pipeline --pipelines parallel --arms alora --prompts 40 -g 8 --reps 1 > "$dir/out" 2> "$dir/err"
+is "$(grep only "$dir/err")" 'weft: bench pipeline: "parallel" makes 5 calls at once, but only 1 activated adapter is loaded: calls share it' \
+	"fewer than five adapters"
 for c in pipeline adapters probe; do
 	weft bench $c --help | grep -q "^usage: weft bench $c" && [ -n "$(weft bench $c --complete)" ]
 	check $? "bench $c explains and completes itself"
