@@ -167,6 +167,10 @@ s.upper()|s.lower()|s.title()|s.capitalize()|s.strip("Hd")|sp.strip()|sp.lstrip(
 s.split()|s.split(", ")|s.split("l")|s.split("l", 1)|"  a  b c ".split()|"  a  b c ".split(none, 1)|" a b ".split(" ")|s.split("")|s.split(sep="l", maxsplit=1)|"a,b,c".rsplit(",", 1)|"a,b,c".rsplit(",")|" a b ".rsplit()|e.split()|e.split(",")|multi.splitlines()|multi.splitlines(true)|multi.split("\n")
 s.startswith("He")|s.startswith(("x", "H"))|s.endswith("ld")|s.endswith("")|s.startswith(1)|s.startswith()|s.find("l")|s.find("z")|s.find("l", 4)|u.find("漢")|s.rfind("l")|s.index("W")|s.index("zz")|s.count("l")|s.count("")|"aaa".count("aa")|s.replace("l", "L")|s.replace("l", "L", 1)|s.replace("", "-")|"ab".replace("", "-", 2)|s.replace(1, 2)|s.replace("l")
 ", ".join(ls)|", ".join(l)|"-".join("abc")|"".join([])|",".join(d)|s.join(nope)|"{} and {}".format(1, "b")|"{0}{1}{0}".format("a", "b")|"{x}{{}}".format(x=none)|"{}".format()|"{".format(1)|"%s and %d" % ("a", 5)|"%s" % "x"|"%s" % l|"%5.2f|%-5d|%05d|%+d|%x" % (3.14159, 42, 42, 42, 255)|"%(a)s" % d|"%d" % "a"|"%s %s" % "a"|"%%" % ()|"%s" % (l,)|"%r" % s|"a" % 1|"%s" % nope|"%.2s" % s
+s.ljust(15)|s.ljust(15, "漢")|s.rjust(14, "*")|s.rjust(3)|s.center(15)|"ab".center(5, ".")|"abc".center(6, ".")|"ab".center(7)|u.center(20, "-")|e.center(3, "x")|s.ljust(-1)|s.ljust()|s.center(20, "ab")|s.rjust(20, "")|s.center("9")|s.ljust(width=9)
+"7".zfill(3)|"-7".zfill(4)|"+".zfill(3)|"--1".zfill(5)|e.zfill(2)|u.zfill(12)|s.zfill(2)|s.zfill()|s.zfill(99999999999)|s.swapcase()|e.swapcase()|s.casefold()|s.isascii()|u.isascii()|e.isascii()
+s.islower()|s.isupper()|"a1".islower()|"A-B".isupper()|"1".isupper()|e.islower()|"aB".islower()|s.istitle()|"A1b".istitle()|"A1B c".istitle()|"AB".istitle()|"1".istitle()|e.istitle()
+strftime_now("%-d.%-m.%y %-I:%M %p")|strftime_now("%_d %0e %^a %#Z %k|%l %P")|strftime_now("%-")|strftime_now("%")|strftime_now("%--d")|strftime_now("%-%")|strftime_now("x%^B%^h%-j%-H%-S%_H")
 s.removeprefix("He")|s.removesuffix("ld")|s.removeprefix("zz")|s.partition(", ")|s.partition("zz")|"a-b-c".rpartition("-")|"12".isdigit()|"1a".isdigit()|e.isdigit()|"ab".isalpha()|"a1".isalnum()|" \n".isspace()|e.isspace()|l.index(1)|l.index(9)|l.count(1)|(1, 1).count(1)
 s|upper|s|lower|s|title|"it's a-b (c) <d> e/f"|title|"HELLO wORLD"|capitalize|u|upper|"Äé"|upper|n|upper|nope|upper|nil|upper|l|upper|sp|trim|s|trim("Hd")|"xx"|trim(chars="x")|n|trim
 s|length|u|length|l|length|d|length|n|length|nil|length|nope|length|l|count|range(4)|length|d.items()|length|s|first|s|last|l|first|l|last|d|first|d|last|el|first|el|last|(el|first) is defined|n|first|range(3)|last|nope|first|nope|last
@@ -498,7 +502,7 @@ REFUSED = [
     ["{{ cycler(1, 2).next() }}", "cycler"], ["{% for x in l recursive %}{{ x }}{% endfor %}", "recursive"],
     ["{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}x{% endcall %}", "call"], ["{% block x %}{% endblock %}", "block"],
     ["{% autoescape true %}{% endautoescape %}", "autoescape"], ["{{ 2 ** 64 }}", "64 bits"], ["{{ 9223372036854775808 }}", "64 bits"],
-    ["{{ 9223372036854775807 + 1 }}", "64 bits"], ["{{ (0 - 1) ** 0.5 }}", "complex"], ["{{ s.swapcase() }}", "swapcase"], ["{{ s.zfill(20) }}", "zfill"],
+    ["{{ 9223372036854775807 + 1 }}", "64 bits"], ["{{ (0 - 1) ** 0.5 }}", "complex"], ["{{ s.expandtabs() }}", "expandtabs"], ["{{ 'é'.swapcase() }}", "ASCII"],
     ["{{ 'straße' | upper }}", "U+00DF"], ["{{ 'ΟΔΟΣ' | lower }}", "U+03A3"], ["{{ dict(*[d]) }}", "*"], ["{{ ('a' | safe) + 'b' }}", "safe"],
     ["{{ range(9)[1:3] }}", "range"], ["{{ 'é' is lower }}", "ASCII"], ["{{ 'été'.title() }}", "ASCII"], ["{{ s.encode() }}", "encode"],
     ["{{ l | map('string') }}", "generator"], ["{{ namespace(a=1) }}", "namespace"], ["{% print n %}", "print"], ["{{ s.upper }}", "method"],

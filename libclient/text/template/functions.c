@@ -194,8 +194,10 @@ static struct wj_value make_namespace(struct wj *m, const struct wj_args *args)
 
 /* --- time ----------------------------------------------------------------------------------------*/
 
-/* Directives on which C's strftime() and Python's agree. */
-#define DIRECTIVES "aAwdbBmyYHIpMSjUWcxXGuVeDFTRnthC"
+/* Directives on which C's strftime() and Python's agree, and the flags that may stand before them:
+ * "%-d" is the day without a zero. */
+#define DIRECTIVES "aAwdbBmyYHIpMSjUWcxXGuVeDFTRnthCklP"
+#define FLAGS	   "-_0^#"
 
 static bool now(struct wj *m, struct tm *ret, long *ret_micros)
 {
@@ -214,10 +216,10 @@ static bool now(struct wj *m, struct tm *ret, long *ret_micros)
 	return localtime_r(&ts.tv_sec, ret) != NULL;
 }
 
-static void put_time(struct wj *m, struct wj_buf *b, char directive, const struct tm *tm,
+static void put_time(struct wj *m, struct wj_buf *b, const char *format, const struct tm *tm,
 		     long micros)
 {
-	char format[3] = {'%', directive, 0}, text[80];
+	char directive = format[strlen(format) - 1], text[80];
 	int n;
 
 	if (directive == '%') {
@@ -228,6 +230,24 @@ static void put_time(struct wj *m, struct wj_buf *b, char directive, const struc
 	} else if (directive != 'z' && directive != 'Z') { /* no zone: nothing */
 		wj_buf_add(m, b, text, strftime(text, sizeof(text), format, tm));
 	}
+}
+
+/* The directive at p, of n bytes that are left; gives its length. */
+static size_t directive(struct wj *m, struct wj_buf *b, const char *p, size_t n,
+			const struct tm *tm, long micros)
+{
+	bool flag = n > 2 && p[1] && strchr(FLAGS, p[1]);
+	size_t len = flag ? 3 : 2;
+	char c = n < len ? 0 : p[len - 1], format[4] = "";
+
+	if (!c || !strchr(flag ? DIRECTIVES : DIRECTIVES "%fzZ", c)) {
+		wj_refuse(m, "strftime_now: the directive '%.*s' is not supported",
+			  (int)(n < len ? n : len), p);
+	} else {
+		memcpy(format, p, len);
+		put_time(m, b, format, tm, micros);
+	}
+	return len;
 }
 
 static struct wj_value strftime_now(struct wj *m, const struct wj_args *args)
@@ -250,11 +270,7 @@ static struct wj_value strftime_now(struct wj *m, const struct wj_args *args)
 			wj_buf_add(m, &b, s->p + i, 1);
 			continue;
 		}
-		if (++i == s->bytes || !s->p[i] || !strchr(DIRECTIVES "%fzZ", s->p[i]))
-			wj_refuse(m, "strftime_now: the directive '%%%.*s' is not supported",
-				  (int)(i < s->bytes), s->p + i);
-		else
-			put_time(m, &b, s->p[i], &tm, micros);
+		i += directive(m, &b, s->p + i, s->bytes - i, &tm, micros) - 1;
 	}
 	return wj_buf_take(m, &b);
 }

@@ -381,6 +381,25 @@ static bool letter(char c)
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
+METHOD(str_swapcase)
+{
+	char *p;
+
+	if (!no_arguments(m, "swapcase", args) || !is_ascii(m, self.s, "swapcase"))
+		return wj_none();
+	p = wj_alloc(m, self.s->bytes);
+	for (size_t i = 0; p && i < self.s->bytes; i++)
+		p[i] = (char)(self.s->p[i] ^ (letter(self.s->p[i]) ? 32 : 0));
+	return p ? wj_str_borrow(m, p, self.s->bytes) : wj_none();
+}
+
+METHOD(str_casefold)
+{
+	if (!no_arguments(m, "casefold", args) || !is_ascii(m, self.s, "casefold"))
+		return wj_none();
+	return wj_recase(m, self.s, WJ_LOWER);
+}
+
 METHOD(str_title)
 {
 	bool inside = false;
@@ -487,6 +506,87 @@ METHOD(str_format)
 	return wj_buf_take(m, &b);
 }
 
+/* --- str: to a width -----------------------------------------------------------------------------*/
+
+/* `left` and `right` times the fill around the text. */
+static struct wj_value padded(struct wj *m, const struct wj_str *s, const struct wj_str *fill,
+			      int64_t left, int64_t right)
+{
+	struct wj_value before = wj_repeat(m, fill, left), after = wj_repeat(m, fill, right);
+	struct wj_buf b = {0};
+
+	if (m->code)
+		return wj_none();
+	wj_buf_add(m, &b, before.s->p, before.s->bytes);
+	wj_buf_add(m, &b, s->p, s->bytes);
+	wj_buf_add(m, &b, after.s->p, after.s->bytes);
+	return wj_buf_take(m, &b);
+}
+
+/* What is missing to the width, and what it is filled with; -1: nothing, or an error. */
+static int64_t missing(struct wj *m, struct wj_value self, const struct wj_args *args,
+		       const char *what, const struct wj_str **ret_fill)
+{
+	struct wj_value v[2];
+	int64_t width;
+
+	if (args->n_kw || !wj_bind(m, what, args, "width,fillchar", 1, v)) {
+		wj_raise(m, "%s: a width and a character are needed, without names", what);
+		return -1;
+	}
+	width = wj_arg_int(m, what, v[0], 0);
+	*ret_fill = wj_is(v[1], WJ_UNSET) ? wj_str_borrow(m, " ", 1).s : wj_arg_str(m, what, v[1]);
+	if (*ret_fill && (*ret_fill)->chars != 1)
+		wj_raise(m, "%s: fill with one character", what);
+	return m->code || width < (int64_t)self.s->chars ? -1 : width - (int64_t)self.s->chars;
+}
+
+METHOD(str_ljust)
+{
+	const struct wj_str *fill;
+	int64_t n = missing(m, self, args, "ljust", &fill);
+
+	return n > 0 ? padded(m, self.s, fill, 0, n) : self;
+}
+
+METHOD(str_rjust)
+{
+	const struct wj_str *fill;
+	int64_t n = missing(m, self, args, "rjust", &fill);
+
+	return n > 0 ? padded(m, self.s, fill, n, 0) : self;
+}
+
+/* Of an odd number Python puts one more to the left if the width is odd too. */
+METHOD(str_center)
+{
+	const struct wj_str *fill;
+	int64_t n = missing(m, self, args, "center", &fill), left;
+
+	if (n <= 0)
+		return self;
+	left = n / 2 + (n & (n + (int64_t)self.s->chars) & 1);
+	return padded(m, self.s, fill, left, n - left);
+}
+
+METHOD(str_zfill)
+{
+	struct wj_value sign = wj_str_borrow(m, "", 0), digits = self, v;
+	int64_t n;
+
+	if (args->n_kw || !wj_bind(m, "zfill", args, "width", 1, &v))
+		return wj_raise(m, "zfill: a width is needed, without a name");
+	n = wj_arg_int(m, "zfill", v, 0) - (int64_t)self.s->chars;
+	if (m->code || n <= 0)
+		return self;
+	if (self.s->bytes && (self.s->p[0] == '-' || self.s->p[0] == '+')) {
+		sign = wj_str_borrow(m, self.s->p, 1);
+		digits = wj_str_borrow(m, self.s->p + 1, self.s->bytes - 1);
+	}
+	v = m->code ? v : padded(m, digits.s, wj_str_borrow(m, "0", 1).s, n, 0);
+	return m->code ? wj_none() : wj_binary(m, WJ_ADD, sign, v);
+}
+
 /* --- str: kinds of characters --------------------------------------------------------------------*/
 
 static struct wj_value all_of(struct wj *m, struct wj_value self, const struct wj_args *args,
@@ -523,6 +623,57 @@ METHOD(str_isspace)
 	if (!no_arguments(m, "isspace", args))
 		return wj_none();
 	return wj_bool(self.s->bytes && !wj_strip(m, self.s, NULL, true, false).s->bytes);
+}
+
+METHOD(str_isascii)
+{
+	return wj_bool(no_arguments(m, "isascii", args) && self.s->chars == self.s->bytes);
+}
+
+/* At least one letter, and none of the other case. */
+static struct wj_value one_case(struct wj *m, struct wj_value self, const struct wj_args *args,
+				const char *what, char bit)
+{
+	bool some = false;
+
+	if (!no_arguments(m, what, args) || !is_ascii(m, self.s, what))
+		return wj_none();
+	for (size_t i = 0; i < self.s->bytes; i++) {
+		char c = self.s->p[i];
+
+		if (letter(c) && (c & 32) != bit)
+			return wj_bool(false);
+		some = some || letter(c);
+	}
+	return wj_bool(some);
+}
+
+METHOD(str_islower)
+{
+	return one_case(m, self, args, "islower", 32);
+}
+
+METHOD(str_isupper)
+{
+	return one_case(m, self, args, "isupper", 0);
+}
+
+/* Capitals begin words and nothing else does. */
+METHOD(str_istitle)
+{
+	bool some = false, inside = false;
+
+	if (!no_arguments(m, "istitle", args) || !is_ascii(m, self.s, "istitle"))
+		return wj_none();
+	for (size_t i = 0; i < self.s->bytes; i++) {
+		char c = self.s->p[i];
+
+		if (letter(c) && inside != ((c & 32) != 0))
+			return wj_bool(false);
+		inside = letter(c);
+		some = some || inside;
+	}
+	return wj_bool(some);
 }
 
 /* --- dict, list and tuple ------------------------------------------------------------------------*/
@@ -600,8 +751,8 @@ METHOD(list_index)
 
 static const struct wj_method of_str[] = {
 	{"capitalize", str_capitalize},
-	{"casefold", NULL},
-	{"center", NULL},
+	{"casefold", str_casefold},
+	{"center", str_center},
 	{"count", str_count},
 	{"encode", NULL},
 	{"endswith", str_endswith},
@@ -612,18 +763,18 @@ static const struct wj_method of_str[] = {
 	{"index", str_index},
 	{"isalnum", str_isalnum},
 	{"isalpha", str_isalpha},
-	{"isascii", NULL},
+	{"isascii", str_isascii},
 	{"isdecimal", str_isdigit},
 	{"isdigit", str_isdigit},
 	{"isidentifier", NULL},
-	{"islower", NULL},
+	{"islower", str_islower},
 	{"isnumeric", str_isdigit},
 	{"isprintable", NULL},
 	{"isspace", str_isspace},
-	{"istitle", NULL},
-	{"isupper", NULL},
+	{"istitle", str_istitle},
+	{"isupper", str_isupper},
 	{"join", str_join},
-	{"ljust", NULL},
+	{"ljust", str_ljust},
 	{"lower", str_lower},
 	{"lstrip", str_lstrip},
 	{"maketrans", NULL},
@@ -633,7 +784,7 @@ static const struct wj_method of_str[] = {
 	{"replace", str_replace},
 	{"rfind", str_rfind},
 	{"rindex", str_rindex},
-	{"rjust", NULL},
+	{"rjust", str_rjust},
 	{"rpartition", str_rpartition},
 	{"rsplit", str_rsplit},
 	{"rstrip", str_rstrip},
@@ -641,11 +792,11 @@ static const struct wj_method of_str[] = {
 	{"splitlines", str_splitlines},
 	{"startswith", str_startswith},
 	{"strip", str_strip},
-	{"swapcase", NULL},
+	{"swapcase", str_swapcase},
 	{"title", str_title},
 	{"translate", NULL},
 	{"upper", str_upper},
-	{"zfill", NULL},
+	{"zfill", str_zfill},
 	{NULL, NULL},
 };
 
