@@ -6,8 +6,9 @@
  * model is, and naming a path to weftd opens nothing that one could not have served anyway.
  * Symbolic links are followed (a Hugging Face cache consists of them); what they lead to must be a
  * regular file, which is looked at through O_PATH before it is opened, so that no FIFO blocks and
- * no device acts. One child runs at a time. One that makes no progress is given up: killed, and
- * reaped whenever the kernel lets it go.
+ * no device acts. The folder is looked up once: if its name is a link that is turned to another
+ * version meanwhile, both files are still of one. One child runs at a time. One that makes no
+ * progress is given up: killed, and reaped whenever the kernel lets it go.
  */
 #include "daemon/supervisor/weftd.h"
 
@@ -62,19 +63,24 @@ static void __attribute__((noreturn, format(printf, 1, 2))) give_up(const char *
 	_exit(1);
 }
 
-static int open_regular(const char *path, struct stat *st)
+struct folder {
+	int fd;
+	const char *path; /* borrowed; for what is said of it */
+};
+
+static int open_regular(const struct folder *dir, const char *name, struct stat *st)
 {
-	int fd = open(path, O_PATH | O_CLOEXEC), again;
+	int fd = openat(dir->fd, name, O_PATH | O_CLOEXEC), again;
 	char self[32];
 
 	if (fd < 0 || fstat(fd, st))
-		give_up("%s: %s", path, strerror(errno));
+		give_up("%s/%s: %s", dir->path, name, strerror(errno));
 	if (!S_ISREG(st->st_mode))
-		give_up("%s is no regular file", path);
+		give_up("%s/%s is no regular file", dir->path, name);
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
 	again = open(self, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (again < 0)
-		give_up("%s: %s", path, strerror(errno));
+		give_up("%s/%s: %s", dir->path, name, strerror(errno));
 	close(fd);
 	return again;
 }
@@ -103,14 +109,12 @@ static void copy_bytes(int from, int to, uint64_t bytes, const char *name)
 	free(slice);
 }
 
-static void copy_file(const char *dir, const char *name, int to, uint64_t room, const char *limit)
+static void copy_file(const struct folder *dir, const char *name, int to, uint64_t room,
+		      const char *limit)
 {
-	char path[CONFIG_TEXT_BYTES + 64];
 	struct stat before, after;
-	int fd;
+	int fd = open_regular(dir, name, &before);
 
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = open_regular(path, &before);
 	if ((uint64_t)before.st_size > room)
 		give_up("%s has %lld bytes, %s is %llu", name, (long long)before.st_size, limit,
 			(unsigned long long)room);
@@ -126,6 +130,7 @@ child(const struct registry_entry *it, uint64_t room, pid_t parent, int report)
 {
 	const int fds[3] = {it->config_fd, it->weights_fd, report};
 	const struct weftd *d = it->d;
+	struct folder dir = {.path = it->conf.path};
 	int err = engine_place_fds(fds, 3);
 
 	if (!err)
@@ -135,9 +140,11 @@ child(const struct registry_entry *it, uint64_t room, pid_t parent, int report)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(0);
-	copy_file(it->conf.path, "adapter_config.json", CHILD_CONFIG, MAX_CONFIG_BYTES,
-		  "the limit");
-	copy_file(it->conf.path, "adapter_model.safetensors", CHILD_WEIGHTS, room,
+	dir.fd = open(dir.path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir.fd < 0)
+		give_up("%s/adapter_config.json: %s", dir.path, strerror(errno));
+	copy_file(&dir, "adapter_config.json", CHILD_CONFIG, MAX_CONFIG_BYTES, "the limit");
+	copy_file(&dir, "adapter_model.safetensors", CHILD_WEIGHTS, room,
 		  room < d->config.daemon.max_adapter_bytes ? "what max_adapters_bytes leaves"
 							    : "max_adapter_bytes");
 	_exit(0);

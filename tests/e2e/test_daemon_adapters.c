@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct wd d;
@@ -248,6 +249,46 @@ static void test_folders(void)
 	ok(wait_for("x", "state", "loaded", WD_PATIENCE_MS), "after a restart of the engine");
 	is_str(in_engine("x"), expected("linked weights", 0, 0), "the bytes are still those");
 	ok(unload("x", ""), "and off");
+}
+
+/*
+ * A folder whose name is a link, turned to the next version between the two files. A lease on the
+ * first file holds its reader at open() until it is given up.
+ */
+static void test_turned(void)
+{
+	const struct timespec patience = {.tv_sec = WD_PATIENCE_MS / 1000};
+	sigset_t io;
+	pid_t pid;
+	int fd, status;
+
+	folder("v1", "ok", "weights of version 1");
+	folder("v2", "ok", "weights of version 2");
+	ok(!symlink("v1", path_of("current", NULL)), "a link to version 1");
+	sigemptyset(&io);
+	sigaddset(&io, SIGIO);
+	sigprocmask(SIG_BLOCK, &io, NULL);
+	fd = open(path_of("v1", CONFIG), O_RDWR | O_CLOEXEC);
+	if (fd < 0 || fcntl(fd, F_SETLEASE, F_WRLCK)) {
+		skip(5, "no leases on this file system");
+		unlink(path_of("current", NULL));
+		close(fd);
+		return;
+	}
+	pid = fork();
+	if (!pid)
+		_exit(!load("t", "current", ""));
+	is_int(sigtimedwait(&io, NULL, &patience), SIGIO, "its first file is being opened");
+	unlink(path_of("current", NULL));
+	ok(!symlink("v2", path_of("current", NULL)), "the link is turned to version 2");
+	fcntl(fd, F_SETLEASE, F_UNLCK);
+	close(fd);
+	waitpid(pid, &status, 0);
+	ok(WIFEXITED(status) && !WEXITSTATUS(status), "loaded");
+	is_str(in_engine("t"), expected("weights of version 1", 0, 0),
+	       "both files are of one version");
+	ok(unload("t", ""), "and off");
+	unlink(path_of("current", NULL));
 }
 
 static void test_restart(void)
@@ -578,6 +619,7 @@ int main(int argc, char **argv)
 	test_load();
 	test_requests();
 	test_folders();
+	test_turned();
 	test_restart();
 	test_in_use();
 	test_replace();
