@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -285,6 +286,29 @@ static void open_session(struct session *s, struct engine *e, int tenant)
 	d->tenants.tenant[tenant].sessions++;
 }
 
+static bool id_taken(const struct weftd *d, uint64_t id)
+{
+	for (const struct session *s = d->sessions; s; s = s->next)
+		if (s->id == id)
+			return true;
+	return false;
+}
+
+/* Clients see their session's number: one that was counted up would tell each of them how many sessions
+ * others have opened since. Short enough for logs. */
+static int choose_id(struct session *s)
+{
+	uint32_t id = 0;
+
+	while (!id || id_taken(s->d, id))
+		if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id) && errno != EINTR) {
+			session_refuse(s, -EIO, "session cannot be numbered: %s", strerror(errno));
+			return -EIO;
+		}
+	s->id = id;
+	return 0;
+}
+
 /* Everything that depends on more than the message itself. */
 static void admit(struct session *s, bool may_wait)
 {
@@ -303,8 +327,7 @@ static void admit(struct session *s, bool may_wait)
 	if (tenant < 0 || choose_layout(s, &s->hello, &layout) ||
 	    !session_quota_ok(s, &d->tenants.tenant[tenant], may_wait))
 		return;
-	s->id = d->next_session_id++;
-	if (get_region(s, &layout, &d->tenants.tenant[tenant], may_wait))
+	if (choose_id(s) || get_region(s, &layout, &d->tenants.tenant[tenant], may_wait))
 		return;
 	open_session(s, e, tenant);
 	err = welcome(s, &d->tenants.tenant[tenant]);

@@ -398,7 +398,6 @@ int weftd_start(struct weftd *d, const struct weftd_options *options, struct wef
 	*d = (struct weftd){
 		.options = *options,
 		.engine_uid = (uid_t)-1,
-		.next_session_id = 1,
 		.started_ns = loop_now_ns(),
 		.lock_fd = -1,
 		.engine_lock_fd = -1,

@@ -42,7 +42,7 @@ struct weftd {
 	char runtime_dir[80];
 	char engine_path[PATH_MAX];
 	uid_t engine_uid; /* -1: the engine keeps weftd's */
-	uint64_t daemon_id, next_session_id;
+	uint64_t daemon_id;
 	uint64_t started_ns;
 	struct tenants tenants;
 	struct domains domains;

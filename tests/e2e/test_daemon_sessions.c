@@ -36,6 +36,26 @@ static void test_good_hello(void)
 	ok(wd_daemon_wait(&d, "region_bytes", 0, WD_PATIENCE_MS), "nor any memory");
 }
 
+/* What a client can read of its session tells nothing of how many others there were. */
+static void test_numbers(void)
+{
+	uint64_t before = 0, id;
+	struct wctl_hello h;
+	struct wd_client c;
+	int opened = 0, near = 0;
+
+	wd_hello_init(&h);
+	for (int i = 0; i < 8; i++) {
+		opened += !wd_open(&c, &d, &h);
+		id = c.welcome.session_id;
+		near += id - before + 16 <= 32;
+		before = id;
+		wd_close(&c);
+	}
+	is_int(opened, 8, "eight sessions, one after the other");
+	is_int(near, 0, "their numbers are not counted up");
+}
+
 static void test_defaults(void)
 {
 	struct wctl_hello h;
@@ -260,6 +280,7 @@ int main(int argc, char **argv)
 	wd_engine_or_test(argc, argv);
 	wd_start(&d, "[daemon]\nhello_seconds = 2\n[model m]\npath = /fake/ok\n");
 	test_good_hello();
+	test_numbers();
 	test_defaults();
 	test_bad_hellos();
 	test_bad_messages();
