@@ -81,6 +81,7 @@ struct weft_request {
 	struct wshm_slab_layout slab; /* what the engine must have laid out */
 	/* the waiting thread's own */
 	int64_t last_news_ns, gap_ns;
+	int64_t quiet_since_ns; /* waited for in vain since; 0: it has just moved */
 };
 
 enum session_state { SESSION_UP, SESSION_DOWN, SESSION_DEAD };

@@ -91,6 +91,24 @@ static bool spin(const struct attempt *a, uint32_t seen, int64_t until_ns)
 	return false;
 }
 
+/* Has nobody looked after the session for a second? */
+static bool check_due(struct weft *w)
+{
+	return wc_now_ns() - atomic_load(&w->last_check_ns) >= SLICE_NS;
+}
+
+/*
+ * A wait was in vain. However short a program's waits are, and however often signals end them, the
+ * session is looked after once a second: an engine that has gone before weftd cannot say that it has.
+ */
+static void waited_in_vain(struct weft_request *r)
+{
+	if (!r->quiet_since_ns)
+		r->quiet_since_ns = wc_now_ns();
+	else if (wc_now_ns() - r->quiet_since_ns >= SLICE_NS && check_due(r->w))
+		wc_session_check(r->w, true);
+}
+
 static void check_engine(struct weft *w, const struct wshm_client *c)
 {
 	if (engine_over(c))
@@ -105,6 +123,8 @@ static int wait_slice(struct weft_request *r, const struct attempt *a, uint32_t 
 	int64_t now = wc_now_ns(), until = min_ns(deadline_ns, now + SLICE_NS);
 	int err;
 
+	if (!r->quiet_since_ns)
+		r->quiet_since_ns = now;
 	if (atomic_load(&w->state) == SESSION_UP)
 		check_engine(w, &a->link->c);
 	if (atomic_load(&w->state) != SESSION_UP) {
@@ -121,8 +141,10 @@ static int wait_slice(struct weft_request *r, const struct attempt *a, uint32_t 
 			return 0;
 		err = wshm_client_wait_slot(&a->link->c, a->slot, seen, until - now);
 	}
-	if (err == -ETIMEDOUT && wc_now_ns() - now >= SLICE_NS)
-		wc_session_check(w, true);
+	if (err == -ETIMEDOUT || err == -EINTR)
+		waited_in_vain(r);
+	else
+		r->quiet_since_ns = 0;
 	return err == -ETIMEDOUT ? 0 : err;
 }
 
@@ -133,6 +155,7 @@ static void note_gap(struct weft_request *r)
 	if (r->last_news_ns)
 		r->gap_ns = r->gap_ns ? (3 * r->gap_ns + gap) / 4 : gap;
 	r->last_news_ns = now;
+	r->quiet_since_ns = 0;
 }
 
 int64_t weft_wait(struct weft_request *r, uint32_t sample, uint32_t have, int timeout_ms)
@@ -156,8 +179,11 @@ int64_t weft_wait(struct weft_request *r, uint32_t sample, uint32_t have, int ti
 		}
 		if (!slept)
 			deadline = deadline_of(timeout_ms);
-		if (timeout_ms >= 0 && wc_now_ns() >= deadline)
+		if (timeout_ms >= 0 && wc_now_ns() >= deadline) {
+			if (!slept) /* the wait of a moment, or none */
+				waited_in_vain(r);
 			return -ETIMEDOUT;
+		}
 		err = wait_slice(r, a, seen, deadline);
 		if (err < 0)
 			return err;
@@ -275,6 +301,8 @@ static int wait_any_slice(struct weft *w, int64_t deadline_ns)
 	pthread_mutex_unlock(&w->lock);
 	if (err == -ETIMEDOUT && wc_now_ns() - now >= SLICE_NS)
 		err = wc_session_check(w, true);
+	else if (err == -EINTR && check_due(w))
+		wc_session_check(w, false);
 	return err == -ETIMEDOUT ? 0 : err;
 }
 

@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -208,6 +210,59 @@ static void test_wait_any_and_events(void)
 	fake_kill(f);
 }
 
+static void on_signal(int number)
+{
+	(void)number;
+}
+
+/* A program that never waits for as long as libweft sleeps at most: it looks after the session all the
+ * same. Each wait is of `ms`, at most, and ends by a signal if there is a timer. */
+static void short_waits(const char *what, int ms, int any, const struct itimerval *timer)
+{
+	static const struct itimerval off;
+	struct fake *f = start(20);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct weft_request *r, *got[4];
+	time_t end = time(NULL) + 60;
+
+	cu_options(&o, 40);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 19, 60000), 20, "twenty tokens");
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	setitimer(ITIMER_REAL, timer ? timer : &off, NULL);
+	while (cu_status(r) == WEFT_RUNNING && time(NULL) < end) {
+		uint32_t n;
+
+		weft_tokens(r, 0, &n);
+		if (any)
+			weft_wait_any(w, got, 4, ms);
+		else
+			weft_wait(r, 0, n, ms);
+		if (!ms)
+			usleep(1000);
+	}
+	setitimer(ITIMER_REAL, &off, NULL);
+	is_int(cu_status(r), WEFT_OK, "%s", what);
+	ok(cu_right(r, 0, 40), "with the right tokens");
+	weft_close(w);
+	fake_kill(f);
+}
+
+static void test_short_waits(void)
+{
+	const struct itimerval often = {.it_interval.tv_usec = 20000, .it_value.tv_usec = 20000};
+	struct sigaction sa = {.sa_handler = on_signal};
+
+	sigaction(SIGALRM, &sa, NULL);
+	short_waits("waits of 50 ms bridge a restart", 50, 0, NULL);
+	short_waits("and waits of none", 0, 0, NULL);
+	short_waits("and those that signals end", 60000, 0, &often);
+	short_waits("and waits of 50 ms for any", 50, 1, NULL);
+	short_waits("and those for any that signals end", 60000, 1, &often);
+}
+
 /* Far from giving up. */
 static void test_own_limit(void)
 {
@@ -328,6 +383,7 @@ int main(void)
 	test_not_admitted();
 	test_many_threads();
 	test_wait_any_and_events();
+	test_short_waits();
 	test_own_limit();
 	test_no_other_daemon();
 	test_ends_without_daemon();
