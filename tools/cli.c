@@ -133,6 +133,8 @@ static int read_stream(struct cli_tokens *t, FILE *f, const char *name)
 	       fscanf(f, " %31[^ \t\n\r,]", word) == 1)
 		if (cli_set_tokens(t, word))
 			return cli_fail("\"%s\" in %s is not a token id", word, name);
+	if (ferror(f))
+		return cli_fail("read %s: %s", name, strerror(errno));
 	return 0;
 }
 
@@ -329,6 +331,10 @@ static int parse_option(const struct cli_command *c, char **argv, int i, int arg
 		value = equals ? equals + 1 : NULL;
 	} else {
 		o = find_letter(c, word[1]);
+		if (!o && !strcmp(word, "-h")) {
+			help(c);
+			exit(0);
+		}
 		value = word[2] ? word + 2 : NULL;
 	}
 	if (!o)
@@ -373,8 +379,9 @@ int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t 
 		   char **argv)
 {
 	bool complete = argc > 1 && !strcmp(argv[1], "--complete");
-	bool asked = argc > 1 && !strcmp(argv[1], "--help");
+	bool asked = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
 	FILE *to = asked ? stdout : stderr;
+	int width = 0;
 
 	for (uint32_t i = 0; argc > 1 && i < n; i++) {
 		if (complete)
@@ -384,8 +391,12 @@ int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t 
 	}
 	if (complete)
 		return 0;
+	if (argc > 1 && !asked)
+		fprintf(to, "%s: unknown command \"%s\"\n", usage, argv[1]);
 	fprintf(to, "usage: %s COMMAND [OPTION...]\n\n", usage);
 	for (uint32_t i = 0; i < n; i++)
-		fprintf(to, "  %-8s %s\n", entries[i].name, entries[i].about);
+		width = (int)strlen(entries[i].name) > width ? (int)strlen(entries[i].name) : width;
+	for (uint32_t i = 0; i < n; i++)
+		fprintf(to, "  %-*s  %s\n", width, entries[i].name, entries[i].about);
 	return asked ? 0 : 2;
 }

@@ -428,6 +428,9 @@ static int show(struct weft_request *r)
 		return 130;
 	if (res.status == WEFT_OK || (res.status == WEFT_CANCELLED && run.cancelled))
 		return 0;
+	if (res.status == WEFT_NO_ADAPTER && run.submit.adapter)
+		return cli_fail("no adapter %s is loaded for this model (weft adapter list)",
+				run.submit.adapter);
 	weft_status_text(&res, text, sizeof(text));
 	return cli_fail("%s", text);
 }

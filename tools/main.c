@@ -30,8 +30,10 @@ static void help(FILE *to)
 	fputs("usage: weft COMMAND [OPTION...]\n\n", to);
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].about);
-	fputs("\nweft COMMAND --help says more. Every command takes --json and --socket PATH\n"
-	      "(default $WEFT_SOCKET, else /run/weft/weftd.sock) where they make sense.\n",
+	fputs("\nweft COMMAND --help says more, and so does man weft. Every command takes --json "
+	      "and\n"
+	      "--socket PATH (default $WEFT_SOCKET, else /run/weft/weftd.sock) where they make "
+	      "sense.\n",
 	      to);
 }
 
@@ -41,7 +43,12 @@ static int command(int argc, char **argv)
 		help(stderr);
 		return 2;
 	}
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+	if (!strcmp(argv[1], "help") && argc > 2) {
+		/* "help run": run --help */
+		memmove(argv + 1, argv + 2, (size_t)(argc - 2) * sizeof(*argv));
+		argv[argc - 1] = (char *)(uintptr_t) "--help";
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		help(stdout);
 		return 0;
 	}

@@ -68,7 +68,7 @@ int text_model_open(struct text_model *m, struct weft *w)
 	*m = (struct text_model){0};
 	err = weft_tokenizer_open_served(&m->tokenizer, w, &e);
 	if (err == -ENOENT)
-		return cli_fail("%s: give token ids (--tokens)", e.message);
+		return cli_fail("%s, so it takes token ids only (weft run --tokens)", e.message);
 	if (err)
 		return cli_fail("%s", e.message);
 	err = weft_template_open_served(&m->template, w, &e);

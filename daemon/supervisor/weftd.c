@@ -282,8 +282,9 @@ static int load_config(struct weftd *d, const struct weftd_options *options, str
 	int rc = report ? config_load(&d->config, options->config_file, report) : -ENOMEM;
 
 	if (rc)
-		err_set(err, rc, "%u errors in the configuration (--check shows all):\n%.400s",
-			report ? report->errors : 0, rc == -EINVAL ? report->text : strerror(-rc));
+		err_set(err, rc, "%u error%s in the configuration (--check shows all):\n%.400s",
+			report ? report->errors : 0, report && report->errors == 1 ? "" : "s",
+			rc == -EINVAL ? report->text : strerror(-rc));
 	free(report);
 	if (rc)
 		return rc;

@@ -94,16 +94,19 @@ expect() { # STATUS TEXT COMMAND...
 }
 expect 1 'no adapter ghost' weft probe -a ghost 1 2
 expect 1 'no prompt' weft probe --file /dev/null
+expect 1 'Is a directory' weft probe --file "$dir"
+expect 1 'no adapter ghost is loaded' weft run --tokens -a ghost 1 2
 expect 1 'both as' weft probe --file "$dir/out" 1
 expect 1 'cannot\|No such' weft probe --file "$dir/none"
 expect 2 'unknown command' weft fly
+expect 2 'weft model: unknown command "fly"' weft model fly
 expect 2 'unknown option' weft run --fly 1
 expect 2 'not a valid' weft run --tokens --top-k many 1
 expect 2 'not a valid' weft run --tokens --top-k -1 1
 expect 2 'needs a value' weft run --tokens 1 --seed
 expect 1 'no prompt' weft run
 expect 1 'no prompt' weft run --tokens
-expect 1 'no tokenizer.json: give token ids' weft run hello
+expect 1 'no tokenizer.json, so it takes token ids only' weft run hello
 expect 1 'not a token' weft run --tokens 1 two
 expect 1 'not in the model' weft run --tokens -t 5 1 100000
 expect 1 "prompt's 3 tokens and max_tokens exceed the model's [0-9]* positions: shorten" weft run --tokens -t 100000 1 2 3
@@ -122,6 +125,9 @@ for c in "run" "probe" "status" "model list" "model make" "model info" "adapter 
 	weft $c --help | grep -q "^usage: weft $c" && [ -n "$(weft $c --complete)" ]
 	check $? "$c explains and completes itself"
 done
+
+is "$(weft help model make)" "$(weft model make --help)" "weft help COMMAND"
+is "$(weft model make -h; weft model -h; weft -h)" "$(weft model make --help; weft model --help; weft --help)" "-h is --help"
 
 # An interrupt cancels; what came is kept.
 weft run --tokens -t 250 --ignore-eos --min-tokens 1 -n 16 -T 1 1 2 3 > "$dir/out" & run=$!
