@@ -116,7 +116,7 @@ static const struct cli_option table[] = {
 	{"rates", 0, "LIST", set_rates, &options, "async: conversations a second; default 0.5,1,2,4"},
 	{"requests", 'r', "N", cli_set_u32, &options.requests, "async: conversations at each rate; default 100"},
 	{"reps", 0, "N", cli_set_u32, &options.reps, "repetitions of each point; default 5"},
-	{"share", 0, "N", cli_set_u32, &options.share, "base-adapter, generation: so many repetitions share a first call, each with adapters of its own; default 1"},
+	{"share", 0, "N", cli_set_u32, &options.share, "so many repetitions go on from one first call; default 1"},
 	{"seed", 's', "N", cli_set_u32, &options.seed, "of prompts and arrivals; default 1"},
 	{"svg", 0, "FILE", cli_set_str, &options.svg, "also draw the figures"},
 	{"json", 'j', NULL, NULL, &json, "a JSON list instead of the table"},

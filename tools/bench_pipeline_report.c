@@ -236,6 +236,14 @@ static void print_step(const struct pipe *p, enum pipe_kind kind, enum pipe_step
 	}
 }
 
+static bool measured(const struct pipe *p, enum pipe_arm arm)
+{
+	for (uint32_t i = 0; i < p->n_points; i++)
+		if (p->points[i].arm == arm)
+			return true;
+	return false;
+}
+
 static void print_words(const struct pipe *p)
 {
 	static const char *const who[PIPE_ARMS] = {
@@ -248,13 +256,14 @@ static void print_words(const struct pipe *p)
 
 	putchar('\n');
 	for (uint32_t arm = 0; arm < PIPE_ARMS; arm++)
-		if (pipe_wants(p, arm))
+		if (measured(p, arm))
 			printf("%-14s  %s\n", arms[arm], who[arm]);
 	puts("cached%         of the prompt, what did not have to be computed\n"
 	     "TTFT, E2E       from arrival to the first token, to the end");
 	if (p->opt.kinds & 1u << PIPE_PARALLEL)
-		puts("wall            of all five, which stand as means otherwise: first arrival "
-		     "to last end");
+		puts("wall            of the five together, first arrival to last end; the others "
+		     "are "
+		     "their means");
 	if (has_ratios(p))
 		puts("x ...           so many times as long as the arm alora takes");
 }

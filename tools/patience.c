@@ -38,7 +38,7 @@ int patience_try(struct weft **ret, const struct weft_open_options *o, struct we
 			"weft: waiting for weftd to load the model, for up to %u s; \"weft "
 			"status\" and "
 			"weftd's log say more\n",
-			rest.wait_ready_ms / 1000);
+			all / 1000);
 		err = weft_open(ret, &rest, e);
 	}
 	return err;
