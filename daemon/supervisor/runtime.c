@@ -143,7 +143,9 @@ int runtime_listen(const char *dir, const char *name, int type, uint32_t mode, s
 			 name);
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/%s", dir, name);
 	unlink(sa.sun_path);
-	before = umask(0177); /* nobody connects before the mode is what it shall be */
+	/* It is born with the mode that it shall have: clients of an earlier weftd try to connect all the
+	 * time, and who may not takes that for an answer. */
+	before = umask(0777 & ~mode);
 	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa))) {
 		err_set(err, -errno, "%s: %s", sa.sun_path, strerror(errno));
 	} else if (chmod(sa.sun_path, mode) || listen(fd, 128)) {

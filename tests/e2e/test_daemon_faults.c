@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -141,6 +142,36 @@ static void one(const char *call, const char *error, int when)
 	wd_stop(&d);
 }
 
+static int mode_of(const struct wd *d, const char *name)
+{
+	char path[128];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", d->dir, name);
+	return stat(path, &st) ? -errno : (int)(st.st_mode & 07777);
+}
+
+/* Clients that wait for a weftd to come back take it for good if they may not connect. So the mode
+ * is right without any chmod(), which would come a moment too late. */
+static void test_modes(void)
+{
+	char inject[] = "?chmod,fchmodat:retval=0";
+	struct wd d;
+	pid_t pid;
+
+	wd_prepare(&d, "[daemon]\nsocket_mode = 0666\n[model m]\npath = /fake/ok\n");
+	d.inject = inject;
+	wd_spawn(&d);
+	settle(&d);
+	is_int(mode_of(&d, "weftd.sock"), 0666, "the clients' socket has its mode from the start");
+	is_int(mode_of(&d, "admin.sock"), 0660, "and the administrators'");
+	pid = child_of(d.pid);
+	if (pid)
+		kill(pid, SIGTERM);
+	is_int(wd_wait(&d), 0, "ended");
+	wd_stop(&d);
+}
+
 int main(int argc, char **argv)
 {
 	wd_engine_or_test(argc, argv);
@@ -149,5 +180,6 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
 		for (int when = 1; when <= faults[i].times; when++)
 			one(faults[i].call, faults[i].error, when);
+	test_modes();
 	return tap_done();
 }
