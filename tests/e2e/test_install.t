@@ -37,6 +37,16 @@ WEFT_SOCKET=$dir/weftd.sock ./readme > log 2>&1
 [ $? = 1 ] && grep -q weftd.sock log
 check $? "runs, and says that no daemon serves"
 
+# Those of the pages, without roff's escapes.
+for page in weft_open weft_submit; do
+	sed -n '/^\.SH EXAMPLE/,/^\.fi/p' "$root/share/man/man3/$page.3" | sed '/^\./d; s/\\-/-/g; s/\\e/\\/g' > page.c
+	grep -q 'int main' page.c && $cc -Wall -Wextra -Werror -o page page.c $(pc --cflags --libs weft) > log 2>&1
+	check $? "the example of $page(3) compiles"
+	WEFT_SOCKET=$dir/weftd.sock ./page > log 2>&1
+	[ $? = 1 ] && grep -q weftd.sock log
+	check $? "runs, and says that no daemon serves"
+done
+
 # Every function that a header declares, by its address: none may be missing in a library.
 for lib in weft weft-text; do
 	header=$(echo $lib | tr - _).h
