@@ -412,6 +412,11 @@ static int talk(void)
 	bool terminal = chat_lines_terminal(chat.lines);
 	int failed = 0, r = 0;
 
+	if (terminal)
+		cli_printf(stderr,
+			   "Each line is a message to %s; /help lists what else it can be, Ctrl-D "
+			   "ends.\n",
+			   chat.info.name);
 	while (r >= 0) {
 		const char *line = chat_lines_next(chat.lines, prompt());
 

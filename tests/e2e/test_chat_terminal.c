@@ -147,6 +147,7 @@ static void edited(void)
 	snprintf(history, sizeof(history), "%s/history", d.dir);
 	snprintf(saved, sizeof(saved), "%s/saved", d.dir);
 	start((const char *const[]){"-t", "6", "--history", history, NULL});
+	ok(await("/help lists"), "it says where help is");
 	ok(prompted(), "it asks");
 	type("Helo\x02l\n"); /* Ctrl-B: one back */
 	ok(prompted(), "an answer, and it asks again");
