@@ -24,5 +24,5 @@ serve() { # MODE
 	daemon=$!
 	export WEFT_SOCKET="$dir/run/weftd.sock"
 	i=0
-	while ! grep -q event=serving "$dir/log" && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+	while ! grep -qs event=serving "$dir/log" && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
 }
