@@ -171,11 +171,9 @@ static int keep_and_reuse(void)
 	wd_hello_init(&h);
 	if (open_when_noticed(&next, &h))
 		return 3; /* full, so this is one of the two */
-	if (*tx[0] != secret && *tx[1] != secret && next.welcome.params.slots == 8) {
-		/* wiped: as punched at the end */
-	} else {
+	/* That one was wiped; what stands in the other may still be wanted by whoever maps it. */
+	if ((*tx[0] == secret) == (*tx[1] == secret) || next.welcome.params.slots != 8)
 		return 4;
-	}
 	for (size_t i = 0; i < next.shm.layout.tx_bytes - next.shm.layout.tx_arena; i += 4)
 		if (*(uint32_t *)(next.shm.tx + next.shm.layout.tx_arena + i))
 			return 5;

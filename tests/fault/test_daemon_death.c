@@ -9,6 +9,7 @@
 #include "tests/tap.h"
 
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 #define TOKENS 3000u
@@ -98,6 +99,46 @@ static void test_continued(void)
 	free(a);
 }
 
+static struct weft_request *submit(struct weft *weft)
+{
+	uint32_t prompt[JOB_TOKENS];
+	struct weft_submit_options o;
+	struct weft_request *r;
+
+	job_options(4, 192, prompt, &o);
+	if (weft_submit(weft, &r, &o, NULL))
+		bail_out("submit");
+	return r;
+}
+
+/* weftd is told to end, and then to end at once, while its engine does nothing: it ends in good order,
+ * and what it had not served goes on with the next weftd as after a kill. */
+static void test_ended(void)
+{
+	struct weft_result res = {.size = sizeof(res)};
+	struct weft *weft = world_open(w);
+	struct weft_request *r, *again;
+	const uint32_t *a, *b;
+	uint32_t n, m;
+
+	kill(world_engine(w), SIGSTOP);
+	r = submit(weft);
+	kill(world_daemon(w), SIGTERM);
+	kill(world_daemon(w), SIGINT);
+	ok(world_wait_exit(w, 60000) >= 0, "weftd ends at its second signal");
+	world_restart_daemon(w);
+	wait_end(weft, r, false);
+	weft_result(r, &res);
+	is_int(res.status, WEFT_OK, "a request that it left behind is answered by the next");
+	is_int(res.resubmitted, 1, "to which it was submitted again");
+	again = submit(weft);
+	wait_end(weft, again, false);
+	a = weft_tokens(r, 0, &n);
+	b = weft_tokens(again, 0, &m);
+	ok(n && n == m && !memcmp(a, b, n * sizeof(*a)), "as if it had been asked there");
+	weft_close(weft);
+}
+
 int main(void)
 {
 	w = world_start(NULL);
@@ -105,6 +146,7 @@ int main(void)
 	test_notice(true);
 	test_continued();
 	test_stopped();
+	test_ended();
 	world_stop(w);
 	return tap_done();
 }
