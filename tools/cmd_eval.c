@@ -97,7 +97,9 @@ static void print_table(void)
 			printf(" %12.1f", cached_share(&eval.passes[p], a));
 		putchar('\n');
 	}
-	printf("sec: the time of all %u answers, %u at once, prompts and generation included.\n"
+	printf("right: the expected answer to the letter (a base model that answers in sentences "
+	       "has none).\n"
+	       "sec: the time of all %u answers, %u at once, prompts and generation included.\n"
 	       "without cache: every prompt is computed. filling: the cache is used from the "
 	       "first\n"
 	       "request on, so adapters find what the base model left. filled: all once more.\n\n",
