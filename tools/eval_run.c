@@ -132,15 +132,19 @@ static int collect(struct eval *e, enum eval_pass pass, struct flight *f)
 	struct weft_result res = {.size = sizeof(res)};
 	struct eval_answer *a = &f->c->answers[pass];
 	struct eval_figures *fig = &e->passes[pass];
+	char text[256], name[EVAL_MAX_NAME];
 	const uint32_t *ids;
-	char text[256];
 	uint32_t n;
 
 	weft_result(f->request, &res);
 	if (res.status == WEFT_RUNNING)
 		return 0;
 	if (res.status != WEFT_OK) {
-		weft_status_text(&res, text, sizeof(text));
+		if (res.status == WEFT_NO_ADAPTER)
+			snprintf(text, sizeof(text), "no adapter %s is loaded (weft adapter list)",
+				 eval_adapter(e, f->c->arm, f->c->set, name));
+		else
+			weft_status_text(&res, text, sizeof(text));
 		cli_fail("item %u of %s: %s", f->c->item, e->sets[f->c->set].task, text);
 		return -1;
 	}

@@ -106,7 +106,7 @@ grep '"topic"' "$data/reference.jsonl" | sed '1s/"answer": "/&x/' > "$dir/refere
 expect '1 of [0-9]* answers are not those' $all -n 6 -r "$dir/reference" "$topic"
 echo '{"task": "three", "item": 0, "answer": ""}' > "$dir/reference"
 expect 'no answer to any' -n 2 -r "$dir/reference" "$topic"
-expect 'no adapter of that name' -a 'ghost-*' -n 2 "$topic"
+expect 'no adapter ghost-topic is loaded' -a 'ghost-*' -n 2 "$topic"
 expect 'no test set'
 expect 'cannot\|No such' "$dir/none"
 echo '{"task": "one", "invocation": "x", "max_tokens": 0}' > "$dir/set"
