@@ -22,6 +22,9 @@
  * in one fixed order. Attention cuts the keys at absolute positions WK_ATTN_CUT, handles a cut
  * in one fixed way, and merges cuts in ascending order, in prefill and decode alike.
  *
+ * Whole blocks travel between the pool and host memory beside that stream, in an order of their own
+ * that is tied to it where it must be: see kv_copy_out.
+ *
  * Errors: functions returning int give 0 or -errno (-ENOMEM, -EIO for a lost device, -EINVAL for
  * what the backend does not support, with one line in wk_last_error()). Operations queued on the
  * stream return void: a failure there is sticky and is reported by wk_wait().
@@ -46,6 +49,7 @@
 #define WK_NO_TOKEN	 UINT32_MAX
 #define WK_LORA_CUT	 16	/* ranks in a piece of a LoRA pair */
 #define WK_POOL_ALIGN	 256	/* pieces lie in the pool at multiples of this; so do blocks */
+#define WK_MAX_COPIES	 64	/* calls that copy blocks and may be under way at once */
 
 enum wk_dtype { WK_F32 = 0, WK_BF16 = 1, WK_F16 = 2 };
 
@@ -115,6 +119,12 @@ struct wk_batch {
 	const struct wk_segment *segments;
 	uint32_t n_loras;
 	const struct wk_lora *const *loras;	/* each named by at least one segment */
+};
+
+/* A block of the pool and its place in host memory, of kv_block_bytes. */
+struct wk_block_copy {
+	uint32_t block;
+	void *host;	/* within memory of host_new */
 };
 
 /* --- operations ----------------------------------------------------------------------------------*/
@@ -309,6 +319,36 @@ struct wk_ops {
 			     uint32_t n_rows);
 
 	/*
+	 * Host memory for copies of blocks: page-locked where a device has memory of its own, else
+	 * plain. Its contents are undefined at first. host_free (NULL allowed) waits for copies.
+	 */
+	int (*host_new)(struct wk_backend *be, size_t bytes, void **ret);
+	void (*host_free)(struct wk_backend *be, void *host, size_t bytes);
+	/*
+	 * Copies of n whole blocks from the bound pool to the host, or back. The list is copied; the
+	 * call queues and does not wait, for the host or for the device, and may come within a step.
+	 *
+	 * All copies are done in the order of their calls, those of one call in no order. Each begins
+	 * when all that was queued before it has ended. What is queued after a copy in sees what it
+	 * brought, so waits for it on the device: whoever has work that need not wait copies little at
+	 * a time. What is queued after a copy out does not wait. Until its ticket is done the caller
+	 * therefore queues nothing that writes its blocks, copies in excepted, and reads nothing at
+	 * its places; until the ticket of a copy in is done he writes nothing there. Within one call
+	 * nothing is written twice: no place by a copy out, no block by a copy in.
+	 *
+	 * -EINVAL: another pool than the bound one, a block past its end, or, where pages are locked,
+	 * a place that is not in such memory. -EAGAIN: WK_MAX_COPIES calls are under way; wait for one.
+	 * In these cases nothing was queued; whatever happens later is sticky. n may be 0.
+	 */
+	int (*kv_copy_out)(struct wk_backend *be, const struct wk_buf *pool,
+			   const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket);
+	int (*kv_copy_in)(struct wk_backend *be, struct wk_buf *pool,
+			  const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket);
+	/* As query and wait, for tickets of copies, which get done in the order they were given. */
+	int (*copy_query)(struct wk_backend *be, uint64_t ticket);
+	int (*copy_wait)(struct wk_backend *be, uint64_t ticket);
+
+	/*
 	 * LoRA. Parts of one site have disjoint outputs. piece_bytes and pack touch nothing of the
 	 * instance and may be called from any thread; pack gives -EDOM, with matrix, row and column in
 	 * *ret_where, for a NaN or Inf in the ranks first..first+WK_LORA_CUT-1 ("A", row, column).
@@ -355,7 +395,7 @@ struct wk_ops {
 	void (*aside_end)(struct wk_backend *be);
 };
 
-#define WK_ABI 3
+#define WK_ABI 4
 
 extern const struct wk_ops wk_ref_ops;
 extern const struct wk_ops wk_cpu_ops;

@@ -230,8 +230,9 @@ struct wk_backend {
 	struct wk_attn_state *attn_state; /* owned; attention.h; NULL until first used */
 
 	uint64_t ticket;
-	int sticky;	 /* first failure of a queued operation, -errno */
-	char error[256]; /* last_error */
+	uint64_t copy_ticket; /* of copies of blocks */
+	int sticky;	      /* first failure of a queued operation, -errno */
+	char error[256];      /* last_error */
 };
 
 /* Record the line and give back -err: return wk_cpu_fail(be, EINVAL, "k is 0"). be NULL allowed. */
@@ -282,6 +283,14 @@ int wk_cpu_kv_bind(struct wk_backend *be, const struct wk_kv_shape *shape, struc
 void wk_cpu_kv_zero(struct wk_backend *be, struct wk_buf *pool, const uint32_t *blocks, uint32_t n);
 void wk_cpu_kv_copy_rows(struct wk_backend *be, struct wk_buf *pool, uint32_t src, uint32_t dst,
 			 uint32_t n_rows);
+int wk_cpu_host_new(struct wk_backend *be, size_t bytes, void **ret);
+void wk_cpu_host_free(struct wk_backend *be, void *host, size_t bytes);
+int wk_cpu_kv_copy_out(struct wk_backend *be, const struct wk_buf *pool,
+		       const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket);
+int wk_cpu_kv_copy_in(struct wk_backend *be, struct wk_buf *pool,
+		      const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket);
+int wk_cpu_copy_query(struct wk_backend *be, uint64_t ticket);
+int wk_cpu_copy_wait(struct wk_backend *be, uint64_t ticket);
 
 /* rope.c, attention.c, sample.c */
 void wk_cpu_rope_append(struct wk_backend *be, const struct wk_rope_append *op);

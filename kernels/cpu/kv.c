@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kv.c - the KV pool: size and zeroing of blocks, copying rows between them.
+ * kv.c - the KV pool: size and zeroing of blocks, copying rows between them, and blocks to the host.
  *
  * attention.h has the layout. Positions are interleaved in it (16 keys in each 64 bytes of K, two
  * in each 32 bits of V), so a row is copied element by element.
@@ -89,4 +89,77 @@ void wk_cpu_kv_copy_rows(struct wk_backend *be, struct wk_buf *pool, uint32_t sr
 		for (uint32_t head = 0; head < be->kv.n_kv_heads; head++)
 			copy_head(wk_kv_head(be, pool, dst, layer, head),
 				  wk_kv_head(be, pool, src, layer, head), &be->kv, n_rows);
+}
+
+/* --- blocks to the host and back -----------------------------------------------------------------*/
+
+int wk_cpu_host_new(struct wk_backend *be, size_t bytes, void **ret)
+{
+	void *p = wk_cpu_alloc(bytes);
+
+	if (!p)
+		return wk_cpu_fail(be, ENOMEM, "no memory for %zu bytes of blocks", bytes);
+	*ret = p;
+	return 0;
+}
+
+void wk_cpu_host_free(struct wk_backend *be, void *host, size_t bytes)
+{
+	wk_cpu_release(host, bytes);
+}
+
+static int check_copies(struct wk_backend *be, const struct wk_buf *pool,
+			const struct wk_block_copy *copies, uint32_t n)
+{
+	if (be->sticky)
+		return be->sticky;
+	if (!be->kv_blocks || pool != be->pool_buf)
+		return wk_cpu_fail(be, EINVAL, "copies of blocks of a pool that is not bound");
+	for (uint32_t i = 0; i < n; i++)
+		if (copies[i].block >= be->kv_blocks)
+			return wk_cpu_fail(be, EINVAL, "a copy of block %u of %u", copies[i].block,
+					   be->kv_blocks);
+	return 0;
+}
+
+int wk_cpu_kv_copy_out(struct wk_backend *be, const struct wk_buf *pool,
+		       const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket)
+{
+	int err = check_copies(be, pool, copies, n);
+
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(copies[i].host, (char *)pool->host + copies[i].block * be->kv_block_bytes,
+		       be->kv_block_bytes);
+	*ret_ticket = ++be->copy_ticket;
+	return 0;
+}
+
+int wk_cpu_kv_copy_in(struct wk_backend *be, struct wk_buf *pool,
+		      const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket)
+{
+	int err = check_copies(be, pool, copies, n);
+
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < n; i++)
+		memcpy((char *)pool->host + copies[i].block * be->kv_block_bytes, copies[i].host,
+		       be->kv_block_bytes);
+	*ret_ticket = ++be->copy_ticket;
+	return 0;
+}
+
+int wk_cpu_copy_query(struct wk_backend *be, uint64_t ticket)
+{
+	if (!be->sticky && ticket > be->copy_ticket)
+		return wk_cpu_fail(be, EINVAL, "a copy's ticket that was never given out");
+	return be->sticky ? be->sticky : 1;
+}
+
+int wk_cpu_copy_wait(struct wk_backend *be, uint64_t ticket)
+{
+	int r = wk_cpu_copy_query(be, ticket);
+
+	return r < 0 ? r : 0;
 }

@@ -7,8 +7,9 @@
  * by its name, and never in the middle of a step.
  *
  * Environment, for measuring and for tests: WEFT_CUDA_DRIVER and WEFT_CUBLASLT name the two libraries
- * (an empty WEFT_CUBLASLT: own kernels only; not set: blas_libraries), WEFT_CUDA_DEVICE the device's number, WEFT_CUDA_GRAPHS=0
- * sends every launch by itself.
+ * (an empty WEFT_CUBLASLT: own kernels only; not set: blas_libraries), WEFT_CUDA_DEVICE the device's
+ * number; WEFT_CUDA_GRAPHS=0 sends every launch by itself, WEFT_CUDA_BATCH=0 every copy of blocks (1:
+ * the older of the driver's two calls for many).
  */
 #include "kernels/cuda/cuda.h"
 
@@ -232,6 +233,7 @@ static void cuda_close(struct wk_backend *be)
 		return;
 	if (be->stream)
 		be->cu.stream_wait(be->stream);
+	cuda_copies_fini(be);
 	cuda_queue_fini(be);
 	blas_close(be->blas);
 	cuda_buf_free(be, be->blas_space);
@@ -254,6 +256,7 @@ static int start(struct wk_backend *be, const struct wk_open_options *opt)
 	r = r ? r : choose_device(be);
 	r = r ? r : cu_ok(be, context_retain, "making a context", &be->context, be->device);
 	r = r ? r : cu_ok(be, stream_new, "making a stream", &be->stream, CU_STREAM_ASYNC);
+	r = r ? r : cuda_copies_init(be);
 	r = r ? r : load_kernels(be);
 	r = r ? r : cuda_step_init(be);
 	return r ? r : open_blas(be, opt);
@@ -342,6 +345,12 @@ static const struct wk_ops cuda_ops = {
 	.kv_bind = cuda_kv_bind,
 	.kv_zero = cuda_kv_zero,
 	.kv_copy_rows = cuda_kv_copy_rows,
+	.host_new = cuda_host_new,
+	.host_free = cuda_host_free,
+	.kv_copy_out = cuda_kv_copy_out,
+	.kv_copy_in = cuda_kv_copy_in,
+	.copy_query = cuda_copy_query,
+	.copy_wait = cuda_copy_wait,
 	.lora_piece_bytes = cuda_lora_piece_bytes,
 	.lora_pack = cuda_lora_pack,
 	.lora_new = cuda_lora_new,

@@ -7,15 +7,16 @@
  *   memory.c		buffers, the pool, transfers
  *   queue.c		a step's launches: collected, then sent, or replayed as a graph
  *   step.c		the batch, tickets, waiting
+ *   copies.c		whole blocks to the host and back
  *   linear.c		weights, embedding, norm, products
  *   attention.c	KV blocks, rotation, attention
  *   lora.c, sample.c
  *   *.cu		the kernels; args.h is what both sides share
  *
- * One stream does everything, in the order of the calls. Operations between batch_set and record are
- * only noted (queue.c) and sent together; everything else goes to the stream at once. All device
- * memory that a step needs is there before the first step, so that addresses in a step's launches
- * never change, and equal steps are equal lists of launches.
+ * One stream does everything but copies of blocks, in the order of the calls; these have one of their
+ * own. Operations between batch_set and record are only noted (queue.c) and sent together; everything
+ * else goes to the stream at once. All device memory that a step needs is there before the first step,
+ * so that addresses in a step's launches never change, and equal steps are equal lists of launches.
  *
  * A backend belongs to the engine's core thread. Every call into the driver is checked: cu_ok()
  * records what was called, on what, and the driver's name for the failure. A failure of a queued
@@ -145,6 +146,27 @@ struct cuda_results {
 	uint64_t ticket;	/* of the step's end */
 };
 
+/* --- copies.c ----------------------------------------------------------------------------------------*/
+
+/* Memory that was given out for copies. */
+struct cuda_host {
+	struct cuda_host *next;
+	char *at; /* the caller's */
+	size_t bytes;
+};
+
+struct cuda_copies {
+	cu_stream stream;
+	cu_event before;	      /* on the other stream: where the call made last begins */
+	cu_event done[WK_MAX_COPIES]; /* of ticket t: t % WK_MAX_COPIES */
+	uint64_t ticket, finished;    /* given out last; known to be done, as all before it */
+	int batches;		      /* 2: copy_batch, 1: copy_batch_12, 0: one by one */
+	cu_ptr *to, *from; /* owner: of a call's copies, blocks that adjoin taken together */
+	size_t *bytes;	   /* owner */
+	uint32_t room;
+	struct cuda_host *hosts; /* owner of the descriptions */
+};
+
 struct wk_backend {
 	struct cu_driver cu;
 	cu_device device;
@@ -200,6 +222,8 @@ struct wk_backend {
 	uint64_t ticket;	       /* given out last */
 	struct cuda_shared staging[2]; /* owner: of transfers */
 	cu_event staged[2];
+
+	struct cuda_copies copies;
 
 	int sticky; /* the first failure of a queued operation, or of the device */
 	char error[256];
@@ -259,6 +283,19 @@ int cuda_query(struct wk_backend *be, uint64_t ticket);
 int cuda_wait(struct wk_backend *be, uint64_t ticket);
 /* Wait for all that is on the stream. */
 int cuda_drain(struct wk_backend *be);
+
+int cuda_copies_init(struct wk_backend *be);
+void cuda_copies_fini(struct wk_backend *be);
+/* Until no copy is under way, whatever has failed: memory is given back next. */
+void cuda_copies_settle(struct wk_backend *be);
+int cuda_host_new(struct wk_backend *be, size_t bytes, void **ret);
+void cuda_host_free(struct wk_backend *be, void *host, size_t bytes);
+int cuda_kv_copy_out(struct wk_backend *be, const struct wk_buf *pool,
+		     const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket);
+int cuda_kv_copy_in(struct wk_backend *be, struct wk_buf *pool, const struct wk_block_copy *copies,
+		    uint32_t n, uint64_t *ret_ticket);
+int cuda_copy_query(struct wk_backend *be, uint64_t ticket);
+int cuda_copy_wait(struct wk_backend *be, uint64_t ticket);
 
 int cuda_weight_new(struct wk_backend *be, const struct wk_weight_part *parts, uint32_t n_parts,
 		    uint32_t k, enum wk_pack pack, struct wk_weight **ret);

@@ -13,9 +13,13 @@
 static const struct {
 	const char *symbol;
 	size_t at;
+	int optional;
 } calls[] = {
-#define CU_CALL(name, symbol, args) {#symbol, offsetof(struct cu_driver, name)},
+#define CU_CALL(name, symbol, args) {#symbol, offsetof(struct cu_driver, name), 0},
 	CU_CALLS(CU_CALL)
+#undef CU_CALL
+#define CU_CALL(name, symbol, args) {#symbol, offsetof(struct cu_driver, name), 1},
+		CU_OPTIONAL_CALLS(CU_CALL)
 #undef CU_CALL
 };
 
@@ -33,7 +37,7 @@ int cu_driver_open(struct cu_driver *d, char *why, size_t why_bytes)
 	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
 		void *symbol = dlsym(d->library, calls[i].symbol);
 
-		if (!symbol) {
+		if (!symbol && !calls[i].optional) {
 			snprintf(why, why_bytes, "the CUDA driver %s has no %s: it is too old",
 				 path, calls[i].symbol);
 			cu_driver_close(d);

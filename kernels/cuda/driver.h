@@ -3,8 +3,9 @@
  * driver.h - the part of the CUDA driver's interface that is used, found at run time.
  *
  * Nothing is linked: libcuda.so.1 is opened by name (or WEFT_CUDA_DRIVER's), and every entry point is
- * looked up, so that the module builds without CUDA's headers and says which one is missing. The
- * declarations are ours; driver_check.c compares them with the vendor's where those are installed.
+ * looked up, so that the module builds without CUDA's headers and says which one is missing; those that
+ * an older driver lacks may be. The declarations are ours; driver_check.c compares them with the vendor's
+ * where those are installed.
  */
 #ifndef WEFT_KERNELS_CUDA_DRIVER_H
 #define WEFT_KERNELS_CUDA_DRIVER_H
@@ -24,7 +25,7 @@ typedef struct cu_graph_s *cu_graph;
 typedef struct cu_graph_exec_s *cu_graph_exec;
 typedef uint64_t cu_memory; /* physical memory, not mapped yet */
 
-enum { CU_OUT_OF_MEMORY = 2, CU_NOT_READY = 600 };
+enum { CU_OUT_OF_MEMORY = 2, CU_NOT_READY = 600, CU_NOT_SUPPORTED = 801 };
 
 enum cu_attribute {
 	CU_MULTIPROCESSORS = 16,
@@ -38,7 +39,9 @@ enum { CU_FUNCTION_SHARED_BYTES = 8 };
 enum { CU_STREAM_ASYNC = 1 };
 enum { CU_HOST_PORTABLE = 1, CU_HOST_MAPPED = 2 };
 enum { CU_CAPTURE_THREAD_LOCAL = 1 };
-enum { CU_EVENT_NO_TIMING = 2 };
+enum { CU_EVENT_BLOCKING = 1, CU_EVENT_NO_TIMING = 2 };
+enum { CU_SOURCE_IN_STREAM_ORDER = 1 };
+enum { CU_COPY_BESIDE_COMPUTE = 1 };
 
 struct cu_location {
 	int type; /* 1: a device */
@@ -60,6 +63,13 @@ struct cu_memory_prop {
 struct cu_access {
 	struct cu_location location;
 	int flags; /* 3: read and write */
+};
+
+/* Of the copies of a batch. */
+struct cu_copy_attributes {
+	int source_order;
+	struct cu_location source, destination; /* hints for memory that is not CUDA's */
+	unsigned flags;
 };
 
 /* X(name in the table, symbol, arguments) */
@@ -100,9 +110,11 @@ struct cu_access {
 	X(stream_free, cuStreamDestroy_v2, (cu_stream s))                                          \
 	X(stream_wait, cuStreamSynchronize, (cu_stream s))                                         \
 	X(stream_query, cuStreamQuery, (cu_stream s))                                              \
+	X(stream_wait_for, cuStreamWaitEvent, (cu_stream s, cu_event e, unsigned flags))           \
 	X(event_new, cuEventCreate, (cu_event * ret, unsigned flags))                              \
 	X(event_free, cuEventDestroy_v2, (cu_event e))                                             \
 	X(event_record, cuEventRecord, (cu_event e, cu_stream s))                                  \
+	X(event_query, cuEventQuery, (cu_event e))                                                 \
 	X(event_wait, cuEventSynchronize, (cu_event e))                                            \
 	X(event_elapsed, cuEventElapsedTime, (float *ret_ms, cu_event from, cu_event to))          \
 	X(module_load, cuModuleLoadData, (cu_module * ret, const void *image))                     \
@@ -120,10 +132,22 @@ struct cu_access {
 	X(graph_launch, cuGraphLaunch, (cu_graph_exec g, cu_stream s))                             \
 	X(graph_exec_free, cuGraphExecDestroy, (cu_graph_exec g))
 
+/* What a driver may lack: NULL then. Copies in batches came with 12.8; 13.0 took an argument away. */
+#define CU_OPTIONAL_CALLS(X)                                                                      \
+	X(copy_batch, cuMemcpyBatchAsync_v2,                                                      \
+	  (const cu_ptr *to, const cu_ptr *from, const size_t *bytes, size_t n,                   \
+	   const struct cu_copy_attributes *attributes, const size_t *first, size_t n_attributes, \
+	   cu_stream s))                                                                          \
+	X(copy_batch_12, cuMemcpyBatchAsync,                                                      \
+	  (const cu_ptr *to, const cu_ptr *from, const size_t *bytes, size_t n,                   \
+	   const struct cu_copy_attributes *attributes, const size_t *first, size_t n_attributes, \
+	   size_t *ret_failed, cu_stream s))
+
 struct cu_driver {
 	void *library; /* owner: of dlopen */
 #define CU_MEMBER(name, symbol, args) cu_result(*name) args;
 	CU_CALLS(CU_MEMBER)
+	CU_OPTIONAL_CALLS(CU_MEMBER)
 #undef CU_MEMBER
 };
 

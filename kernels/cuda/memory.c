@@ -104,6 +104,7 @@ void cuda_buf_free(struct wk_backend *be, struct wk_buf *buf)
 		be->pool = NULL;
 	/* Work that uses it may still be on the stream; a failure is found by the next call. */
 	cuda_drain(be);
+	cuda_copies_settle(be);
 	give_back(be, buf);
 	free(buf);
 }

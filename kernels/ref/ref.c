@@ -143,6 +143,21 @@ static void *ref_buf_host(struct wk_buf *buf)
 	return buf->data;
 }
 
+static int ref_host_new(struct wk_backend *be, size_t bytes, void **ret)
+{
+	void *p = malloc(bytes ? bytes : 1);
+
+	if (!p)
+		return ref_fail(be, -ENOMEM, "no memory for %zu bytes of blocks", bytes);
+	*ret = p;
+	return 0;
+}
+
+static void ref_host_free(struct wk_backend *be, void *host, size_t bytes)
+{
+	free(host);
+}
+
 /* --- a step --------------------------------------------------------------------------------------*/
 
 static int check_seqs(struct wk_backend *be, const struct wk_batch *b)
@@ -249,6 +264,20 @@ static int ref_wait(struct wk_backend *be, uint64_t ticket)
 	return be->error;
 }
 
+static int ref_copy_query(struct wk_backend *be, uint64_t ticket)
+{
+	if (!be->error && ticket > be->copy_ticket)
+		return ref_fail(be, -EINVAL, "a copy's ticket that was never given out");
+	return be->error ? be->error : 1;
+}
+
+static int ref_copy_wait(struct wk_backend *be, uint64_t ticket)
+{
+	int r = ref_copy_query(be, ticket);
+
+	return r < 0 ? r : 0;
+}
+
 static void ref_idle(struct wk_backend *be, bool idle)
 {
 }
@@ -272,6 +301,12 @@ const struct wk_ops wk_ref_ops = {
 	.kv_bind = ref_kv_bind,
 	.kv_zero = ref_kv_zero,
 	.kv_copy_rows = ref_kv_copy_rows,
+	.host_new = ref_host_new,
+	.host_free = ref_host_free,
+	.kv_copy_out = ref_kv_copy_out,
+	.kv_copy_in = ref_kv_copy_in,
+	.copy_query = ref_copy_query,
+	.copy_wait = ref_copy_wait,
 	.lora_piece_bytes = ref_lora_piece_bytes,
 	.lora_pack = ref_lora_pack,
 	.lora_new = ref_lora_new,

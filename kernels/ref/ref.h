@@ -44,7 +44,8 @@ struct wk_backend {
 	const struct wk_lora **loras;	     /* owner of the array; the adapters are borrowed */
 	struct wk_sample_scratch scratch;
 	uint64_t ticket;
-	int error; /* sticky: the first failure of a queued operation */
+	uint64_t copy_ticket; /* of copies of blocks */
+	int error;	      /* sticky: the first failure of a queued operation */
 	char error_text[200];
 };
 
@@ -64,6 +65,10 @@ int ref_kv_bind(struct wk_backend *be, const struct wk_kv_shape *shape, struct w
 void ref_kv_zero(struct wk_backend *be, struct wk_buf *pool, const uint32_t *blocks, uint32_t n);
 void ref_kv_copy_rows(struct wk_backend *be, struct wk_buf *pool, uint32_t src, uint32_t dst,
 		      uint32_t n_rows);
+int ref_kv_copy_out(struct wk_backend *be, const struct wk_buf *pool,
+		    const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket);
+int ref_kv_copy_in(struct wk_backend *be, struct wk_buf *pool, const struct wk_block_copy *copies,
+		   uint32_t n, uint64_t *ret_ticket);
 void ref_rope_append(struct wk_backend *be, const struct wk_rope_append *op);
 void ref_attention(struct wk_backend *be, const struct wk_attention *op);
 

@@ -70,6 +70,48 @@ void ref_kv_copy_rows(struct wk_backend *be, struct wk_buf *pool, uint32_t src, 
 				       (size_t)n_rows * s->head_dim * sizeof(float));
 }
 
+static int check_copies(struct wk_backend *be, const struct wk_buf *pool,
+			const struct wk_block_copy *copies, uint32_t n)
+{
+	if (be->error)
+		return be->error;
+	if (!be->n_blocks || pool != be->pool)
+		return ref_fail(be, -EINVAL, "copies of blocks of a pool that is not bound");
+	for (uint32_t i = 0; i < n; i++)
+		if (copies[i].block >= be->n_blocks)
+			return ref_fail(be, -EINVAL, "a copy of block %u of %u", copies[i].block,
+					be->n_blocks);
+	return 0;
+}
+
+int ref_kv_copy_out(struct wk_backend *be, const struct wk_buf *pool,
+		    const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket)
+{
+	int r = check_copies(be, pool, copies, n);
+	size_t bytes = ref_kv_block_bytes(be, &be->kv);
+
+	if (r)
+		return r;
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(copies[i].host, (const char *)pool->data + copies[i].block * bytes, bytes);
+	*ret_ticket = ++be->copy_ticket;
+	return 0;
+}
+
+int ref_kv_copy_in(struct wk_backend *be, struct wk_buf *pool, const struct wk_block_copy *copies,
+		   uint32_t n, uint64_t *ret_ticket)
+{
+	int r = check_copies(be, pool, copies, n);
+	size_t bytes = ref_kv_block_bytes(be, &be->kv);
+
+	if (r)
+		return r;
+	for (uint32_t i = 0; i < n; i++)
+		memcpy((char *)pool->data + copies[i].block * bytes, copies[i].host, bytes);
+	*ret_ticket = ++be->copy_ticket;
+	return 0;
+}
+
 /* dst = src, normed over the head if there is a weight. */
 static void head_norm(const float *src, const struct wk_buf *weight, uint32_t dim, float eps,
 		      float *dst)

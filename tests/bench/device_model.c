@@ -9,6 +9,7 @@
  * on the device; adapters by the host throughout, so that no two have the same weights. Adapters are
  * numbers in the pool that descriptions point to; there are no files of them.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,7 @@ struct sizes {
 	size_t copy_bytes;
 };
 
-static const struct sizes large = {64, 8192, 1024, 64, 10, {8192, 32768, 65536}, (size_t)1 << 30};
+static const struct sizes large = {64, 8192, 1024, 64, 10, {8192, 32768, 65536}, (size_t)4 << 30};
 static const struct sizes tiny = {3, 64, 32, 2, 1, {32, 48, 64}, (size_t)1 << 16};
 
 struct bench {
@@ -54,7 +55,10 @@ struct bench {
 	struct wk_lora *loras[MAX_ADAPTERS];
 	uint64_t lora_at[MAX_ADAPTERS]; /* in the pool */
 	uint32_t n_loras;
-	uint32_t *table; /* owner: all blocks of KV */
+	uint32_t *table;      /* owner: all blocks of KV */
+	uint64_t copy_ticket; /* of a copy that steps run beside */
+	bool copying;	      /* until it has been seen to be done */
+	double copied;	      /* when that was */
 	char prefix[16];
 };
 
@@ -109,6 +113,14 @@ static void draw(struct bench *b, uint32_t n, struct wk_sampled *drawn)
 	b->ops->sample(b->be, logits, stride, b->c->vocab, ask, n, drawn);
 }
 
+static void look_at_copy(struct bench *b)
+{
+	if (!b->copying || !b->ops->copy_query(b->be, b->copy_ticket))
+		return;
+	b->copying = false;
+	b->copied = wk_seconds();
+}
+
 static int run(struct bench *b, struct step *s)
 {
 	uint32_t blocks = (s->pos + s->rows + WK_BLOCK_TOKENS - 1) / WK_BLOCK_TOKENS;
@@ -142,6 +154,8 @@ static int run(struct bench *b, struct step *s)
 		draw(b, s->seqs, drawn);
 	ticket = b->ops->record(b->be);
 	s->queued_s = wk_seconds() - start;
+	while (b->copying && !b->ops->query(b->be, ticket))
+		look_at_copy(b);
 	return b->ops->wait(b->be, ticket) ? fail(b, "a pass") : 0;
 }
 
@@ -407,40 +421,199 @@ static int distinct(struct bench *b)
 	return 0;
 }
 
-/* The host's way to a part of the pool and back, and whether it came back as it was. */
+/* --- copies of blocks ---------------------------------------------------------------------------*/
+
+#define IN_BEFORE_STEP 16u /* blocks copied in before each step */
+
+/* Blocks that no step of the batch writes, all over the rest of the pool, last first: no two adjoin. */
+struct copies {
+	struct wk_block_copy *list; /* owner */
+	uint32_t *blocks;	    /* owner: their numbers */
+	XXH64_hash_t *digests;	    /* owner */
+	uint32_t n;
+	bool of_batch; /* there are no others: the batch has them all */
+	char *host;    /* owner */
+	size_t bytes;
+};
+
+static void copies_close(struct bench *b, struct copies *c)
+{
+	b->ops->host_free(b->be, c->host, c->bytes);
+	free(c->list);
+	free(c->blocks);
+	free(c->digests);
+}
+
+static int copies_open(struct bench *b, struct copies *c)
+{
+	uint32_t used = b->s.seqs * b->s.middle / WK_BLOCK_TOKENS, from, stride;
+	void *host = NULL;
+	int r = -ENOMEM;
+
+	from = used < b->kv_blocks ? used : 0;
+	c->of_batch = !from;
+	c->n = (uint32_t)(b->s.copy_bytes / b->block_bytes);
+	c->n = c->n < b->kv_blocks - from ? c->n : b->kv_blocks - from;
+	/* As much as the host locks. */
+	for (c->n = c->n ? c->n : 1; r == -ENOMEM && c->n; c->n /= r ? 2 : 1) {
+		c->bytes = c->n * b->block_bytes;
+		r = b->ops->host_new(b->be, c->bytes, &host);
+	}
+	c->host = host;
+	c->list = calloc(c->n + 1, sizeof(*c->list));
+	c->blocks = calloc(c->n + 1, sizeof(*c->blocks));
+	c->digests = calloc(c->n + 1, sizeof(*c->digests));
+	if (r || !c->list || !c->blocks || !c->digests)
+		return fail(b, "pinned memory for blocks");
+	stride = (b->kv_blocks - from) / c->n;
+	for (uint32_t i = 0; i < c->n; i++) {
+		c->blocks[i] = from + (c->n - 1 - i) * stride;
+		c->list[i] = (struct wk_block_copy){c->blocks[i], c->host + i * b->block_bytes};
+	}
+	return 0;
+}
+
+/* Seconds of a copy from its call to its end; negative: it failed. */
+static double time_copy(struct bench *b, const struct copies *c, bool out)
+{
+	double start = wk_seconds();
+	uint64_t ticket = 0;
+	int r = out ? b->ops->kv_copy_out(b->be, b->pool, c->list, c->n, &ticket)
+		    : b->ops->kv_copy_in(b->be, b->pool, c->list, c->n, &ticket);
+
+	r = r ? r : b->ops->copy_wait(b->be, ticket);
+	return r ? fail(b, "copies of blocks") : wk_seconds() - start;
+}
+
+/* Out; the blocks zeroed; in; the places wiped; out again. Each block must be then as buf_read gave it
+ * before. */
+static int exact(struct bench *b, struct copies *c)
+{
+	char *block = malloc(b->block_bytes);
+	double right = 0;
+	int r = block ? 0 : -1;
+
+	for (uint32_t i = 0; !r && i < c->n; i++) {
+		r = b->ops->buf_read(b->be, b->pool, c->blocks[i] * b->block_bytes, block,
+				     b->block_bytes);
+		c->digests[i] = r ? 0 : XXH3_64bits(block, b->block_bytes);
+	}
+	free(block);
+	if (r)
+		return fail(b, "reading blocks");
+	if (time_copy(b, c, true) < 0)
+		return -1;
+	b->ops->kv_zero(b->be, b->pool, c->blocks, c->n);
+	if (time_copy(b, c, false) < 0)
+		return -1;
+	memset(c->host, 0, c->bytes);
+	if (time_copy(b, c, true) < 0)
+		return -1;
+	for (uint32_t i = 0; i < c->n; i++)
+		right += XXH3_64bits(c->list[i].host, b->block_bytes) == c->digests[i];
+	right /= c->n;
+	figures_add(b->f, "blocks that came back as they were", "of all", &right, 1,
+		    FIGURE_AT_LEAST, 1);
+	return 0;
+}
+
+static int copies_alone(struct bench *b, struct copies *c)
+{
+	double out[REPS], in[REPS];
+
+	for (int i = -1; i < REPS; i++) {
+		double there = time_copy(b, c, true), back = time_copy(b, c, false);
+
+		if (there < 0 || back < 0)
+			return -1;
+		if (i >= 0) {
+			out[i] = (double)c->bytes / there / 1e9;
+			in[i] = (double)c->bytes / back / 1e9;
+		}
+	}
+	add(b, "blocks to pinned memory", "GB/s", out, FIGURE_AT_LEAST, 40);
+	add(b, "blocks from pinned memory to the device", "GB/s", in, FIGURE_AT_LEAST, 40);
+	return 0;
+}
+
+/* Seconds of a step while blocks go out, and of that copy in *ret_copy; negative: it failed. */
+static double out_beside(struct bench *b, struct copies *c, struct step *s, double *ret_copy)
+{
+	double start = wk_seconds(), end = start;
+	uint32_t n = 0;
+
+	if (b->ops->kv_copy_out(b->be, b->pool, c->list, c->n, &b->copy_ticket))
+		return fail(b, "copies of blocks");
+	b->copying = true;
+	do {
+		if (run(b, s))
+			return -1;
+		look_at_copy(b);
+		/* Of whole steps beside it, unless there is none. */
+		if (b->copying || !n) {
+			end = wk_seconds();
+			n++;
+		}
+	} while (b->copying);
+	*ret_copy = b->copied - start;
+	return b->ops->copy_wait(b->be, b->copy_ticket) ? fail(b, "copies of blocks")
+							: (end - start) / n;
+}
+
+/* Seconds of a step with some blocks copied in before it, for which it waits. */
+static double in_before(struct bench *b, struct copies *c, struct step *s, uint32_t n_blocks)
+{
+	double start = wk_seconds();
+	uint64_t ticket = 0;
+
+	for (uint32_t i = 0; i < b->s.steps; i++)
+		if (b->ops->kv_copy_in(b->be, b->pool, c->list, n_blocks, &ticket) || run(b, s))
+			return fail(b, "copies of blocks");
+	return (wk_seconds() - start) / b->s.steps;
+}
+
+static int copies_beside(struct bench *b, struct copies *c)
+{
+	const uint32_t some = c->n < IN_BEFORE_STEP ? c->n : IN_BEFORE_STEP;
+	struct step s = {.seqs = b->s.seqs, .rows = 1, .pos = b->s.middle - 1, .draw = true};
+	double rate[REPS], out[REPS], in[REPS];
+	char name[96];
+
+	if (c->of_batch) {
+		figures_missing(b->f, "blocks to pinned memory, decode of the batch beside it",
+				"the pool has no blocks but those of the batch");
+		return 0;
+	}
+	if (time_steps(b, &s, WARM_STEPS) < 0)
+		return -1;
+	for (int i = 0; i < REPS; i++) {
+		double before = time_steps(b, &s, b->s.steps), copy = 0;
+		double with_out = out_beside(b, c, &s, &copy);
+		double after = time_steps(b, &s, b->s.steps);
+		double with_in = in_before(b, c, &s, some);
+
+		if (before < 0 || with_out < 0 || after < 0 || with_in < 0)
+			return -1;
+		rate[i] = (double)c->bytes / copy / 1e9;
+		out[i] = (before + after) / 2 / with_out;
+		in[i] = (before + after) / 2 / with_in;
+	}
+	add(b, "blocks to pinned memory, decode of the batch beside it", "GB/s", rate, FIGURE_NONE,
+	    0);
+	add(b, "decode of the batch, blocks copied out beside it", "of alone", out, FIGURE_NONE, 0);
+	snprintf(name, sizeof(name), "decode of the batch, %u blocks copied in before each step",
+		 some);
+	add(b, name, "of alone", in, FIGURE_NONE, 0);
+	return 0;
+}
+
 static int block_copies(struct bench *b)
 {
-	size_t bytes = b->s.copy_bytes / b->block_bytes * b->block_bytes;
-	double out[REPS], in[REPS];
-	char *first, *second;
-	int r = 0, same = 1;
+	struct copies c = {0};
+	int r = copies_open(b, &c) || copies_alone(b, &c) || exact(b, &c) || copies_beside(b, &c);
 
-	bytes = bytes ? bytes : b->block_bytes;
-	first = malloc(bytes);
-	second = calloc(bytes, 1);
-	for (int i = -1; !r && first && second && i < REPS; i++) {
-		double start = wk_seconds(), middle;
-
-		r = b->ops->buf_read(b->be, b->pool, 0, first, bytes);
-		middle = wk_seconds();
-		r = r ? r : b->ops->buf_write(b->be, b->pool, 0, first, bytes);
-		if (i >= 0) {
-			out[i] = (double)bytes / (middle - start) / 1e9;
-			in[i] = (double)bytes / (wk_seconds() - middle) / 1e9;
-		}
-		r = r ? r : b->ops->buf_read(b->be, b->pool, 0, second, bytes);
-		same &= !r && !memcmp(first, second, bytes);
-	}
-	r = r || !first || !second;
-	free(first);
-	free(second);
-	if (r)
-		return fail(b, "copies of blocks");
-	if (!same)
-		figures_missing(b->f, "copies of blocks", "what came back differs");
-	add(b, "blocks to pageable memory, by the engine's way", "GB/s", out, FIGURE_AT_LEAST, 40);
-	add(b, "blocks back to the device, by the engine's way", "GB/s", in, FIGURE_AT_LEAST, 40);
-	return 0;
+	copies_close(b, &c);
+	return r ? -1 : 0;
 }
 
 /* --- setting up --------------------------------------------------------------------------------*/

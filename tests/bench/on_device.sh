@@ -143,12 +143,15 @@ measure limits 60
 say "results"
 if [ -n "$small" ]; then
 	check "refusals" 60 kernels/test_lora_refuse 1
+	check "copies of blocks" 60 kernels/test_copies 1
 else
 	check "products" 30 kernels/test_linear 1
 	check "products, own" 30 kernels/test_linear 1 WEFT_TEST_PATH=own
 	check "attention" 30 kernels/test_attention 1
 	check "adapters" 30 kernels/test_lora 1
 	check "refusals" 20 kernels/test_lora_refuse 1
+	check "copies of blocks" 20 kernels/test_copies 1
+	check "copies of blocks, one by one" 20 kernels/test_copies 1 WEFT_CUDA_BATCH=0
 	check "sampling" 30 kernels/test_sample 1
 	check "oracle" 30 model/test_oracle 1
 	check "oracle, cuBLASLt" 30 model/test_oracle 1 WEFT_TEST_PATH=cublaslt

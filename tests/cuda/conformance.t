@@ -6,10 +6,10 @@ here=$(dirname "$0")
 . "$here/fake_env.sh"
 if [ -n "${WEFT_FAKE_CUDA_LATE:-}" ]; then
 	set -- "linear: kernels/test_linear" "refusals: kernels/test_lora_refuse" \
-		"adapters: kernels/test_lora"
+		"adapters: kernels/test_lora" "copies of blocks: kernels/test_copies"
 else
 	set -- "linear: kernels/test_linear" "refusals: kernels/test_lora_refuse" \
 		"sampling: kernels/test_sample" "adapters: kernels/test_lora" \
-		"attention: kernels/test_attention"
+		"attention: kernels/test_attention" "copies of blocks: kernels/test_copies"
 fi
 exec "$here/run_suite.sh" "$@"

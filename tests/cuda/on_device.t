@@ -29,7 +29,9 @@ ok "every stage runs to its end" \
 	sh -c '"$1/bundle/on_device.sh" --out "$1/out" --small --seconds 900 > "$1/said" 2>&1' sh "$tmp"
 for figure in 'limit: copy on the device' 'limit: device to pinned memory' 'decode attention, 3 x 64' \
 	'decode, batch 1' 'decode, the batch' 'host: a step' 'prefill 64' 'decode on 2 adapters' \
-	'decode of base, adapters loaded and unused' 'blocks to pageable memory' \
+	'decode of base, adapters loaded and unused' 'blocks to pinned memory' \
+	'blocks from pinned memory to the device' 'blocks to pinned memory, decode of the batch beside' \
+	'decode of the batch, blocks copied out' 'decode of the batch, [0-9]* blocks copied in' \
 	'weftd and engine started, no file of weights' 'weftd and engine started, weights in page cache' \
 	'engine: own work of a step, the batch' 'engine: tokens of a step in that run' \
 	'host: a step of the batch, queued and the engine' \
@@ -39,6 +41,8 @@ for figure in 'limit: copy on the device' 'limit: device to pinned memory' 'deco
 done
 ok "no two adapters have the same weights" \
 	grep -Eq '^adapters whose weights no other has +2 adapters' "$tmp/out/table.txt"
+ok "every block that was copied came back as it was" \
+	grep -Eq '^blocks that came back as they were +1 of all' "$tmp/out/table.txt"
 ok "the tests' results are in it" grep -q '^ok  *refusals' "$tmp/out/table.txt"
 ok "and all of it is in the document" sh -c 'grep -c "\"value\": [0-9]" "$1/out/report.json" |
 	awk "{ exit \$1 < 40 }"' sh "$tmp"

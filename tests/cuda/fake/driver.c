@@ -5,13 +5,17 @@
  *
  * What is on a stream is done when it is put there, or with WEFT_FAKE_CUDA_LATE in the environment
  * only when someone asks for the stream or an event: then pinned memory that is reused too early, or
- * read before it is time, shows. A buffer ends where its pages end, with nothing mapped behind it, and
- * fresh memory is full of 0xff.
+ * read before it is time, shows. Streams are independent then: one that is asked for goes on alone, and
+ * takes others as far as events bind it to them, so a wait that is missing shows too. Asking whether an
+ * event has come does one thing more of its stream, with WEFT_FAKE_CUDA_LATE=2 none. Copies of a batch
+ * are done last to first. Memory must not go while a copy to or from it waits. A buffer ends where its
+ * pages end, with nothing mapped behind it, and fresh memory is full of 0xff.
  *
  * WEFT_FAKE_CUDA_FAIL="cuLaunchKernel:40:700" makes the 40th call of an entry point fail with 700;
  * with ":/a/file" behind it only while that file exists, and takes it away: once, whatever starts
- * again. Errors but 2 (out of memory) stay, as a real context's do: every later call fails with them.
- * WEFT_FAKE_CUDA_BYTES is how much memory there is (4 GiB).
+ * again. Errors but 2 (out of memory) and 801 (not supported) stay, as a real context's do: every later
+ * call fails with them. WEFT_FAKE_CUDA_BYTES is how much memory there is (4 GiB). fake_cuda_live() is
+ * how many things were made and not given back.
  *
  * One thread at a time, as the backend calls it.
  */
@@ -88,6 +92,16 @@ static cu_result piece_free(uint64_t at)
 	return INVALID;
 }
 
+/* --- what was made and not given back ----------------------------------------------------------------*/
+
+static long live;
+
+EXPORT long fake_cuda_live(void);
+EXPORT long fake_cuda_live(void)
+{
+	return live;
+}
+
 /* --- failures ----------------------------------------------------------------------------------------*/
 
 static cu_result sticky;
@@ -109,7 +123,7 @@ static cu_result fate(const char *call)
 	once = plan[at] == ':' ? plan + at + 1 : NULL;
 	if (once && unlink(once))
 		return 0;
-	if (code != CU_OUT_OF_MEMORY)
+	if (code != CU_OUT_OF_MEMORY && code != CU_NOT_SUPPORTED)
 		sticky = code;
 	return code;
 }
@@ -123,7 +137,7 @@ static cu_result fate(const char *call)
 
 /* --- streams -----------------------------------------------------------------------------------------*/
 
-enum op_kind { OP_COPY, OP_FILL, OP_LAUNCH };
+enum op_kind { OP_COPY, OP_FILL, OP_LAUNCH, OP_RECORD, OP_WAIT };
 
 struct op {
 	struct op *next;
@@ -132,6 +146,8 @@ struct op {
 	const void *from;
 	size_t bytes;
 	int value;
+	cu_event event;
+	uint64_t count; /* of the event's records: the one that is made or waited for */
 	const struct emu_kernel *kernel;
 	uint32_t grid[3], threads, shared;
 	char args[]; /* of a launch: copied when it is made */
@@ -149,11 +165,16 @@ struct cu_graph_exec_s {
 	struct list ops;
 };
 
-/* One stream serves: the backend has no other. */
 static struct cu_stream_s {
+	struct cu_stream_s *next;
 	struct list waiting;
 	struct cu_graph_s *capture; /* NULL: not capturing */
-} stream = {{NULL, &stream.waiting.first}, NULL};
+} * streams;
+
+struct cu_event_s {
+	uint64_t recorded, come; /* counts: queued, done */
+	cu_stream on;		 /* of the last record */
+};
 
 static void list_init(struct list *l)
 {
@@ -179,44 +200,95 @@ static void list_add(struct list *l, struct op *op)
 	l->end = &op->next;
 }
 
+static void run_until(cu_event e, uint64_t count);
+
 static void run(const struct op *op)
 {
-	if (op->kind == OP_COPY)
+	switch (op->kind) {
+	case OP_COPY:
 		memcpy(op->to, op->from, op->bytes);
-	else if (op->kind == OP_FILL)
+		break;
+	case OP_FILL:
 		memset(op->to, op->value, op->bytes);
-	else
+		break;
+	case OP_LAUNCH:
 		emu_run(op->kernel, op->grid, op->threads, op->shared, op->args);
-}
-
-static void run_waiting(void)
-{
-	while (stream.waiting.first) {
-		struct op *op = stream.waiting.first;
-
-		stream.waiting.first = op->next;
-		if (!op->next)
-			stream.waiting.end = &stream.waiting.first;
-		run(op);
-		free(op);
+		break;
+	case OP_RECORD:
+		op->event->come = op->count;
+		break;
+	case OP_WAIT:
+		run_until(op->event, op->count);
+		break;
 	}
 }
 
-static cu_result put(struct op op, const void *args, size_t arg_bytes)
+static void run_one(cu_stream s)
 {
-	struct op *copy = malloc(sizeof(op) + arg_bytes);
+	struct op *op = s->waiting.first;
 
+	s->waiting.first = op->next;
+	if (!op->next)
+		s->waiting.end = &s->waiting.first;
+	run(op);
+	free(op);
+}
+
+static void run_stream(cu_stream s)
+{
+	while (s->waiting.first)
+		run_one(s);
+}
+
+static void run_until(cu_event e, uint64_t count)
+{
+	while (e->come < count && e->on->waiting.first)
+		run_one(e->on);
+}
+
+static void run_all(void)
+{
+	for (cu_stream s = streams; s; s = s->next)
+		run_stream(s);
+}
+
+static cu_result put(cu_stream s, struct op op, const void *args, size_t arg_bytes)
+{
+	struct op *copy;
+
+	if (!s)
+		return INVALID;
+	copy = malloc(sizeof(op) + arg_bytes);
 	*copy = op;
 	if (arg_bytes)
 		memcpy(copy->args, args, arg_bytes);
-	if (stream.capture) {
-		list_add(&stream.capture->ops, copy);
+	if (s->capture) {
+		list_add(&s->capture->ops, copy);
 		return 0;
 	}
-	list_add(&stream.waiting, copy);
+	list_add(&s->waiting, copy);
 	if (!getenv("WEFT_FAKE_CUDA_LATE"))
-		run_waiting();
+		run_stream(s);
 	return 0;
+}
+
+static int overlaps(const void *p, size_t n, uint64_t at, size_t bytes)
+{
+	uint64_t from = (uint64_t)(uintptr_t)p;
+
+	return from < at + bytes && at < from + n;
+}
+
+/* A device would read or write what is no longer there. */
+static void must_be_still(uint64_t at, size_t bytes)
+{
+	for (cu_stream s = streams; s; s = s->next)
+		for (const struct op *op = s->waiting.first; op; op = op->next)
+			if (op->kind == OP_COPY && (overlaps(op->to, op->bytes, at, bytes) ||
+						    overlaps(op->from, op->bytes, at, bytes))) {
+				fprintf(stderr, "memory goes while a copy waits for it\n");
+				abort();
+			}
 }
 
 /* --- the driver --------------------------------------------------------------------------------------*/
@@ -309,12 +381,14 @@ EXPORT cu_result cuDevicePrimaryCtxRetain(cu_context *ret, cu_device dev)
 	(void)dev;
 	CALL(cuDevicePrimaryCtxRetain);
 	*ret = (cu_context)(void *)&context;
+	live++;
 	return 0;
 }
 
 EXPORT cu_result cuDevicePrimaryCtxRelease_v2(cu_device dev)
 {
 	(void)dev;
+	live--;
 	return 0;
 }
 
@@ -346,14 +420,16 @@ EXPORT cu_result cuMemAlloc_v2(cu_ptr *ret, size_t bytes)
 	if (!p)
 		return CU_OUT_OF_MEMORY;
 	used_bytes += bytes;
+	live++;
 	*ret = p->at;
 	return 0;
 }
 
 EXPORT cu_result cuMemFree_v2(cu_ptr at)
 {
+	live--;
 	CALL(cuMemFree);
-	run_waiting();
+	run_all();
 	for (const struct piece *p = pieces; p; p = p->next)
 		if (p->at == at)
 			used_bytes -= p->bytes;
@@ -380,12 +456,14 @@ EXPORT cu_result cuMemCreate(cu_memory *ret, size_t bytes, const struct cu_memor
 	if (bytes > all_bytes() - used_bytes)
 		return CU_OUT_OF_MEMORY;
 	used_bytes += bytes;
+	live++;
 	*ret = bytes;
 	return 0;
 }
 
 EXPORT cu_result cuMemRelease(cu_memory mem)
 {
+	live--;
 	CALL(cuMemRelease);
 	used_bytes -= mem;
 	return 0;
@@ -404,11 +482,13 @@ EXPORT cu_result cuMemAddressReserve(cu_ptr *ret, size_t bytes, size_t align, cu
 		return INVALID;
 	p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	*ret = (cu_ptr)(uintptr_t)p;
+	live += p != MAP_FAILED;
 	return p == MAP_FAILED ? CU_OUT_OF_MEMORY : 0;
 }
 
 EXPORT cu_result cuMemAddressFree(cu_ptr p, size_t bytes)
 {
+	live--;
 	CALL(cuMemAddressFree);
 	return munmap((void *)(uintptr_t)p, bytes) ? INVALID : 0;
 }
@@ -417,13 +497,18 @@ EXPORT cu_result cuMemMap(cu_ptr at, size_t bytes, size_t offset, cu_memory mem,
 {
 	(void)flags;
 	CALL(cuMemMap);
-	return offset || bytes != mem || !at ? INVALID : 0;
+	if (offset || bytes != mem || !at)
+		return INVALID;
+	live++;
+	return 0;
 }
 
 EXPORT cu_result cuMemUnmap(cu_ptr at, size_t bytes)
 {
+	live--;
 	CALL(cuMemUnmap);
-	run_waiting();
+	must_be_still(at, bytes);
+	run_all();
 	return mprotect((void *)(uintptr_t)at, bytes, PROT_NONE) ? INVALID : 0;
 }
 
@@ -445,13 +530,17 @@ EXPORT cu_result cuMemHostAlloc(void **ret, size_t bytes, unsigned flags)
 	if (!p)
 		return CU_OUT_OF_MEMORY;
 	*ret = (void *)(uintptr_t)p->at;
+	live++;
 	return 0;
 }
 
 EXPORT cu_result cuMemFreeHost(void *p)
 {
+	live--;
 	CALL(cuMemFreeHost);
-	run_waiting();
+	for (const struct piece *piece = pieces; piece; piece = piece->next)
+		if (piece->at == (uint64_t)(uintptr_t)p)
+			must_be_still(piece->at, piece->bytes);
 	return piece_free((uint64_t)(uintptr_t)p);
 }
 
@@ -464,9 +553,9 @@ EXPORT cu_result cuMemHostGetDevicePointer_v2(cu_ptr *ret, void *p, unsigned fla
 
 EXPORT cu_result cuMemcpyHtoDAsync_v2(cu_ptr to, const void *from, size_t bytes, cu_stream s)
 {
-	(void)s;
 	CALL(cuMemcpyHtoDAsync);
 	return put(
+		s,
 		(struct op){
 			.kind = OP_COPY, .to = (void *)(uintptr_t)to, .from = from, .bytes = bytes},
 		NULL, 0);
@@ -474,9 +563,9 @@ EXPORT cu_result cuMemcpyHtoDAsync_v2(cu_ptr to, const void *from, size_t bytes,
 
 EXPORT cu_result cuMemcpyDtoDAsync_v2(cu_ptr to, cu_ptr from, size_t bytes, cu_stream s)
 {
-	(void)s;
 	CALL(cuMemcpyDtoDAsync);
-	return put((struct op){.kind = OP_COPY,
+	return put(s,
+		   (struct op){.kind = OP_COPY,
 			       .to = (void *)(uintptr_t)to,
 			       .from = (const void *)(uintptr_t)from,
 			       .bytes = bytes},
@@ -485,19 +574,60 @@ EXPORT cu_result cuMemcpyDtoDAsync_v2(cu_ptr to, cu_ptr from, size_t bytes, cu_s
 
 EXPORT cu_result cuMemcpyDtoHAsync_v2(void *to, cu_ptr from, size_t bytes, cu_stream s)
 {
-	(void)s;
 	CALL(cuMemcpyDtoHAsync);
 	return put(
+		s,
 		(struct op){
 			.kind = OP_COPY, .to = to, .from = (void *)(uintptr_t)from, .bytes = bytes},
 		NULL, 0);
 }
 
+static cu_result batch(const cu_ptr *to, const cu_ptr *from, const size_t *bytes, size_t n,
+		       const struct cu_copy_attributes *a, const size_t *first, size_t n_attributes,
+		       cu_stream s)
+{
+	if (!n || n_attributes != 1 || *first || a->source_order != CU_SOURCE_IN_STREAM_ORDER ||
+	    !s || s->capture)
+		return INVALID;
+	for (size_t i = n; i--;) {
+		cu_result r = bytes[i] ? put(s,
+					     (struct op){.kind = OP_COPY,
+							 .to = (void *)(uintptr_t)to[i],
+							 .from = (const void *)(uintptr_t)from[i],
+							 .bytes = bytes[i]},
+					     NULL, 0)
+				       : INVALID;
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+EXPORT cu_result cuMemcpyBatchAsync_v2(const cu_ptr *to, const cu_ptr *from, const size_t *bytes,
+				       size_t n, const struct cu_copy_attributes *a,
+				       const size_t *first, size_t n_attributes, cu_stream s)
+{
+	CALL(cuMemcpyBatchAsync);
+	return batch(to, from, bytes, n, a, first, n_attributes, s);
+}
+
+/* As it was before 13.0. */
+EXPORT cu_result cuMemcpyBatchAsync(const cu_ptr *to, const cu_ptr *from, const size_t *bytes,
+				    size_t n, const struct cu_copy_attributes *a,
+				    const size_t *first, size_t n_attributes, size_t *ret_failed,
+				    cu_stream s)
+{
+	CALL(cuMemcpyBatchAsync_12);
+	*ret_failed = SIZE_MAX;
+	return batch(to, from, bytes, n, a, first, n_attributes, s);
+}
+
 EXPORT cu_result cuMemsetD8Async(cu_ptr to, unsigned char v, size_t bytes, cu_stream s)
 {
-	(void)s;
 	CALL(cuMemsetD8Async);
 	return put(
+		s,
 		(struct op){
 			.kind = OP_FILL, .to = (void *)(uintptr_t)to, .value = v, .bytes = bytes},
 		NULL, 0);
@@ -509,62 +639,92 @@ EXPORT cu_result cuStreamCreate(cu_stream *ret, unsigned flags)
 {
 	(void)flags;
 	CALL(cuStreamCreate);
-	*ret = &stream;
+	*ret = calloc(1, sizeof(**ret));
+	list_init(&(*ret)->waiting);
+	(*ret)->next = streams;
+	streams = *ret;
+	live++;
 	return 0;
 }
 
 EXPORT cu_result cuStreamDestroy_v2(cu_stream s)
 {
-	(void)s;
-	run_waiting();
+	struct cu_stream_s **at = &streams;
+
+	live--;
+	run_stream(s);
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+	free(s);
 	return 0;
 }
 
 EXPORT cu_result cuStreamSynchronize(cu_stream s)
 {
-	(void)s;
 	CALL(cuStreamSynchronize);
-	run_waiting();
+	run_stream(s);
 	return 0;
 }
 
 EXPORT cu_result cuStreamQuery(cu_stream s)
 {
-	(void)s;
 	CALL(cuStreamQuery);
-	run_waiting();
+	run_stream(s);
 	return 0;
+}
+
+EXPORT cu_result cuStreamWaitEvent(cu_stream s, cu_event e, unsigned flags)
+{
+	CALL(cuStreamWaitEvent);
+	/* For what was recorded by now, whatever is recorded later. */
+	return flags ? INVALID
+		     : put(s, (struct op){.kind = OP_WAIT, .event = e, .count = e->recorded}, NULL,
+			   0);
 }
 
 EXPORT cu_result cuEventCreate(cu_event *ret, unsigned flags)
 {
-	static int event;
-
 	(void)flags;
 	CALL(cuEventCreate);
-	*ret = (cu_event)(void *)&event;
+	*ret = calloc(1, sizeof(**ret));
+	live++;
 	return 0;
 }
 
 EXPORT cu_result cuEventDestroy_v2(cu_event e)
 {
-	(void)e;
+	live--;
+	/* A stream may wait for it still. */
+	run_all();
+	free(e);
 	return 0;
 }
 
 EXPORT cu_result cuEventRecord(cu_event e, cu_stream s)
 {
-	(void)e;
-	(void)s;
 	CALL(cuEventRecord);
-	return 0;
+	e->on = s;
+	return put(s, (struct op){.kind = OP_RECORD, .event = e, .count = ++e->recorded}, NULL, 0);
+}
+
+EXPORT cu_result cuEventQuery(cu_event e)
+{
+	const char *late;
+
+	CALL(cuEventQuery);
+	if (e->come == e->recorded)
+		return 0;
+	late = getenv("WEFT_FAKE_CUDA_LATE");
+	if (!late || strcmp(late, "2"))
+		run_one(e->on);
+	return CU_NOT_READY;
 }
 
 EXPORT cu_result cuEventSynchronize(cu_event e)
 {
-	(void)e;
 	CALL(cuEventSynchronize);
-	run_waiting();
+	run_until(e, e->recorded);
 	return 0;
 }
 
@@ -614,6 +774,7 @@ EXPORT cu_result cuGraphInstantiateWithFlags(cu_graph_exec *ret, cu_graph g,
 {
 	(void)flags;
 	CALL(cuGraphInstantiate);
+	live++;
 	*ret = calloc(1, sizeof(**ret));
 	list_init(&(*ret)->ops);
 	for (const struct op *op = g->ops.first; op; op = op->next) {
@@ -628,7 +789,8 @@ EXPORT cu_result cuGraphInstantiateWithFlags(cu_graph_exec *ret, cu_graph g,
 
 EXPORT cu_result cuGraphExecDestroy(cu_graph_exec g)
 {
-	run_waiting();
+	live--;
+	run_all();
 	list_clear(&g->ops);
 	free(g);
 	return 0;
@@ -640,7 +802,7 @@ EXPORT cu_result cuGraphLaunch(cu_graph_exec g, cu_stream s)
 	if (s->capture)
 		return INVALID;
 	for (const struct op *op = g->ops.first; op; op = op->next)
-		put(*op, op->args, op->kernel ? emu_arg_bytes(op->kernel) : 0);
+		put(s, *op, op->args, op->kernel ? emu_arg_bytes(op->kernel) : 0);
 	return 0;
 }
 
@@ -697,12 +859,12 @@ EXPORT cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigne
 				unsigned by, unsigned bz, unsigned shared, cu_stream s,
 				void **params, void **extra)
 {
-	(void)s;
 	CALL(cuLaunchKernel);
 	if (!gx || !gy || gz != 1 || gy > 65535 || !bx || by != 1 || bz != 1 || extra ||
 	    bx > emu_max_threads(f->kernel) || shared > f->shared)
 		return INVALID;
-	return put((struct op){.kind = OP_LAUNCH,
+	return put(s,
+		   (struct op){.kind = OP_LAUNCH,
 			       .kernel = f->kernel,
 			       .grid = {gx, gy, gz},
 			       .threads = bx,
