@@ -10,6 +10,7 @@
 #include "daemon/supervisor/config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <ini.h>
 #include <libgen.h>
@@ -18,6 +19,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_FILE_BYTES \
+	(1 << 20) /* what is larger is something else; weftd does nothing else meanwhile */
 
 enum value_type {
 	VALUE_U32,
@@ -435,7 +441,7 @@ static char *read_line(char *buf, int room, void *arg)
 	ssize_t n = getline(&p->text, &p->text_bytes, p->in);
 
 	if (n < 0) {
-		if (ferror(p->in))
+		if (!feof(p->in)) /* an error, or no memory for the line */
 			report(p, p->file, 0, "cannot be read: %s", strerror(errno));
 		return NULL;
 	}
@@ -447,32 +453,63 @@ static char *read_line(char *buf, int room, void *arg)
 	return buf;
 }
 
+/* A reload reads it while everybody is served: a pipe would hold weftd until somebody writes, a device
+ * for ever. */
+static FILE *open_regular(struct parse *p, const char *file)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+	FILE *in = NULL;
+
+	if (fd < 0 || fstat(fd, &st))
+		report(p, file, 0, "cannot be opened: %s", strerror(errno));
+	else if (!S_ISREG(st.st_mode))
+		report(p, file, 0, "is no regular file");
+	else if (st.st_size > MAX_FILE_BYTES)
+		report(p, file, 0, "has more than %d bytes", MAX_FILE_BYTES);
+	else if (!(in = fdopen(fd, "r")))
+		report(p, file, 0, "cannot be opened: %s", strerror(errno));
+	if (fd >= 0 && !in)
+		close(fd);
+	return in;
+}
+
 static void read_file(struct parse *p, const char *file)
 {
 	p->file = file;
 	p->line = 0;
 	p->section = (struct section){0};
-	p->in = fopen(file, "re");
-	if (!p->in) {
-		report(p, file, 0, "cannot be opened: %s", strerror(errno));
+	p->in = open_regular(p, file);
+	if (!p->in)
 		return;
-	}
 	if (ini_parse_stream(read_line, p, on_key, p) == -2)
 		report(p, file, 0, "out of memory");
 	fclose(p->in);
 	p->in = NULL;
 }
 
+static int is_error(const char *path, int error)
+{
+	(void)path;
+	return error != ENOENT;
+}
+
 static void read_drop_ins(struct parse *p, const char *path)
 {
 	char dir[PATH_MAX], pattern[PATH_MAX + 16];
 	glob_t g;
+	int rc;
 
 	if (strlen(path) >= sizeof(dir))
 		return; /* opening it has failed already */
 	strcpy(dir, path);
 	snprintf(pattern, sizeof(pattern), "%s/conf.d/*.conf", dirname(dir));
-	if (glob(pattern, 0, NULL, &g))
+	rc = glob(pattern, 0, is_error, &g);
+	/* Without them tenants and adapters would seem to have been removed. */
+	if (rc && rc != GLOB_NOMATCH)
+		report(p, pattern, 0, "cannot be listed: %s",
+		       rc == GLOB_NOSPACE ? "out of memory" : strerror(errno));
+	if (rc)
 		return;
 	for (size_t i = 0; i < g.gl_pathc; i++)
 		read_file(p, g.gl_pathv[i]);

@@ -242,6 +242,37 @@ static void test_drop_ins(void)
 	unlink(file_at("conf.d/20-second.conf"));
 }
 
+/* What is there under the name of a drop-in, and is none. */
+static void test_odd_files(void)
+{
+	char large[1100], path[160];
+
+	snprintf(path, sizeof(path), "%s", file_at("conf.d/odd.conf"));
+	alarm(60); /* for whoever would read on */
+	ok(!mkfifo(path, 0644), "a pipe");
+	refused(MODEL, "odd.conf: is no regular file");
+	unlink(path);
+	ok(!symlink("/dev/zero", path), "a device");
+	refused(MODEL, "odd.conf: is no regular file");
+	unlink(path);
+	mkdir(path, 0755);
+	refused(MODEL, "odd.conf: is no regular file");
+	rmdir(path);
+	memset(large, '#', sizeof(large));
+	put_bytes("conf.d/odd.conf", large, sizeof(large));
+	ok(!load(MODEL), "a long comment is one");
+	ok(!truncate(path, (1 << 20) + 1), "but there is an end to it");
+	refused(MODEL, "odd.conf: has more than 1048576 bytes");
+	unlink(path);
+	unlink(file_at("conf.d/ignored.txt"));
+	ok(!rmdir(file_at("conf.d")) && !load(MODEL), "no folder of drop-ins is none");
+	ok(!symlink("conf.d", file_at("conf.d")), "one that cannot be read");
+	refused(MODEL, "conf.d/*.conf: cannot be listed: Too many levels of symbolic links");
+	unlink(file_at("conf.d"));
+	mkdir(file_at("conf.d"), 0755);
+	alarm(0);
+}
+
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	return remove(path);
@@ -312,6 +343,7 @@ int main(void)
 	test_many();
 	test_adapters();
 	test_drop_ins();
+	test_odd_files();
 	is_int(config_load(&conf, "/nonexistent/weftd.conf", &report), -EINVAL, "no file");
 	ok(strstr(report.text, "No such file"), "is said");
 	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
