@@ -8,7 +8,9 @@
 #include "tests/hostile/world.h"
 #include "tests/tap.h"
 
+#include <dirent.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -99,6 +101,48 @@ static void test_continued(void)
 	free(a);
 }
 
+/* Threads of a process that are not stopped; -1: it is not there. */
+static int running_threads(pid_t pid)
+{
+	char path[300], line[300];
+	struct dirent *entry;
+	int running = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	while (dir && (entry = readdir(dir))) {
+		const char *state = NULL;
+		FILE *f;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", (int)pid, entry->d_name);
+		f = fopen(path, "r");
+		if (f && fgets(line, sizeof(line), f))
+			state = strrchr(line, ')'); /* the name before it may hold anything */
+		running += !state || strncmp(state, ") T", 3);
+		if (f)
+			fclose(f);
+	}
+	if (!dir)
+		return -1;
+	closedir(dir);
+	return running;
+}
+
+/* SIGSTOP takes effect some time after kill() has returned. */
+static void stop(pid_t pid)
+{
+	int ms = RAW_PATIENCE_MS;
+
+	kill(pid, SIGSTOP);
+	while (running_threads(pid) && --ms)
+		usleep(1000);
+	if (!ms)
+		bail_out("the engine does not stop");
+}
+
 static struct weft_request *submit(struct weft *weft)
 {
 	uint32_t prompt[JOB_TOKENS];
@@ -121,7 +165,7 @@ static void test_ended(void)
 	const uint32_t *a, *b;
 	uint32_t n, m;
 
-	kill(world_engine(w), SIGSTOP);
+	stop(world_engine(w));
 	r = submit(weft);
 	kill(world_daemon(w), SIGTERM);
 	kill(world_daemon(w), SIGINT);
