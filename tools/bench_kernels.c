@@ -84,7 +84,7 @@ static void add_attention(struct bench_table *t, const char *what, uint32_t thre
 static int attention(struct bench_table *t, uint32_t threads)
 {
 	struct wk_bench_attention a;
-	int err = wk_bench_attention(threads, NULL, 7, &a);
+	int err = wk_bench_attention(threads, NULL, 21, &a);
 
 	if (err < 0)
 		return cli_fail("bench kernels: attention: %s", strerror(-err)) - 2;
