@@ -217,63 +217,66 @@ static void clip(uint32_t from, uint32_t to, uint32_t cut, uint16_t *lo, uint16_
 	*hi = to <= base ? 0 : min_u32(to - base, WK_ATTN_CUT);
 }
 
-/* K of the blocks that the next cut of this tile reads, or after the last cut the next tile's. */
+/* K of a tile's head in the blocks of a cut; past the last block that it reads, the last. */
+static void find_cut(const struct job *job, const struct wk_attn_tile *t, uint32_t cut,
+		     const char **ret)
+{
+	const struct wk_backend *be = job->be;
+	const uint32_t *table = be->batch.block_table + t->seq->table;
+	const char *first = wk_kv_head(be, job->op->pool, 0, job->op->layer, t->kv_head);
+	size_t step = be->kv_block_bytes;
+	uint32_t last = (t->seq->pos + t->row + t->n_pos - 1) / WK_BLOCK_TOKENS;
+	uint32_t base = cut * WK_CUT_BLOCKS;
+
+	for (uint32_t b = 0; b < WK_CUT_BLOCKS; b++)
+		ret[b] = first + table[min_u32(base + b, last)] * step;
+}
+
+/* The same of what this thread will likely read next: the tile's next cut, or the next tile's first. */
 static void find_next(const struct job *job, const struct wk_attn_tile *t, uint32_t cut,
 		      const char **ret)
 {
-	struct wk_backend *be = job->be;
-	uint32_t last = (t->seq->pos + t->row + t->n_pos - 1) / WK_BLOCK_TOKENS, base;
-
 	if (++cut == t->cut0 + t->n_cuts && t + 1 < job->tiles + job->n_tiles) {
 		t++;
 		cut = t->cut0;
-		last = (t->seq->pos + t->row + t->n_pos - 1) / WK_BLOCK_TOKENS;
 	}
-	base = cut * WK_CUT_BLOCKS;
-	for (uint32_t b = 0; b < WK_CUT_BLOCKS; b++) {
-		uint32_t at = min_u32(base + b, last);
-
-		ret[b] = wk_kv_head(be, job->op->pool, be->batch.block_table[t->seq->table + at],
-				    job->op->layer, t->kv_head);
-	}
+	find_cut(job, t, cut, ret);
 }
 
-static void run_cut(const struct job *job, const struct wk_attn_tile *t, uint32_t cut,
-		    struct work *w, float *m, float *l, float *o)
+/* All that does not change from cut to cut. */
+static void begin_cuts(const struct job *job, const struct wk_attn_tile *t, const struct work *w,
+		       struct wk_attn_cut *c)
 {
-	struct wk_backend *be = job->be;
-	const struct wk_attention *op = job->op;
-	const uint32_t *table = be->batch.block_table + t->seq->table;
-	uint32_t last_pos = t->seq->pos + t->row + t->n_pos - 1;
-	uint32_t b0 = first_key(op, t->seq->pos + t->row) / WK_BLOCK_TOKENS;
-	uint32_t base = cut * WK_CUT_BLOCKS;
-	struct wk_attn_cut c;
+	const struct wk_backend *be = job->be;
 
-	c.v_off = wk_kv_k_bytes(&be->kv);
-	c.dim = be->kv.head_dim;
-	c.dim_pad = wk_dim_pad(c.dim);
-	c.n_rows = tile_rows(t);
-	c.scale = op->scale * (float)M_LOG2E;
-	c.q = w->q;
-	c.p = w->p;
-	c.s = w->s;
-	c.m = m;
-	c.l = l;
-	c.o = o;
-	for (uint32_t b = 0; b < WK_CUT_BLOCKS; b++)
-		c.kv[b] = base + b >= b0 && base + b <= last_pos / WK_BLOCK_TOKENS
-				  ? wk_kv_head(be, op->pool, table[base + b], op->layer, t->kv_head)
-				  : NULL;
-	for (uint32_t r = 0; r < c.n_rows; r++) {
+	c->v_off = wk_kv_k_bytes(&be->kv);
+	c->dim = be->kv.head_dim;
+	c->dim_pad = wk_dim_pad(c->dim);
+	c->n_rows = tile_rows(t);
+	c->scale = job->op->scale * (float)M_LOG2E;
+	c->q = w->q;
+	c->p = w->p;
+	c->s = w->s;
+}
+
+/* c->kv and c->next are set. */
+static void run_cut(const struct job *job, const struct wk_attn_tile *t, uint32_t cut,
+		    struct wk_attn_cut *c, float *m, float *l, float *o)
+{
+	const struct wk_attention *op = job->op;
+
+	c->m = m;
+	c->l = l;
+	c->o = o;
+	for (uint32_t r = 0; r < c->n_rows; r++) {
 		uint32_t pos = t->seq->pos + t->row + r / t->n_heads;
 
-		clip(first_key(op, pos), pos + 1, cut, &c.lo[r], &c.hi[r]);
+		clip(first_key(op, pos), pos + 1, cut, &c->lo[r], &c->hi[r]);
 	}
-	find_next(job, t, cut, c.next);
-	be->attn->cut(&c);
+	job->be->attn->cut(c);
 	/* A row without a key here is left out of the fold: its l says so. */
-	for (uint32_t r = 0; r < c.n_rows; r++)
-		if (c.lo[r] >= c.hi[r]) {
+	for (uint32_t r = 0; r < c->n_rows; r++)
+		if (c->lo[r] >= c->hi[r]) {
 			m[r] = -INFINITY;
 			l[r] = 0;
 		}
@@ -320,13 +323,18 @@ static void run_tile(void *arg, uint32_t chunk, uint32_t thread)
 {
 	const struct job *job = arg;
 	const struct wk_attn_tile *t = &job->tiles[chunk];
+	struct wk_attn_cut c;
 	struct work w;
 
 	carve(job->be, thread, &w);
 	pack_q(job, t, w.q);
 	fold_init(job, t, &w);
+	begin_cuts(job, t, &w, &c);
+	find_cut(job, t, t->cut0, c.next);
 	for (uint32_t i = 0; i < t->n_cuts; i++) {
-		run_cut(job, t, t->cut0 + i, &w, w.m_cut, w.l_cut, w.o_cut);
+		memcpy(c.kv, c.next, sizeof(c.kv));
+		find_next(job, t, t->cut0 + i, c.next);
+		run_cut(job, t, t->cut0 + i, &c, w.m_cut, w.l_cut, w.o_cut);
 		fold_rows(job, t, &w, w.m_cut, w.l_cut, w.o_cut);
 	}
 	finish(job, t, &w);
@@ -344,16 +352,21 @@ static void run_item(void *arg, uint32_t chunk, uint32_t thread)
 {
 	const struct job *job = arg;
 	const struct wk_attn_tile *t = job->tiles;
+	struct wk_attn_cut c;
 	struct work w;
 	float *part;
+	uint32_t cut;
 
 	while (t + 1 < job->tiles + job->n_tiles && t[1].item <= chunk)
 		t++;
 	part = job->partials + t->partial + (chunk - t->item) * partial_floats(job, t);
 	carve(job->be, thread, &w);
 	pack_q(job, t, w.q);
-	run_cut(job, t, t->cut0 + chunk - t->item, &w, part, part + WK_ATTN_ROWS,
-		part + 2 * WK_ATTN_ROWS);
+	cut = t->cut0 + chunk - t->item;
+	begin_cuts(job, t, &w, &c);
+	find_cut(job, t, cut, c.kv);
+	find_next(job, t, cut, c.next);
+	run_cut(job, t, cut, &c, part, part + WK_ATTN_ROWS, part + 2 * WK_ATTN_ROWS);
 }
 
 static void run_fold(void *arg, uint32_t chunk, uint32_t thread)

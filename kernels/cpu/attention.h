@@ -31,7 +31,7 @@
 
 /* One tile over one cut. Row r attends to keys lo[r] .. hi[r]-1 of the cut, perhaps to none. */
 struct wk_attn_cut {
-	const char *kv[WK_CUT_BLOCKS];	 /* K of this layer and head in each block; those in use */
+	const char *kv[WK_CUT_BLOCKS];	 /* K of this layer and head in each block */
 	const char *next[WK_CUT_BLOCKS]; /* what will be read next, to ask for early; any address */
 	uint32_t v_off;			 /* from K to V, in bytes */
 	uint32_t dim, dim_pad;
