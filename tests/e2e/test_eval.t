@@ -3,17 +3,7 @@
 # weft eval, and the demo model family, against a real daemon. What has to come out is known without it:
 # reference.jsonl is what transformers and peft generate, in float32 (tests/oracle/make_demo.py); how many
 # answers are right follows from it and the sets.
-build=$(cd "${WEFT_BUILD:-build}" && pwd) src=$(cd "${WEFT_SRC:-.}" && pwd)
-PATH=$build:$PATH
-dir=$(mktemp -d) || exit 1
-daemon=
-finish() { [ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }; rm -rf "$dir"; }
-trap finish EXIT
-n=0 failed=0
-check() {
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; failed=1; fi
-}
+. "${WEFT_SRC:-.}/tests/e2e/shell.sh"
 if ! command -v python3 > /dev/null; then
 	echo "1..0 # SKIP no python3"
 	exit 0
@@ -24,12 +14,7 @@ data=$src/tests/data/demo
 	printf '[model desk]\npath = %s\nkv_bytes = 64M\n' "$data/base"
 	for a in "$data"/adapters/*; do printf '[adapter %s]\npath = %s\n' "${a##*/}" "$a"; done
 } > "$dir/weftd.conf"
-mkdir -m 700 "$dir/run"
-weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
-daemon=$!
-export WEFT_SOCKET="$dir/run/weftd.sock"
-i=0
-while [ ! -S "$WEFT_SOCKET" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+serve 700
 
 cat > "$dir/verify.py" <<'CODE'
 import json, sys
