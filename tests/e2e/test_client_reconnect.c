@@ -25,6 +25,18 @@ static struct fake *start(uint32_t stall_at)
 	return f;
 }
 
+/* A request for 30 tokens, of which a daemon that stalls after five has sent those. */
+static struct weft_request *five_of_30(struct weft *w)
+{
+	struct weft_submit_options o;
+	struct weft_request *r;
+
+	cu_options(&o, 30);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
+	return r;
+}
+
 static void test_continues(void)
 {
 	struct fake *f = start(10);
@@ -98,13 +110,10 @@ static void test_twice(void)
 {
 	struct fake *f = start(5);
 	struct weft *w = cu_open(NULL);
-	struct weft_submit_options o;
 	struct weft_request *r;
 	uint32_t resumed[64];
 
-	cu_options(&o, 30);
-	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens from the first");
+	r = five_of_30(w);
 	fake_kill(f);
 	f = start(12);
 	is_int(weft_wait(r, 0, 11, 60000), 12, "up to twelve from the second");
@@ -268,12 +277,9 @@ static void test_own_limit(void)
 {
 	struct fake *f = start(5);
 	struct weft *w = cu_open(NULL);
-	struct weft_submit_options o;
 	struct weft_request *r;
 
-	cu_options(&o, 30);
-	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
+	r = five_of_30(w);
 	fake_kill(f);
 	is_int(weft_wait(r, 0, 5, 100), -ETIMEDOUT, "without a daemon a wait's own limit holds");
 	weft_close(w);
@@ -293,8 +299,7 @@ static void test_no_other_daemon(void)
 	oo.reconnect_ms = 300;
 	w = cu_open(&oo);
 	cu_options(&o, 30);
-	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
+	r = five_of_30(w);
 	fake_kill(f);
 	is_int(weft_wait(r, 0, 5, 60000), 5, "no other daemon comes: the request ends");
 	weft_result(r, &res);
@@ -343,12 +348,9 @@ static void test_bye(void)
 {
 	struct fake *f = start(5);
 	struct weft *w = cu_open(NULL);
-	struct weft_submit_options o;
 	struct weft_request *r;
 
-	cu_options(&o, 30);
-	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
+	r = five_of_30(w);
 	atomic_store(&fake_controls_of(f)->bye, 1);
 	is_int(weft_wait(r, 0, 5, 60000), 5, "told to go: the request ends");
 	is_int(cu_status(r), WEFT_PROTOCOL, "for the protocol");
