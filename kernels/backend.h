@@ -320,7 +320,8 @@ struct wk_ops {
 
 	/*
 	 * Host memory for copies of blocks: page-locked where a device has memory of its own, else
-	 * plain. Its contents are undefined at first. host_free (NULL allowed) waits for copies.
+	 * plain. Its contents are undefined at first. host_free (NULL allowed) waits for copies, and
+	 * comes before close.
 	 */
 	int (*host_new)(struct wk_backend *be, size_t bytes, void **ret);
 	void (*host_free)(struct wk_backend *be, void *host, size_t bytes);
@@ -338,7 +339,8 @@ struct wk_ops {
 	 *
 	 * -EINVAL: another pool than the bound one, a block past its end, or, where pages are locked,
 	 * a place that is not in such memory. -EAGAIN: WK_MAX_COPIES calls are under way; wait for one.
-	 * In these cases nothing was queued; whatever happens later is sticky. n may be 0.
+	 * -ENOMEM: no memory for the list or the ticket. In these cases nothing was copied; whatever
+	 * happens later is sticky. n may be 0.
 	 */
 	int (*kv_copy_out)(struct wk_backend *be, const struct wk_buf *pool,
 			   const struct wk_block_copy *copies, uint32_t n, uint64_t *ret_ticket);

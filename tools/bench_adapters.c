@@ -15,6 +15,7 @@
  * All prompts but those contexts are new: no cache takes part.
  */
 #include "tools/bench_pipeline.h"
+#include "tools/patience.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -210,15 +211,14 @@ static int against(struct bench *b, struct bench_table *t)
 static int open_one(struct pipe *p, const char *socket)
 {
 	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
-	struct weft_error e;
 
 	p->opt = options.pipe;
 	oo.socket = socket;
 	oo.model = p->opt.model;
 	oo.prompt_bytes = (1 << 20) + 8 * ((uint64_t)options.prompt +
 					   (uint64_t)options.batch * options.context);
-	if (weft_open(&p->weft, &oo, &e) < 0)
-		return cli_fail("%s", e.message);
+	if (patience_open(&p->weft, &oo))
+		return -1;
 	weft_model_info(p->weft, &p->model);
 	pipe_seed(p, 0, 0, 0);
 	return 0;

@@ -4,9 +4,9 @@
  *
  * Eight random adapters of r = 16 and all seven linears: decode steps of 16 rows, two of each
  * adapter, after 1,024 positions and after few, where hardly anything but weights is read and the
- * adapters' bytes alone cost a fifth; and a prefill of 512 rows under one. A sample is a base pass before and after the
- * adapted ones, so that a machine whose speed swings changes both. The pool is one of its own, with
- * room for the adapters.
+ * adapters' bytes alone cost a fifth; and a prefill of 512 rows under one. A sample is a base pass
+ * before and after the adapted ones, so that a machine whose speed swings changes both. The pool is
+ * one of its own, with room for the adapters.
  *
  * Everything is owned by the one call that runs; the adapters' folders are removed as they are read.
  */

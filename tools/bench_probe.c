@@ -11,6 +11,7 @@
 #include "tools/bench.h"
 #include "tools/bench_pipeline.h"
 #include "tools/cli.h"
+#include "tools/patience.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -132,14 +133,13 @@ static int child(struct report *out)
 	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
 	struct cli_tokens t = {0};
 	struct pipe p = {.opt = {.seed = options.seed}};
-	struct weft_error e;
 	double us;
 
 	oo.socket = options.socket;
 	oo.model = options.model;
 	oo.prompt_bytes = (1 << 20) + 8 * (uint64_t)options.prompt;
-	if (weft_open(&p.weft, &oo, &e) < 0)
-		return cli_fail("%s", e.message);
+	if (patience_open(&p.weft, &oo))
+		return 1;
 	weft_model_info(p.weft, &p.model);
 	pipe_seed(&p, 0, 0, 0);
 	if (pipe_add_random(&p, &t, options.prompt) || fill_cache(&p, &t))

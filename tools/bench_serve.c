@@ -13,6 +13,7 @@
 #include "libclient/weft.h"
 #include "tools/bench.h"
 #include "tools/cli.h"
+#include "tools/patience.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -123,12 +124,20 @@ static int client(const struct bench_serve_options *o, uint32_t self, struct sha
 	struct weft_error e;
 	struct weft *w;
 	double start;
+	int err;
 
 	oo.socket = o->socket;
 	oo.model = o->model;
 	oo.flags = o->poll_always ? WEFT_POLL_ALWAYS : 0;
-	if (!prompt || weft_open(&w, &oo, &e) < 0)
-		return cli_fail("%s", prompt ? e.message : "out of memory");
+	if (!prompt)
+		return cli_fail("out of memory");
+	/* One of them is enough to say that all wait. */
+	if (self)
+		err = weft_open(&w, &oo, &e) < 0 ? cli_fail("%s", e.message) : 0;
+	else
+		err = patience_open(&w, &oo);
+	if (err)
+		return err;
 	weft_model_info(w, &m);
 	for (uint32_t i = 0; i < o->warm_up; i++) {
 		memset(&warm, 0, sizeof(warm));

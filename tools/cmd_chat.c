@@ -225,8 +225,8 @@ static int submit(struct weft_request **ret, const struct weft_submit_options *o
 	struct patience patience = PATIENCE_INIT(chat.open.socket);
 	struct weft_error e;
 
-	if (!patience_daemon(&patience, &interrupted))
-		return cli_fail("interrupted; the message was not sent");
+	if (patience_daemon(&patience, &interrupted))
+		return cli_fail("the message was not sent");
 	return weft_submit(chat.w, ret, o, &e) < 0 ? cli_fail("%s", e.message) : 0;
 }
 

@@ -35,9 +35,8 @@ int patience_try(struct weft **ret, const struct weft_open_options *o, struct we
 	if (err == -ETIMEDOUT && all > FIRST_OPEN_MS) {
 		rest.wait_ready_ms = all - FIRST_OPEN_MS;
 		fprintf(stderr,
-			"weft: waiting for weftd to load the model, for up to %u s; \"weft "
-			"status\" and "
-			"weftd's log say more\n",
+			"weft: waiting for weftd, which may be loading the model, for up to %u s; "
+			"\"weft status\" and weftd's log say more\n",
 			all / 1000);
 		err = weft_open(ret, &rest, e);
 	}
@@ -85,16 +84,19 @@ void patience_none(struct patience *p)
 		RECONNECT_S);
 }
 
-bool patience_daemon(struct patience *p, const volatile sig_atomic_t *interrupted)
+int patience_daemon(struct patience *p, const volatile sig_atomic_t *interrupted)
 {
 	int64_t start = now_ns();
 
 	patience_news(p);
-	while (!*interrupted && is_gone(p) && now_ns() - start < RECONNECT_S * SECOND_NS) {
+	while (!*interrupted && is_gone(p)) {
+		if (now_ns() - start >= RECONNECT_S * SECOND_NS)
+			return cli_fail("weftd has not come back within %u s", RECONNECT_S);
 		nanosleep(&(struct timespec){.tv_nsec = SECOND_NS / 5}, NULL);
 		patience_none(p);
 	}
-	if (!*interrupted && !is_gone(p))
-		patience_news(p);
-	return !*interrupted;
+	if (*interrupted)
+		return cli_fail("interrupted");
+	patience_news(p);
+	return 0;
 }

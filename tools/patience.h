@@ -37,8 +37,8 @@ void patience_news(struct patience *p);
 void patience_none(struct patience *p);
 /*
  * Wait until weftd is there, for a minute at most, or until *interrupted: before calls that wait for
- * it themselves and heed no interrupt. false: interrupted.
+ * it themselves and heed no interrupt. 0, or 1 after cli_fail().
  */
-bool patience_daemon(struct patience *p, const volatile sig_atomic_t *interrupted);
+int patience_daemon(struct patience *p, const volatile sig_atomic_t *interrupted);
 
 #endif

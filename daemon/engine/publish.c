@@ -11,15 +11,15 @@
  * host. So publications only note whom to wake, and after a pass a compute thread makes the calls
  * while the core thread goes on to the next pass. What is gathered outside of a pass, or when no
  * thread is awake and free, the core thread does itself; and after a pass that gave a first token,
- * if there are no more than URGENT_WAKES, because its own calls are seen sooner. How many words are waited at is the clients'
- * choice, a thousand and more each: so one pass makes WSHM_MAX_WAKES calls at most, of which every
- * session has a share, and what is over waits for the next pass.
+ * if there are no more than URGENT_WAKES, because its own calls are seen sooner. How many words are
+ * waited at is the clients' choice, a thousand and more each: so one pass makes WSHM_MAX_WAKES calls
+ * at most, of which every session has a share, and what is over waits for the next pass.
  */
 #include "daemon/engine/engine.h"
 
 #include <string.h>
 
-#define URGENT_WAKES 2u
+#define URGENT_WAKES 2u /* calls of 15 to 20 us each, which delay the next pass */
 
 static struct wshm_slot *slot_of(struct request *r)
 {

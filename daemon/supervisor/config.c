@@ -488,9 +488,13 @@ static void read_file(struct parse *p, const char *file)
 	p->in = NULL;
 }
 
+static _Thread_local int
+	list_error; /* glob() hands on nothing of the caller's, and keeps no errno */
+
 static int is_error(const char *path, int error)
 {
 	(void)path;
+	list_error = error;
 	return error != ENOENT;
 }
 
@@ -508,7 +512,7 @@ static void read_drop_ins(struct parse *p, const char *path)
 	/* Without them tenants and adapters would seem to have been removed. */
 	if (rc && rc != GLOB_NOMATCH)
 		report(p, pattern, 0, "cannot be listed: %s",
-		       rc == GLOB_NOSPACE ? "out of memory" : strerror(errno));
+		       rc == GLOB_NOSPACE ? "out of memory" : strerror(list_error));
 	if (rc)
 		return;
 	for (size_t i = 0; i < g.gl_pathc; i++)
