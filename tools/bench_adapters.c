@@ -91,7 +91,12 @@ static int call(struct bench *b, struct pipe *p, const struct cli_tokens *prompt
 /* One call with a new prompt. */
 static int call_new(struct bench *b, struct pipe *p, uint32_t prompt, uint32_t tokens, bool adapted)
 {
-	return pipe_new_prompt(p, &b->prompt, prompt) || call(b, p, &b->prompt, 1, tokens, adapted);
+	if (pipe_new_prompt(p, &b->prompt, prompt) || call(b, p, &b->prompt, 1, tokens, adapted))
+		return -1;
+	if (b->calls[0].cached < 16)
+		return 0;
+	return cli_fail("bench adapters: weftd has prompts of this seed in its cache; give another "
+			"(--seed)");
 }
 
 /* Tokens per second from the moment when all run to the last end. */
@@ -133,7 +138,7 @@ static int pairs(struct bench *b, struct bench_table *t, const char *what, doubl
 	uint32_t n = options.reps;
 	double *base = calloc(3 * (size_t)n, sizeof(*base)), *with = base + n, *ratio = with + n;
 	char name[128];
-	int err = base ? 0 : -1;
+	int err = base ? 0 : cli_fail("bench adapters: out of memory");
 
 	for (uint32_t i = 0; i <= n && !err; i++) {
 		uint32_t k = i ? i - 1 : 0;
@@ -190,7 +195,7 @@ static int against(struct bench *b, struct bench_table *t)
 {
 	uint32_t n = options.pairs;
 	double *ratio = calloc(n, sizeof(*ratio));
-	int err = ratio ? 0 : -1;
+	int err = ratio ? 0 : cli_fail("bench adapters: out of memory");
 
 	for (uint32_t i = 0; i < n + 4 && !err; i++) {
 		double here = 0, there = 0;

@@ -208,6 +208,14 @@ void cli_printf(FILE *to, const char *fmt, ...)
 	va_end(ap);
 }
 
+int cli_end(int rc)
+{
+	/* Who reads a file later must not take a part for the whole. */
+	if ((fflush(stdout) || ferror(stdout)) && !rc)
+		rc = cli_fail("standard output: not all of it could be written");
+	return rc;
+}
+
 int cli_fail(const char *fmt, ...)
 {
 	va_list ap;
@@ -307,7 +315,7 @@ static void complete(const struct cli_command *c)
 	for (uint32_t i = 0; i < c->n_options; i++)
 		printf("--%s%s\n", c->options[i].name, c->options[i].arg ? "=" : "");
 	puts("--help");
-	exit(0);
+	exit(cli_end(0));
 }
 
 /* Handle argv[i], an option; returns how many words it took. */
@@ -323,7 +331,7 @@ static int parse_option(const struct cli_command *c, char **argv, int i, int arg
 
 		if (!strcmp(word, "--help")) {
 			help(c);
-			exit(0);
+			exit(cli_end(0));
 		}
 		if (!strcmp(word, "--complete"))
 			complete(c);
@@ -333,7 +341,7 @@ static int parse_option(const struct cli_command *c, char **argv, int i, int arg
 		o = find_letter(c, word[1]);
 		if (!o && !strcmp(word, "-h")) {
 			help(c);
-			exit(0);
+			exit(cli_end(0));
 		}
 		value = word[2] ? word + 2 : NULL;
 	}

@@ -70,6 +70,8 @@ int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t 
 		   char **argv);
 /* "weft: ..." to stderr; returns 1 so that a command can `return cli_fail(...)`. */
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* The exit status of a command that ends with rc: not 0 if standard output lost anything. */
+int cli_end(int rc);
 /*
  * Text that others have made: a model, a file, the daemon. In a file or a pipe it stays exact. A
  * terminal would obey what stands in it: of the control characters (C1 too, two bytes in UTF-8) it gets

@@ -3,6 +3,7 @@
  * main.c - the weft command: one word chooses what to do. Each command has a file of its own,
  * cmd_NAME.c. Exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted.
  */
+#include "daemon/common/standard.h"
 #include "tools/cli.h"
 
 #include <stdio.h>
@@ -70,10 +71,6 @@ static int command(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	int rc = command(argc, argv);
-
-	/* Who reads a file later must not take a part for the whole. */
-	if ((fflush(stdout) || ferror(stdout)) && !rc)
-		rc = cli_fail("standard output: not all of it could be written");
-	return rc;
+	standard_open();
+	return cli_end(command(argc, argv));
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* main.c - weftd's command line (man/weftd.8). */
+#include "daemon/common/standard.h"
 #include "daemon/supervisor/weftd.h"
 
 #include <errno.h>
@@ -120,6 +121,7 @@ int main(int argc, char **argv)
 	bool only_check = false;
 	int c;
 
+	standard_open();
 	log_set_name("weftd");
 	while ((c = getopt_long(argc, argv, "c:fh", longs, NULL)) != -1) {
 		switch (c) {

@@ -35,6 +35,10 @@ is "$(weft run --tokens -t 4 -n 3 -T 1 --ignore-eos 1 2 3 | wc -l)" 3 "three ans
 is "$(weft run --tokens -t 4 -l 2 --ignore-eos 1 2 3 | awk -F'\t' 'NF == 4 { k++ } END { print k }')" 4 "log-probabilities, a line a token"
 weft run --tokens -t 4 1 2 3 2> "$dir/err" > /dev/full
 is "$? $(tail -n 1 "$dir/err")" "1 weft: standard output: not all of it could be written" "what a full disk loses is said"
+weft run --tokens -t 4 1 2 3 2> "$dir/err" >&-
+is "$? $(tail -n 1 "$dir/err")" "1 weft: standard output: not all of it could be written" "and what a closed one loses"
+weft run --help 2> "$dir/err" > /dev/full
+is "$? $(tail -n 1 "$dir/err")" "1 weft: standard output: not all of it could be written" "of help, too"
 is "$(weft run --tokens -t 4 --adapter ghost 1 2 3 2> /dev/null | wc -c)" 0 "a refusal writes nothing on standard output"
 weft run --tokens -t 4 --stats 1 2 3 2>&1 > /dev/null | grep -q 'first token'
 check $? "--stats on standard error"
