@@ -22,6 +22,8 @@ const char *wk_segments_wrong(const struct wk_batch *b)
 {
 	uint32_t row = 0;
 
+	if (b->n_loras > b->n_rows)
+		return "more adapters than rows";
 	for (uint32_t i = 0; i < b->n_segments; i++) {
 		const struct wk_segment *s = &b->segments[i];
 

@@ -69,28 +69,23 @@ void wk_cpu_attn_fini(struct wk_backend *be)
 	for (uint32_t i = 0; i < be->n_threads; i++)
 		wk_sample_scratch_fini(&st->sample[i]);
 	free(st->sample);
-	free(st->tiles);
+	wk_cpu_release(st->tiles, st->tiles_bytes);
 	wk_cpu_release(st->angles, st->angles_bytes);
 	wk_cpu_release(st->partials, st->partials_bytes);
 	free(st);
 	be->attn_state = NULL;
 }
 
-bool wk_attn_reserve(struct wk_backend *be, float **p, size_t *have, size_t bytes)
+void *wk_attn_room(struct wk_backend *be, void *p, size_t *have, size_t bytes)
 {
-	void *n;
-
 	if (bytes <= *have)
-		return true;
-	n = wk_cpu_alloc(bytes);
-	if (!n) {
+		return p;
+	wk_cpu_release(p, *have);
+	p = wk_cpu_alloc(bytes);
+	*have = p ? bytes : 0;
+	if (!p)
 		wk_cpu_stick(be, ENOMEM, "no memory for attention: %zu bytes", bytes);
-		return false;
-	}
-	wk_cpu_release(*p, *have);
-	*p = n;
-	*have = bytes;
-	return true;
+	return p;
 }
 
 /* --- tiles ---------------------------------------------------------------------------------------*/
@@ -115,7 +110,7 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
-/* Tiles of one sequence, appended at t; gives how many. With t NULL only counts. */
+/* Tiles of one sequence, appended at t; gives how many. */
 static uint32_t seq_tiles(const struct wk_backend *be, const struct wk_attention *op,
 			  const struct wk_seq *seq, struct wk_attn_tile *t)
 {
@@ -131,17 +126,16 @@ static uint32_t seq_tiles(const struct wk_backend *be, const struct wk_attention
 
 		for (uint32_t kvh = 0; kvh < be->kv.n_kv_heads; kvh++)
 			for (uint32_t h = 0; h < group; h += heads, n++)
-				if (t)
-					t[n] = (struct wk_attn_tile){
-						.seq = seq,
-						.kv_head = kvh,
-						.head = kvh * group + h,
-						.n_heads = min_u32(heads, group - h),
-						.row = row,
-						.n_pos = n_pos,
-						.cut0 = cut0,
-						.n_cuts = cuts,
-					};
+				t[n] = (struct wk_attn_tile){
+					.seq = seq,
+					.kv_head = kvh,
+					.head = kvh * group + h,
+					.n_heads = min_u32(heads, group - h),
+					.row = row,
+					.n_pos = n_pos,
+					.cut0 = cut0,
+					.n_cuts = cuts,
+				};
 		if (!row)
 			return n;
 	}
@@ -152,19 +146,11 @@ static uint32_t make_tiles(struct wk_backend *be, const struct wk_attention *op)
 	struct wk_attn_state *st = be->attn_state;
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < be->batch.n_seqs; i++)
-		n += seq_tiles(be, op, &be->batch.seqs[i], NULL);
-	if (n > st->tiles_cap) {
-		struct wk_attn_tile *t = realloc(st->tiles, n * sizeof(*t));
-
-		if (!t) {
-			wk_cpu_stick(be, ENOMEM, "no memory for %u tiles of attention", n);
-			return 0;
-		}
-		st->tiles = t;
-		st->tiles_cap = n;
-	}
-	n = 0;
+	/* No row of a head is in two tiles. */
+	st->tiles = wk_attn_room(be, st->tiles, &st->tiles_bytes,
+				 (size_t)WK_MAX_ROWS * op->n_heads * sizeof(*st->tiles));
+	if (!st->tiles)
+		return 0;
 	for (uint32_t i = 0; i < be->batch.n_seqs; i++)
 		n += seq_tiles(be, op, &be->batch.seqs[i], st->tiles + n);
 	return n;
@@ -392,7 +378,10 @@ static bool plan_split(struct job *job, struct wk_attn_tile *tiles, uint32_t *re
 	uint32_t items = 0;
 	size_t floats = 0;
 
-	if (job->be->n_threads == 1 || job->n_tiles >= TILES_PER_THREAD * job->be->n_threads)
+	if (job->be->n_threads == 1)
+		return false;
+	st->partials = wk_attn_room(job->be, st->partials, &st->partials_bytes, PARTIALS_MAX);
+	if (!st->partials || job->n_tiles >= TILES_PER_THREAD * job->be->n_threads)
 		return false;
 	for (uint32_t i = 0; i < job->n_tiles; i++) {
 		tiles[i].item = items;
@@ -401,8 +390,6 @@ static bool plan_split(struct job *job, struct wk_attn_tile *tiles, uint32_t *re
 		floats += tiles[i].n_cuts * partial_floats(job, &tiles[i]);
 	}
 	if (items == job->n_tiles || floats * sizeof(float) > PARTIALS_MAX)
-		return false;
-	if (!wk_attn_reserve(job->be, &st->partials, &st->partials_bytes, floats * sizeof(float)))
 		return false;
 	job->partials = st->partials;
 	*ret_items = items;

@@ -80,7 +80,7 @@ struct wk_attn_state {
 	size_t angles_bytes;
 
 	struct wk_attn_tile *tiles; /* owner */
-	uint32_t tiles_cap;
+	size_t tiles_bytes;
 	float *partials; /* owner */
 	size_t partials_bytes;
 
@@ -89,8 +89,12 @@ struct wk_attn_state {
 
 /* The state, made when first asked for; NULL: no memory (and the backend is stuck). */
 struct wk_attn_state *wk_attn_state_get(struct wk_backend *be);
-/* Room for `bytes` in *p, whose contents may be lost. False: no memory (and stuck). */
-bool wk_attn_reserve(struct wk_backend *be, float **p, size_t *have, size_t bytes);
+/*
+ * Room for `bytes` in place of p of *have bytes, whose contents may be lost; NULL: no memory (and
+ * the backend is stuck). Asked for the most that any step can need, so that no later step waits for
+ * the kernel: pages that are not touched cost nothing.
+ */
+void *wk_attn_room(struct wk_backend *be, void *p, size_t *have, size_t bytes);
 
 static inline uint32_t wk_dim_pad(uint32_t dim)
 {

@@ -126,7 +126,6 @@ static void cpu_close(struct wk_backend *be)
 	wk_cpu_release(be->x_packed, be->x_packed_bytes);
 	wk_cpu_attn_fini(be);
 	wk_lora_fini(be);
-	free(be->loras);
 	free(be->table);
 	free(be);
 }
@@ -283,20 +282,6 @@ static int reserve_table(struct wk_backend *be, uint32_t n)
 	return 0;
 }
 
-static int reserve_loras(struct wk_backend *be, uint32_t n)
-{
-	const struct wk_lora **loras;
-
-	if (n <= be->loras_cap)
-		return 0;
-	loras = realloc(be->loras, n * sizeof(*loras));
-	if (!loras)
-		return wk_cpu_fail(be, ENOMEM, "no memory for %u adapters", n);
-	be->loras = loras;
-	be->loras_cap = n;
-	return 0;
-}
-
 /* The batch's arrays become the backend's own copies. */
 static void copy_batch(struct wk_backend *be, const struct wk_batch *b)
 {
@@ -327,10 +312,6 @@ static int cpu_batch_set(struct wk_backend *be, const struct wk_batch *b)
 	if (wrong)
 		return wk_cpu_fail(be, EINVAL, "batch of %u rows: %s", b->n_rows, wrong);
 	err = reserve_table(be, b->n_table);
-	if (!err)
-		err = reserve_loras(be, b->n_loras);
-	if (!err)
-		err = wk_lora_reserve(be, b);
 	if (err)
 		return err;
 	copy_batch(be, b);

@@ -211,8 +211,7 @@ struct wk_backend {
 	uint32_t *table; /* owned, room for table_cap entries */
 	uint32_t table_cap;
 	struct wk_segment segments[WK_MAX_ROWS];
-	const struct wk_lora **loras; /* owned array of loras_cap; the adapters are borrowed */
-	uint32_t loras_cap;
+	const struct wk_lora *loras[WK_MAX_ROWS]; /* borrowed */
 
 	/* KV, as bound; kv.c owns the layout within a block. */
 	struct wk_kv_shape kv;
@@ -221,6 +220,7 @@ struct wk_backend {
 	const struct wk_buf *pool_buf; /* borrowed: the one bound last, until it is freed */
 
 	struct wk_region *weights; /* where all weights lie; empty when all are freed */
+	uint32_t most_panels;	   /* of any weight so far */
 
 	void *x_packed; /* owned; WK_MAX_ROWS rows of the widest k seen */
 	size_t x_packed_bytes;

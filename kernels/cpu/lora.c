@@ -83,6 +83,50 @@ int wk_cpu_lora_pack(const struct wk_backend *be, const struct wk_lora_source *s
 	return err ? err : pack_b(src, first, ranks, (char *)dst + a_bytes(src->k), ret_where);
 }
 
+/* --- room ----------------------------------------------------------------------------------------*/
+
+/* Room for the sums of so many panels, in EARLY_ROWS rows; or none. */
+static void reserve_sums(struct wk_backend *be, uint32_t panels)
+{
+	struct wk_lora_state *st = be->lora;
+	size_t bytes = (size_t)panels * EARLY_ROWS * WK_CPU_PANEL * sizeof(float);
+
+	if (bytes <= st->sums_bytes)
+		return;
+	wk_cpu_release(st->sums, st->sums_bytes);
+	st->sums = wk_cpu_alloc(bytes);
+	st->sums_bytes = st->sums ? bytes : 0;
+}
+
+/*
+ * All that a step can need is taken when an adapter is made, so that no step waits for the kernel:
+ * pages that are not touched cost nothing.
+ */
+static int reserve(struct wk_backend *be, const struct wk_lora *lora)
+{
+	size_t bytes =
+		(size_t)WK_MAX_ROWS * lora->parts.max_cuts * WK_LORA_PAIRS * be->kern->x_pair_bytes;
+	struct wk_lora_state *st = be->lora;
+	char *s;
+
+	if (!st)
+		st = be->lora = calloc(1, sizeof(*st));
+	if (!st)
+		return -ENOMEM;
+	reserve_sums(be, be->most_panels);
+	if (bytes <= st->s_bytes)
+		return 0;
+	s = wk_cpu_alloc(bytes);
+	if (!s)
+		return -ENOMEM;
+	wk_cpu_release(st->s, st->s_bytes);
+	st->s = s;
+	st->s_bytes = bytes;
+	return 0;
+}
+
+/* --- adapters -------------------------------------------------------------------------------------*/
+
 int wk_cpu_lora_new(struct wk_backend *be, const struct wk_lora_part *parts, uint32_t n_parts,
 		    struct wk_lora **ret)
 {
@@ -98,8 +142,10 @@ int wk_cpu_lora_new(struct wk_backend *be, const struct wk_lora_part *parts, uin
 	lora->pool = be->pool_buf;
 	err = wk_lora_parts_init(&lora->parts, parts, n_parts, lora->pool->bytes, be,
 				 wk_cpu_lora_piece_bytes, &why);
+	if (!err)
+		err = reserve(be, lora);
 	if (err) {
-		free(lora);
+		wk_cpu_lora_free(be, lora);
 		return wk_cpu_fail(be, -err, "adapter: %s", why ? why : "out of memory");
 	}
 	*ret = lora;
@@ -113,35 +159,6 @@ void wk_cpu_lora_free(struct wk_backend *be, struct wk_lora *lora)
 		return;
 	wk_lora_parts_fini(&lora->parts);
 	free(lora);
-}
-
-/* --- room ----------------------------------------------------------------------------------------*/
-
-int wk_lora_reserve(struct wk_backend *be, const struct wk_batch *b)
-{
-	size_t bytes = 0;
-	struct wk_lora_state *st = be->lora;
-	char *s;
-
-	if (!b->n_segments)
-		return 0;
-	if (!st)
-		st = be->lora = calloc(1, sizeof(*st));
-	if (!st)
-		return wk_cpu_fail(be, ENOMEM, "no memory for a plan of adapters");
-	for (uint32_t i = 0; i < b->n_segments; i++)
-		bytes += (size_t)b->segments[i].n_rows *
-			 b->loras[b->segments[i].lora]->parts.max_cuts * WK_LORA_PAIRS *
-			 be->kern->x_pair_bytes;
-	if (bytes <= st->s_bytes)
-		return 0;
-	s = wk_cpu_alloc(bytes);
-	if (!s)
-		return wk_cpu_fail(be, ENOMEM, "no memory for %zu bytes of shrunk rows", bytes);
-	wk_cpu_release(st->s, st->s_bytes);
-	st->s = s;
-	st->s_bytes = bytes;
-	return 0;
 }
 
 void wk_lora_fini(struct wk_backend *be)
@@ -254,17 +271,10 @@ static void add_segment(struct wk_backend *be, struct wk_lora_plan *p, const str
  */
 static float *early_sums(struct wk_backend *be, const struct wk_matmul *op)
 {
-	struct wk_lora_state *st = be->lora;
-	size_t bytes = (size_t)op->w->panels * op->n_rows * WK_CPU_PANEL * sizeof(float);
-
 	if (op->n_rows > EARLY_ROWS)
 		return NULL;
-	if (bytes > st->sums_bytes) {
-		wk_cpu_release(st->sums, st->sums_bytes);
-		st->sums = wk_cpu_alloc(bytes);
-		st->sums_bytes = st->sums ? bytes : 0;
-	}
-	return st->sums;
+	reserve_sums(be, op->w->panels); /* of a weight younger than all adapters */
+	return be->lora->sums;
 }
 
 const struct wk_lora_plan *wk_lora_plan(struct wk_backend *be, const struct wk_matmul *op,

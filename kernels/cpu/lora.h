@@ -113,8 +113,6 @@ static inline float *wk_lora_sums(const struct wk_lora_plan *p, uint32_t panel, 
 	return p->sums + ((size_t)panel * p->op->n_rows + row) * WK_CPU_PANEL;
 }
 
-/* Room for what this batch's rows may shrink to. 0 or -errno. */
-int wk_lora_reserve(struct wk_backend *be, const struct wk_batch *b);
 void wk_lora_fini(struct wk_backend *be); /* frees be->lora */
 
 #endif

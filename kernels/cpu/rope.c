@@ -57,8 +57,9 @@ static bool update_angles(struct wk_backend *be, struct wk_attn_state *st,
 	    !memcmp(st->inv_freq, op->inv_freq->host, freq_bytes))
 		return true;
 	st->n_rows = 0;
-	if (!wk_attn_reserve(be, &st->angles, &st->angles_bytes,
-			     (size_t)n * 2 * half_pad(dim) * sizeof(float)))
+	st->angles = wk_attn_room(be, st->angles, &st->angles_bytes,
+				  (size_t)WK_MAX_ROWS * 2 * half_pad(dim) * sizeof(float));
+	if (!st->angles)
 		return false;
 	st->dim = dim;
 	st->n_rows = n;

@@ -271,6 +271,8 @@ int wk_cpu_weight_new(struct wk_backend *be, const struct wk_weight_part *parts,
 	err = report_fault(&j);
 	if (err)
 		goto fail;
+	if (w->panels > be->most_panels)
+		be->most_panels = w->panels;
 	*ret = w;
 	return 0;
 fail:

@@ -189,8 +189,8 @@ static const char *batch_wrong(const struct wk_backend *be, const struct wk_batc
 
 	if (!b->n_rows || b->n_rows > WK_MAX_ROWS)
 		return "the number of rows is 0 or over the limit";
-	if (b->n_seqs > b->n_rows || b->n_out > b->n_rows || b->n_loras > b->n_rows)
-		return "more sequences, outputs or adapters than rows";
+	if (b->n_seqs > b->n_rows || b->n_out > b->n_rows)
+		return "more sequences or outputs than rows";
 	for (uint32_t i = 0; i < b->n_table; i++)
 		if (b->block_table[i] >= be->n_blocks)
 			return "a block number is past the KV pool";
