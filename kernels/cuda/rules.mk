@@ -1,9 +1,12 @@
 # The CUDA backend: weft-cuda.so, where nvcc is found (CUDA=0: nowhere; CUDA=1: or it is an error).
+# nvcc 12 is the first that knows the devices below; an older one counts as none.
 # Its host code is C and needs nothing of CUDA; the tests build it everywhere (tests/cuda/rules.mk).
 CUDA ?= auto
 NVCC ?= nvcc
 nvcc_found := $(if $(filter 0,$(CUDA)),,$(shell command -v $(NVCC) 2>/dev/null))
-$(if $(filter 1,$(CUDA)),$(if $(nvcc_found),,$(error CUDA=1, but there is no $(NVCC))))
+nvcc_major := $(if $(nvcc_found),$(shell $(NVCC) --version | sed -n 's/.* release \([0-9]*\)\..*/\1/p'))
+nvcc_found := $(if $(shell [ "$(nvcc_major)" -ge 12 ] 2>/dev/null && echo 1),$(nvcc_found))
+$(if $(filter 1,$(CUDA)),$(if $(nvcc_found),,$(error CUDA=1, but there is no $(NVCC) of release 12 or later)))
 
 # Machine code for the oldest device that is served and for the one that it is tuned for; PTX for others.
 CUDA_ARCHS ?= -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a \
@@ -37,9 +40,10 @@ nvcc_include := $(if $(nvcc_found),$(firstword $(wildcard $(patsubst %/bin/,%/in
 .PHONY: check-cuda
 check-cuda: $(cuda_programs)
 ifeq ($(nvcc_found),)
-	@echo "check-cuda: nothing checked, no $(NVCC)"
+	@echo "check-cuda: nothing checked, no $(NVCC) of release 12 or later"
 else
 	$(Q)scripts/check-cuda.sh $(O)/kernels/cuda
-	$(Q)$(if $(wildcard $(nvcc_include)/cuda.h),$(CC) $(base_cflags) -MF /dev/null -I$(nvcc_include) \
-		-fsyntax-only kernels/cuda/driver_check.c,echo "check-cuda: declarations not checked, no cuda.h")
+	$(Q)$(if $(and $(wildcard $(nvcc_include)/cuda.h),$(wildcard $(nvcc_include)/cublasLt.h)),$(CC) \
+		$(base_cflags) -MF /dev/null -I$(nvcc_include) -fsyntax-only kernels/cuda/driver_check.c,echo \
+		"check-cuda: declarations not checked, no cuda.h and cublasLt.h beside $(NVCC)")
 endif
