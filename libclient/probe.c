@@ -189,10 +189,20 @@ static uint32_t chain_tail(const struct chain *c, const struct prompt *p, uint32
 	return wshm_idx_tail_rows(c->r, parent, &id, tokens, n);
 }
 
-/* Blocks of a chunk that either chain has; counts[] by tier. The public chain stays on while it has
- * every block that is counted: what it holds behind the last of them counts too. */
-static uint32_t chunk_count(const struct chain *own, struct chain *public, uint32_t n,
-			    uint32_t counts[WSHM_N_TIERS], uint32_t *ret_last)
+/* Of n rows from row `from` on, those of the caller's own prompt: what the engine appends is looked for
+ * like the rest, and is counted here no more than in a result's cached_tokens. */
+static uint32_t own_rows(const struct prompt *p, uint32_t from, uint32_t n)
+{
+	if (from >= p->n_tokens)
+		return 0;
+	return n < p->n_tokens - from ? n : p->n_tokens - from;
+}
+
+/* Blocks of a chunk from block `first` on that either chain has; counts[] by tier. The public chain stays
+ * on while it has every block that is counted: what it holds behind the last of them counts too. */
+static uint32_t chunk_count(const struct prompt *p, const struct chain *own, struct chain *public,
+			    uint32_t first, uint32_t n, uint32_t counts[WSHM_N_TIERS],
+			    uint32_t *ret_last)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		bool has = public->on && public->tiers[i] != WSHM_N_TIERS;
@@ -203,7 +213,7 @@ static uint32_t chunk_count(const struct chain *own, struct chain *public, uint3
 		if (tier == WSHM_N_TIERS)
 			return i;
 		public->on = has;
-		counts[tier] += WSHM_BLOCK_TOKENS;
+		counts[tier] += own_rows(p, (first + i) * WSHM_BLOCK_TOKENS, WSHM_BLOCK_TOKENS);
 		*ret_last = tier;
 	}
 	return n;
@@ -220,16 +230,17 @@ static void walk(struct link *l, const struct prompt *p, struct chain *own, stru
 		chain_walk(own, p, at, n, l, reader);
 		if (public->on)
 			chain_walk(public, p, at, n, l, reader);
-		used = chunk_count(own, public, n, counts, &last);
+		used = chunk_count(p, own, public, at, n, counts, &last);
 		at += used;
 		if (used < n || at == blocks)
 			break;
 		own->last = own->keys[n - 1];
 		public->last = public->keys[n - 1];
 	}
-	/* The last row is always computed: a request needs what follows from it. */
+	/* The last row is always computed: a request needs what follows from it. An appended one is not
+	 * among those counted. */
 	if (at * WSHM_BLOCK_TOKENS == p->n) {
-		if (at)
+		if (at && p->n == p->n_tokens)
 			counts[last]--;
 	} else {
 		rows = chain_tail(own, p, at, used);
@@ -237,7 +248,7 @@ static void walk(struct link *l, const struct prompt *p, struct chain *own, stru
 		rows = more > rows ? more : rows;
 		if (rows == p->n - at * WSHM_BLOCK_TOKENS)
 			rows--;
-		counts[WSHM_TIER_DEVICE] += rows;
+		counts[WSHM_TIER_DEVICE] += own_rows(p, at * WSHM_BLOCK_TOKENS, rows);
 	}
 	reader_give(l, reader);
 }

@@ -282,7 +282,7 @@ WEFT_API int weft_adapters(struct weft *w, struct weft_adapter *ret, uint32_t ma
 
 struct weft_probe {
 	size_t size;		/* set by the caller: sizeof this struct */
-	uint32_t cached_tokens; /* of the prompt: what a request now would find at least */
+	uint32_t cached_tokens; /* of the prompt as given: what a request now would find at least */
 	uint32_t device_tokens, host_tokens, disk_tokens; /* where they are */
 	uint32_t activation; /* first prompt position that the adapter changes; UINT32_MAX: none */
 	enum weft_invocation invocation;

@@ -228,7 +228,30 @@ static void test_activation(struct fake *f, struct weft *w)
 	is_int(probe(w, "later", tokens, 60), 47, "of which another's rows agree up to 47");
 }
 
-/* The appended invocation lies across blocks, and is cached itself. */
+/* A block half of which is appended counts by half, where it is; one that is, not at all. */
+static void test_appended_tiers(struct fake *f, struct weft *w)
+{
+	struct weft_probe p = {.size = sizeof(p)};
+	uint32_t tokens[LENGTH];
+	struct wshm_key keys[32];
+
+	for (uint32_t n = 46; n < 49; n++) {
+		uint32_t rows = n - 32 < 16 ? n - 32 : 16;
+
+		for (uint32_t i = 0; i < LENGTH; i++)
+			tokens[i] = 90000 + n * 300 + i;
+		tokens[n] = 5;
+		tokens[n + 1] = 6;
+		cache(f, 0, tokens, 3, digest, n - 1, WSHM_TIER_DEVICE);
+		keys_of(0, tokens, 3, digest, n - 1, keys);
+		wshm_idx_put(fake_index(f, 0), &keys[3], WSHM_TIER_HOST);
+		is_int(weft_probe(w, "append", tokens, n, &p), 0, "a probe of %u", n);
+		ok(p.cached_tokens == 32 + rows && p.device_tokens == 32 && p.host_tokens == rows,
+		   "%u of the prompt: %u + %u", n, p.device_tokens, p.host_tokens);
+	}
+}
+
+/* The appended invocation lies across blocks, and is cached itself: all of the prompt is, no more. */
 static void test_appended(struct fake *f, struct weft *w)
 {
 	uint32_t tokens[LENGTH], bad = 0;
@@ -243,9 +266,10 @@ static void test_appended(struct fake *f, struct weft *w)
 		cache(f, 0, tokens, (n + 2) / 16, digest, n - 1, WSHM_TIER_DEVICE);
 		cache_tail(f, 0, tokens, (n + 2) / 16, (n + 2) % 16, digest, n - 1);
 		bad += weft_probe(w, "append", tokens, n, &p) != 0;
-		bad += p.cached_tokens != n + 1 || p.activation != n - 1;
+		bad += p.cached_tokens != n || p.device_tokens != n || p.activation != n - 1;
 	}
-	is_int(bad, 0, "an appended invocation is found like any other tokens");
+	is_int(bad, 0, "an appended invocation is found like any other tokens, and not counted");
+	test_appended_tiers(f, w);
 }
 
 static void test_errors(struct weft *w)
