@@ -108,6 +108,7 @@ struct weft {
 	/* guarded by connect_lock */
 	_Atomic int64_t down_since_ns, next_try_ns, backoff_ns;
 	_Atomic int64_t last_check_ns, last_complaint_ns;
+	_Atomic int64_t any_quiet_since_ns; /* wait_any was in vain since; 0: not */
 };
 
 /* error.c */

@@ -379,6 +379,7 @@ static int submit_once(struct weft_request *r, struct wshm_desc *d, const uint32
 	if (!err) {
 		attempt_publish(r, a);
 		request_list_add(w, r);
+		atomic_store(&w->any_quiet_since_ns, 0);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return err;

@@ -238,18 +238,42 @@ static uint32_t collect(struct weft *w, struct weft_request **ret, uint32_t max)
 		if (r && unlisted(r))
 			ret[n++] = r;
 	}
+	if (n)
+		atomic_store(&w->any_quiet_since_ns, 0);
 	pthread_mutex_unlock(&w->lock);
 	return n;
+}
+
+static bool any_running(struct weft *w)
+{
+	bool running = false;
+
+	pthread_mutex_lock(&w->lock);
+	for (struct weft_request *r = w->requests; r && !running; r = r->next)
+		running = !wc_request_ended(r);
+	pthread_mutex_unlock(&w->lock);
+	return running;
+}
+
+/*
+ * Has wait_any listed nothing for a second, however short its waits were, though something was asked
+ * for? Then the engine may have stopped without dying, which nobody but its clients may notice.
+ */
+static bool any_is_quiet(struct weft *w)
+{
+	int64_t since = atomic_load(&w->any_quiet_since_ns);
+
+	return since && wc_now_ns() - since >= SLICE_NS && any_running(w);
 }
 
 /* When nothing is there and the caller does not wait: look at the socket now and then, always if
  * the program may have come here because the event descriptor told it to. */
 static void check_now_and_then(struct weft *w)
 {
-	int64_t every = w->flags & WEFT_POLL_ALWAYS ? NS_PER_SEC : 0;
+	bool quiet = any_is_quiet(w);
 
-	if (!every || wc_now_ns() - atomic_load(&w->last_check_ns) >= every)
-		wc_session_check(w, false);
+	if (!(w->flags & WEFT_POLL_ALWAYS) || check_due(w))
+		wc_session_check(w, quiet);
 }
 
 static int spin_any(const struct wshm_client *c, int64_t until_ns)
@@ -300,9 +324,9 @@ static int wait_any_slice(struct weft *w, int64_t deadline_ns)
 	wc_link_put(l);
 	pthread_mutex_unlock(&w->lock);
 	if (err == -ETIMEDOUT && wc_now_ns() - now >= SLICE_NS)
-		err = wc_session_check(w, true);
+		err = wc_session_check(w, any_is_quiet(w));
 	else if (err == -EINTR && check_due(w))
-		wc_session_check(w, false);
+		wc_session_check(w, any_is_quiet(w));
 	return err == -ETIMEDOUT ? 0 : err;
 }
 
@@ -322,8 +346,11 @@ int weft_wait_any(struct weft *w, struct weft_request **ret, uint32_t max, int t
 			return (int)n;
 		if (err < 0)
 			return err;
-		if (first)
+		if (first) {
 			deadline = deadline_of(timeout_ms);
+			if (!atomic_load(&w->any_quiet_since_ns))
+				atomic_store(&w->any_quiet_since_ns, wc_now_ns());
+		}
 		if (timeout_ms >= 0 && wc_now_ns() >= deadline) {
 			check_now_and_then(w);
 			n = collect(w, ret, max);

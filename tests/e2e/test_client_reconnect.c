@@ -241,10 +241,7 @@ static void short_waits(const char *what, int ms, int any, const struct itimerva
 	fake_kill(f);
 	f = start(UINT32_MAX);
 	setitimer(ITIMER_REAL, timer ? timer : &off, NULL);
-	while (cu_status(r) == WEFT_RUNNING && time(NULL) < end) {
-		uint32_t n;
-
-		weft_tokens(r, 0, &n);
+	for (uint32_t n = 0; weft_tokens(r, 0, &n), n < 40 && time(NULL) < end;) {
 		if (any)
 			weft_wait_any(w, got, 4, ms);
 		else
@@ -253,8 +250,7 @@ static void short_waits(const char *what, int ms, int any, const struct itimerva
 			usleep(1000);
 	}
 	setitimer(ITIMER_REAL, &off, NULL);
-	is_int(cu_status(r), WEFT_OK, "%s", what);
-	ok(cu_right(r, 0, 40), "with the right tokens");
+	ok(cu_right(r, 0, 40), "%s: the right tokens", what);
 	weft_close(w);
 	fake_kill(f);
 }
@@ -359,21 +355,57 @@ static void test_bye(void)
 	fake_kill(f);
 }
 
+/* A program that waits for a request, or for any, for `ms` at a time, while the engine stands still. */
+static void complains(const char *what, int ms, int any, uint32_t flags)
+{
+	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
+	struct fake *f = start(5);
+	struct fake_controls *c = fake_controls_of(f);
+	struct weft_submit_options o;
+	struct weft_request *r, *got[4];
+	struct timespec from, now;
+	struct weft *w;
+	double s;
+
+	oo.flags = flags;
+	w = cu_open(&oo);
+	cu_options(&o, 30);
+	r = cu_submit(w, &o);
+	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	do {
+		if (any)
+			weft_wait_any(w, got, 4, ms);
+		else
+			weft_wait(r, 0, 5, ms);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		s = (double)(now.tv_sec - from.tv_sec) + (now.tv_nsec - from.tv_nsec) / 1e9;
+	} while (!atomic_load(&c->complaints) && s < 60);
+	ok(atomic_load(&c->complaints) >= 1 && atomic_load(&c->complaints) <= 1 + s / 2 && s >= 1,
+	   "%s: the daemon is told, not at once and not often (after %.1f s)", what, s);
+	weft_close(w);
+	fake_kill(f);
+}
+
 static void test_complains(void)
+{
+	complains("waits of 1.5 seconds", 1500, 0, 0);
+	complains("waits of 20 ms", 20, 0, 0);
+	complains("waits of 1.5 seconds for any", 1500, 1, 0);
+	complains("waits of 20 ms for any", 20, 1, 0);
+	complains("looks at any without waiting, never asleep", 0, 1, WEFT_POLL_ALWAYS);
+}
+
+/* Who has asked for nothing has nothing to complain of. */
+static void test_no_complaint(void)
 {
 	struct fake *f = start(5);
 	struct weft *w = cu_open(NULL);
-	struct weft_submit_options o;
-	struct weft_request *r;
+	struct weft_request *got[4];
 
-	cu_options(&o, 30);
-	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 5, 3500), -ETIMEDOUT, "no progress for 3.5 seconds");
-	for (int i = 0; i < 6000 && !atomic_load(&fake_controls_of(f)->complaints); i++)
-		usleep(10000);
-	ok(atomic_load(&fake_controls_of(f)->complaints) >= 1 &&
-		   atomic_load(&fake_controls_of(f)->complaints) <= 3,
-	   "the daemon is told, not often (%u)", atomic_load(&fake_controls_of(f)->complaints));
+	is_int(weft_wait_any(w, got, 4, 2500), -ETIMEDOUT, "nothing asked, nothing comes");
+	is_int(weft_wait_any(w, got, 4, 0), -ETIMEDOUT, "for more than two seconds");
+	is_int(atomic_load(&fake_controls_of(f)->complaints), 0, "which is no complaint");
 	weft_close(w);
 	fake_kill(f);
 }
@@ -391,5 +423,6 @@ int main(void)
 	test_ends_without_daemon();
 	test_bye();
 	test_complains();
+	test_no_complaint();
 	return tap_done();
 }
