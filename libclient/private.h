@@ -79,6 +79,9 @@ struct weft_request {
 	uint32_t flags;
 	int64_t deadline_ns;	      /* CLOCK_MONOTONIC; 0: none */
 	struct wshm_slab_layout slab; /* what the engine must have laid out */
+	/* weft_result() was asked in vain since, at this progress; 0: not yet */
+	_Atomic int64_t polled_since_ns;
+	_Atomic uint32_t polled_progress;
 	/* the waiting thread's own */
 	int64_t last_news_ns, gap_ns;
 	int64_t quiet_since_ns; /* waited for in vain since; 0: it has just moved */
@@ -138,6 +141,9 @@ void wc_session_end(struct weft *w, enum weft_status status);
 void wc_session_put_retired(struct weft *w);
 void wc_session_down(struct weft *w);
 void wc_session_listen(struct weft *w);
+
+/* wait.c */
+void wc_wait_polled(struct weft_request *r);
 
 /* files.c */
 void wc_files_answer(struct weft *w, int code, int fd);

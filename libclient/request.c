@@ -186,6 +186,7 @@ int weft_result(struct weft_request *r, struct weft_result *ret)
 		return -EOWNERDEAD;
 	if (size < offsetof(struct weft_result, finish) || size > sizeof(res))
 		return -EINVAL;
+	wc_wait_polled(r);
 	memset(&res, 0, sizeof(res));
 	result_fill(r, &res);
 	res.size = size;

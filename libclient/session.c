@@ -6,8 +6,8 @@
  *    │                      │
  *    └─ protocol, ENDED     └─ reconnect_ms passed, refused for good ──► DEAD
  *
- * Nobody watches the control socket in the background: whichever thread waits for tokens looks at
- * it once a second (wc_session_check()), and at once when the engine says in rx that weftd is gone,
+ * Nobody watches the control socket in the background: whichever thread waits for tokens, or asks for
+ * results in vain, looks at it once a second (wc_session_check()), and at once when the engine says in rx that weftd is gone,
  * which wakes all who wait. While the session is DOWN each call is at most one attempt to connect, so
  * that a caller's own time limit holds, and there is one at the end of reconnect_ms. The new daemon
  * takes its lock only once the old engine is gone; so when its welcome is here, nobody writes to the

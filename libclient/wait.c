@@ -109,6 +109,35 @@ static void waited_in_vain(struct weft_request *r)
 		wc_session_check(r->w, true);
 }
 
+/*
+ * The program asks for the result of a request that runs, and perhaps never waits. Nothing new for a
+ * second, or a session that is known to be down, is a reason to look after it: tokens that flow cost no
+ * system call here. Any thread may ask, at the same time too: at worst a second is counted anew.
+ */
+void wc_wait_polled(struct weft_request *r)
+{
+	struct weft *w = r->w;
+	/* A2: pairs with A1 in attempt_publish() */
+	const struct attempt *a = atomic_load_explicit(&r->cur, memory_order_acquire);
+	uint32_t progress = wshm_slot_progress(a->s);
+	int64_t since = atomic_load_explicit(&r->polled_since_ns, memory_order_relaxed), now;
+
+	if (wc_request_ended(r))
+		return;
+	if (atomic_load(&w->state) != SESSION_UP || engine_over(&a->link->c)) {
+		wc_session_check(w, false);
+		return;
+	}
+	now = wc_now_ns();
+	if (since && progress == atomic_load_explicit(&r->polled_progress, memory_order_relaxed)) {
+		if (now - since >= SLICE_NS && check_due(w))
+			wc_session_check(w, true);
+		return;
+	}
+	atomic_store_explicit(&r->polled_progress, progress, memory_order_relaxed);
+	atomic_store_explicit(&r->polled_since_ns, now, memory_order_relaxed);
+}
+
 static void check_engine(struct weft *w, const struct wshm_client *c)
 {
 	if (engine_over(c))

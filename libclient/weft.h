@@ -242,7 +242,8 @@ struct weft_result {
 	uint32_t activation; /* first prompt position that the adapter changes; UINT32_MAX: none */
 };
 
-/* Status, finish reasons, counts and stage times so far. */
+/* Status, finish reasons, counts and stage times so far. A program that only ever asks this notices too
+ * that the daemon is gone: when there has been nothing new for a second, the session is looked after. */
 WEFT_API int weft_result(struct weft_request *r, struct weft_result *ret);
 /* One line for people: "the prompt and max_tokens exceed the model's 4096 positions". */
 WEFT_API int weft_status_text(const struct weft_result *result, char *buf, size_t bytes);

@@ -219,6 +219,49 @@ static void test_wait_any_and_events(void)
 	fake_kill(f);
 }
 
+/* A program that never waits, and asks for a request's result now and then. */
+static enum weft_status poll_to_end(struct weft_request *r)
+{
+	time_t end = time(NULL) + 60;
+
+	while (cu_status(r) == WEFT_RUNNING && time(NULL) < end)
+		usleep(1000);
+	return cu_status(r);
+}
+
+static void test_polls(void)
+{
+	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
+	struct fake *f = start(5);
+	struct weft_request *r;
+	struct weft *w;
+
+	oo.reconnect_ms = 300;
+	w = cu_open(&oo);
+	r = five_of_30(w);
+	fake_kill(f);
+	is_int(poll_to_end(r), WEFT_LOST, "no daemon: a program that never waits is told");
+	weft_close(w);
+
+	f = start(5);
+	w = cu_open(NULL);
+	r = five_of_30(w);
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	is_int(poll_to_end(r), WEFT_OK, "another daemon: it goes on");
+	ok(cu_right(r, 0, 30), "with the right tokens");
+	weft_free(r);
+	atomic_store(&fake_controls_of(f)->stall_at, 5);
+	r = five_of_30(w);
+	for (int i = 0; i < 60000 && !atomic_load(&fake_controls_of(f)->complaints); i++) {
+		cu_status(r);
+		usleep(1000);
+	}
+	ok(atomic_load(&fake_controls_of(f)->complaints), "an engine that stands still is told of");
+	weft_close(w);
+	fake_kill(f);
+}
+
 static void on_signal(int number)
 {
 	(void)number;
@@ -417,6 +460,7 @@ int main(void)
 	test_not_admitted();
 	test_many_threads();
 	test_wait_any_and_events();
+	test_polls();
 	test_short_waits();
 	test_own_limit();
 	test_no_other_daemon();
