@@ -112,6 +112,7 @@ struct section {
 	const struct key *keys;	    /* NULL: unknown, its keys are skipped */
 	void *base;		    /* borrowed from the scratch configuration */
 	struct config_origin *seen; /* [MAX_KEYS] where each key was set */
+	bool *faulty;		    /* something in it was refused; NULL: nobody asks */
 };
 
 struct parse {
@@ -129,6 +130,9 @@ struct parse {
 	struct config_origin adapter_seen[CONFIG_MAX_ADAPTERS][MAX_KEYS];
 	struct config_origin tenant_at[CONFIG_MAX_TENANTS];
 	struct config_origin tenant_seen[CONFIG_MAX_TENANTS][MAX_KEYS];
+	/* Of a section in which something was refused, what it lacks may be just that. */
+	bool model_faulty[WCTL_MAX_MODELS], adapter_faulty[CONFIG_MAX_ADAPTERS];
+	bool tenant_faulty[CONFIG_MAX_TENANTS];
 };
 
 static void report(struct parse *p, const char *file, int line, const char *fmt, ...)
@@ -143,6 +147,8 @@ static void report(struct parse *p, const char *file, int line, const char *fmt,
 	int n;
 
 	r->errors++;
+	if (p->section.faulty)
+		*p->section.faulty = true;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
@@ -192,8 +198,8 @@ static void open_model(struct parse *p, const char *name)
 	}
 	origin_set(&p->model_at[c->n_models], p);
 	strcpy(c->models[c->n_models].name, name);
-	p->section =
-		(struct section){model_keys, &c->models[c->n_models], p->model_seen[c->n_models]};
+	p->section = (struct section){model_keys, &c->models[c->n_models],
+				      p->model_seen[c->n_models], &p->model_faulty[c->n_models]};
 	c->n_models++;
 }
 
@@ -213,8 +219,9 @@ static void open_adapter(struct parse *p, const char *name)
 	}
 	origin_set(&p->adapter_at[c->n_adapters], p);
 	strcpy(c->adapters[c->n_adapters].name, name);
-	p->section = (struct section){adapter_keys, &c->adapters[c->n_adapters],
-				      p->adapter_seen[c->n_adapters]};
+	p->section =
+		(struct section){adapter_keys, &c->adapters[c->n_adapters],
+				 p->adapter_seen[c->n_adapters], &p->adapter_faulty[c->n_adapters]};
 	c->n_adapters++;
 }
 
@@ -235,8 +242,9 @@ static void open_tenant(struct parse *p, const char *name)
 	origin_set(&p->tenant_at[c->n_tenants], p);
 	strcpy(c->tenants[c->n_tenants].name, name);
 	tenant_defaults(&c->tenants[c->n_tenants]);
-	p->section = (struct section){tenant_keys, &c->tenants[c->n_tenants],
-				      p->tenant_seen[c->n_tenants]};
+	p->section =
+		(struct section){tenant_keys, &c->tenants[c->n_tenants],
+				 p->tenant_seen[c->n_tenants], &p->tenant_faulty[c->n_tenants]};
 	c->n_tenants++;
 }
 
@@ -261,7 +269,7 @@ static void open_section(struct parse *p, char *line)
 	for (char *t = name + strlen(name); t > name && strchr(" \t", t[-1]);)
 		*--t = 0;
 	if (!strcmp(kind, "daemon") && !*name) {
-		p->section = (struct section){daemon_keys, &p->out->daemon, p->daemon_seen};
+		p->section = (struct section){daemon_keys, &p->out->daemon, p->daemon_seen, NULL};
 	} else if (!strcmp(kind, "model") || !strcmp(kind, "tenant") || !strcmp(kind, "adapter")) {
 		if (!config_name_ok(name))
 			report(p, p->file, p->line,
@@ -568,7 +576,7 @@ static void check_tenants(struct parse *p)
 	for (uint32_t i = 0; i < c->n_tenants; i++) {
 		const struct config_tenant *t = &c->tenants[i];
 
-		if (!t->uids.n && !t->gids.n && !t->is_default)
+		if (!t->uids.n && !t->gids.n && !t->is_default && !p->tenant_faulty[i])
 			report(p, p->tenant_at[i].file, p->tenant_at[i].line,
 			       "[tenant %s] has neither uid, gid nor default = yes", t->name);
 		for (uint32_t k = 0; k < i; k++)
@@ -587,7 +595,7 @@ static void check_models(struct parse *p, const char *path)
 	struct config *c = p->out;
 
 	for (uint32_t i = 0; i < c->n_models; i++)
-		if (!c->models[i].path[0])
+		if (!c->models[i].path[0] && !p->model_faulty[i])
 			report(p, p->model_at[i].file, p->model_at[i].line,
 			       "[model %s] has no path", c->models[i].name);
 	if (!c->n_models && !p->report->errors)
@@ -606,6 +614,8 @@ static void check_adapter(struct parse *p, uint32_t index)
 		strcpy(a->model, p->out->models[0].name);
 	for (uint32_t i = 0; i < p->out->n_models; i++)
 		known |= !strcmp(p->out->models[i].name, a->model);
+	if (!p->out->n_models)
+		return; /* which is said already */
 	if (!a->model[0])
 		report(p, at->file, at->line,
 		       "[adapter %s] has no model, and there is not just one", a->name);
@@ -617,7 +627,8 @@ static void check_adapter(struct parse *p, uint32_t index)
 static void check_adapters(struct parse *p)
 {
 	for (uint32_t i = 0; i < p->out->n_adapters; i++)
-		check_adapter(p, i);
+		if (!p->adapter_faulty[i])
+			check_adapter(p, i);
 	if (p->out->n_adapters > p->out->daemon.max_adapters)
 		report(p, p->adapter_at[p->out->daemon.max_adapters].file,
 		       p->adapter_at[p->out->daemon.max_adapters].line,
@@ -658,6 +669,7 @@ int config_load(struct config *ret, const char *path, struct config_report *repo
 	daemon_defaults(&p->out->daemon);
 	read_file(p, path);
 	read_drop_ins(p, path);
+	p->section = (struct section){0};
 	check_models(p, path);
 	check_adapters(p);
 	check_tenants(p);

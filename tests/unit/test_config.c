@@ -108,16 +108,24 @@ static void test_tenant_of(void)
 	is_str(conf.tenants[0].name, "default", "called default");
 }
 
-/* Refused, with this text in the report. Nothing may be written to the caller's. */
-static void refused(const char *text, const char *message)
+/* Refused for so many errors, with this text in the report. Nothing may be written to the caller's. */
+static void refused_for(const char *text, uint32_t errors, const char *message)
 {
 	unsigned char *p = (unsigned char *)&conf;
 	int rc = load(text), untouched = 1;
 
 	for (size_t i = 0; i < sizeof(conf); i++)
 		untouched &= p[i] == 0xee;
-	if (!ok(rc == -EINVAL && untouched && strstr(report.text, message), "refused: %s", message))
-		diag("rc %d, report: %s", rc, report.text);
+	if (!ok(rc == -EINVAL && untouched && report.errors == errors &&
+			strstr(report.text, message),
+		"refused: %s", message))
+		diag("rc %d, %u errors, report: %s", rc, report.errors, report.text);
+}
+
+/* One error, one line. */
+static void refused(const char *text, const char *message)
+{
+	refused_for(text, 1, message);
 }
 
 static void test_refusals(void)
@@ -126,6 +134,10 @@ static void test_refusals(void)
 
 	refused("", "nothing to serve");
 	refused("[model m]\n", ":1: [model m] has no path");
+	refused("[model m]\npth = /m\n", ":2: unknown key \"pth\"");
+	refused("[model m]\npath /m\n", ":2: neither [section] nor key = value");
+	refused_for("[model m]\n[model n]\n[tenant t]\n", 3, ":2: [model n] has no path");
+	refused("[adapter a]\npath = /a\n", "nothing to serve");
 	refused("[model m]\npath = m\n", ":2: path: \"m\" is no absolute path");
 	refused("[model]\npath = /m\n", ":1: [model NAME] needs a name");
 	refused("[model a b]\npath = /m\n", ":1: [model NAME] needs a name");
@@ -178,8 +190,7 @@ static void test_refusals(void)
 	memset(end, 'x', 400);
 	strcpy(end + 400, "\n");
 	refused(line, ":3: longer than");
-	refused(MODEL "threads = 0\npoll = 1\n[x]\n", ":3: threads");
-	is_int(report.errors, 3, "all errors are found, not only the first");
+	refused_for(MODEL "threads = 0\npoll = 1\n[x]\n", 3, ":3: threads");
 	ok(strstr(report.text, ":4: poll") && strstr(report.text, ":5: unknown"),
 	   "each by its line");
 }
