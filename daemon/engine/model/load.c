@@ -145,9 +145,8 @@ static int buffer_new(struct model *m, size_t bytes, struct wk_buf **ret, struct
 {
 	int r = m->ops->buf_new(m->be, bytes, ret);
 
-	if (r)
-		err_set(err, r, "no memory for a buffer of %zu bytes: %s", bytes,
-			m->ops->last_error(m->be));
+	if (r) /* which names the bytes */
+		err_set(err, r, "%s", m->ops->last_error(m->be));
 	return r;
 }
 
