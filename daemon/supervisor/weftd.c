@@ -155,8 +155,6 @@ static int open_signals(struct weftd *d)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
-	/* Regions count as files: one beyond the limit of file sizes is an error, not the end. */
-	signal(SIGXFSZ, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -335,6 +333,22 @@ static int raise_limits(struct weftd *d, struct weft_err *err)
 	return 0;
 }
 
+/* Nobody could be served within a limit that the index of a domain exceeds; one that only large sessions
+ * exceed refuses those. */
+static int check_file_limit(struct weft_err *err)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_FSIZE, &rl))
+		return err_set(err, -errno, "RLIMIT_FSIZE: %s", strerror(errno));
+	if (rl.rlim_cur >= wshm_idx_bytes())
+		return 0;
+	return err_set(err, -EFBIG,
+		       "a limit of %llu bytes for files (RLIMIT_FSIZE) is too low for weftd, whose "
+		       "shared memory counts as files: an index alone has %llu",
+		       (unsigned long long)rl.rlim_cur, (unsigned long long)wshm_idx_bytes());
+}
+
 static int open_admin(struct weftd *d, struct weft_err *err)
 {
 	struct group *g = getgrnam(d->config.daemon.admin_group);
@@ -369,6 +383,8 @@ static int open_all(struct weftd *d, struct weft_err *err)
 {
 	int rc = raise_limits(d, err);
 
+	if (!rc)
+		rc = check_file_limit(err);
 	if (!rc)
 		rc = engine_find(d->options.engine, d->config.daemon.engine, d->engine_path,
 				 sizeof(d->engine_path), err);
@@ -409,6 +425,8 @@ int weftd_start(struct weftd *d, const struct weftd_options *options, struct wef
 		.admin.fd = -1,
 		.session_limit.burst = SESSION_LOG_BURST,
 	};
+	/* Regions count as files: one beyond the limit of file sizes is an error, not the end. */
+	signal(SIGXFSZ, SIG_IGN);
 	rc = load_config(d, options, err);
 	if (rc)
 		return rc;

@@ -7,10 +7,41 @@
 #include "tests/tap.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #define LIMIT (UINT64_C(64) << 20) /* an index region has room, and a session of usual size */
+
+/* A limit that leaves no room for anything: a line and an exit status. */
+static void test_too_low(void)
+{
+	const char *build = getenv("WEFT_BUILD");
+	char command[1024], said[1024];
+	struct wd d;
+	size_t n;
+	FILE *f;
+	int rc;
+
+	wd_prepare(&d, "[model m]\npath = /fake/ok\n");
+	snprintf(command, sizeof(command),
+		 "ulimit -f 0; exec '%s/weftd' --foreground --config '%s/weftd.conf' "
+		 "--runtime-dir '%s' 2>&1",
+		 build ? build : "build", d.dir, d.dir);
+	fflush(stdout);
+	f = popen(command, "r");
+	if (!f)
+		bail_out("popen");
+	n = fread(said, 1, sizeof(said) - 1, f);
+	said[n] = 0;
+	rc = pclose(f);
+	ok(WIFEXITED(rc) && WEXITSTATUS(rc) == 1, "no room for any file: weftd does not start");
+	ok(strstr(said, "RLIMIT_FSIZE") && strchr(said, '\n') == said + n - 1,
+	   "and says why, in a line: %.*s", (int)strcspn(said, "\n"), said);
+	wd_stop(&d);
+}
 
 int main(int argc, char **argv)
 {
@@ -20,6 +51,7 @@ int main(int argc, char **argv)
 	struct wd d;
 
 	wd_engine_or_test(argc, argv);
+	test_too_low();
 	if (setrlimit(RLIMIT_FSIZE, &limit))
 		bail_out("setrlimit");
 	wd_start(&d, "[model m]\npath = /fake/ok\n");
