@@ -561,6 +561,8 @@ int cmd_run(int argc, char **argv)
 	if (run.tokens ? cli_read_prompt(&run.prompt, n, argv, NULL)
 		       : text_read(&run.text, n, argv, NULL))
 		return 1;
+	if (!run.tokens && text_is_piped(n, argv))
+		text_drop_newline(&run.text);
 	if (!run.tokens && !run.text.n)
 		return cli_fail("no prompt: give a text as arguments or on standard input");
 	run.open.slots = 1;

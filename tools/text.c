@@ -36,10 +36,25 @@ static int read_stream(struct text *t, FILE *f, const char *name)
 	return err;
 }
 
+bool text_is_piped(int n, char **argv)
+{
+	return !n || (n == 1 && !strcmp(argv[1], "-"));
+}
+
+void text_drop_newline(struct text *t)
+{
+	if (!t->n || t->p[t->n - 1] != '\n')
+		return;
+	t->n--;
+	if (t->n && t->p[t->n - 1] == '\r')
+		t->n--;
+	t->p[t->n] = 0;
+}
+
 int text_read(struct text *t, int n, char **argv, const char *file)
 {
 	FILE *f = file ? fopen(file, "rb") : stdin;
-	bool from_stdin = !n || (n == 1 && !strcmp(argv[1], "-"));
+	bool from_stdin = text_is_piped(n, argv);
 	int err = 0;
 
 	if (!f)

@@ -25,6 +25,10 @@ int text_append(struct text *t, const char *p, size_t n);
 /* argv[1..n] joined by blanks; or `file`; or standard input without either, or for the only word "-".
  * 0, or 1. */
 int text_read(struct text *t, int n, char **argv, const char *file);
+/* Without a file: is that standard input? */
+bool text_is_piped(int n, char **argv);
+/* The end of its last line goes (\n, \r\n), which echo and editors write and nobody means. */
+void text_drop_newline(struct text *t);
 
 /* --- the model -----------------------------------------------------------------------------------*/
 

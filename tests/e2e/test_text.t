@@ -92,6 +92,15 @@ check $? "unless --special"
 is "$(text "$(line 3)")" "$(shown $(ids $(line 4)))" "the text is that of the ids"
 is "$(line 3 | tr -d '\n' | text | cat)" "$(shown $(ids $(line 4)))" "in a pipe"
 is "$(line 3 | tr -d '\n' | text -)" "$(shown $(ids $(line 4)))" "with -"
+is "$(line 3 | tokens)" "$(ids $(line 4))" "the newline at the end of what is piped is no part of it"
+is "$(printf '%s\r\n' "$(line 3)" | tokens -)" "$(ids $(line 4))" "nor one with a carriage return"
+is "$(line 1 | tokens --raw)" "$(ids $(line 2))" "nor with --raw"
+two=$(printf 'a\n\n' | tokens --raw)
+is "$two" "$(ids $(weft tokenize -t "$t" "a
+"))" "of two one stays"
+[ "$two" != "$(printf 'a\n' | tokens --raw)" ]
+check $? "which makes a difference"
+is "$(printf '%s\n' "$(line 1)" | weft tokenize -t "$t" | wc -w)" $(($(line 2 | wc -w) + 1)) "tokenize has every byte"
 is "$(text --raw 12 7)" "$(shown $(ids $(weft tokenize -t "$t" '12 7')))" "numbers are a text too"
 is "$(weft run -m plain -t 12 --ignore-eos "$(line 1)")" "$(shown $(weft run -m plain --tokens -t 12 --ignore-eos $(line 2)))" \
 	"without a template the text is gone on with"
@@ -127,6 +136,8 @@ expect 1 'does not contain' weft run -m chat -a noted --raw 'say it'
 is "$(run -a printed --raw print)" "found 0" "a word by itself is found"
 
 # What cannot be.
+echo | weft run -m chat > "$dir/out" 2> "$dir/err"
+is "$? $(cat "$dir/out") $(grep -c 'no prompt' "$dir/err")" "1  1" "a newline alone is no prompt"
 expect 1 'no prompt' weft run -m chat
 expect 1 'no prompt' weft run -m chat ''
 expect 1 'no chat template' weft run -m plain --chat x
