@@ -3,18 +3,24 @@
  * patience.c - see patience.h. Whether weftd is there is asked by weft_models(), which fails at once
  * when nobody listens. One that listens and does not answer holds a caller up for seconds, so it is
  * asked once.
+ *
+ * A session is opened once, however long it takes: a second thread, which lives as long as weft_open()
+ * lasts and touches nothing but struct teller, says that it does.
  */
 #include "tools/patience.h"
 #include "tools/cli.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <time.h>
 
-#define SECOND_NS     INT64_C(1000000000)
-#define OPEN_MS	      120000 /* what weft_open() waits by default */
-#define RECONNECT_S   60     /* what libweft gives a daemon to come back, by default */
-#define FIRST_OPEN_MS 1000
+#define SECOND_NS    INT64_C(1000000000)
+#define OPEN_MS	     120000 /* what weft_open() waits by default */
+#define RECONNECT_S  60	    /* what libweft gives a daemon to come back, by default */
+#define SAID_AFTER_S 1
 
 static int64_t now_ns(void)
 {
@@ -24,22 +30,67 @@ static int64_t now_ns(void)
 	return ts.tv_sec * SECOND_NS + ts.tv_nsec;
 }
 
-int patience_try(struct weft **ret, const struct weft_open_options *o, struct weft_error *e)
+/* Who says, a second after the opening began, that it goes on. */
+struct teller {
+	pthread_t thread;
+	bool runs;
+	sem_t opened; /* posted when it has ended */
+	struct timespec at;
+	uint32_t all_ms;
+};
+
+static void *tell(void *arg)
 {
-	struct weft_open_options first = *o, rest = *o;
-	uint32_t all = o->wait_ready_ms ? o->wait_ready_ms : OPEN_MS;
+	struct teller *t = arg;
 	int err;
 
-	first.wait_ready_ms = all < FIRST_OPEN_MS ? all : FIRST_OPEN_MS;
-	err = weft_open(ret, &first, e);
-	if (err == -ETIMEDOUT && all > FIRST_OPEN_MS) {
-		rest.wait_ready_ms = all - FIRST_OPEN_MS;
+	do
+		err = sem_clockwait(&t->opened, CLOCK_MONOTONIC, &t->at) ? errno : 0;
+	while (err == EINTR);
+	if (err == ETIMEDOUT)
 		fprintf(stderr,
 			"weft: waiting for weftd, which may be loading the model, for up to %u s; "
 			"\"weft status\" and weftd's log say more\n",
-			all / 1000);
-		err = weft_open(ret, &rest, e);
-	}
+			t->all_ms / 1000);
+	return NULL;
+}
+
+/* Without a thread it is waited silently. Signals are for the thread that opens. */
+static void teller_start(struct teller *t, uint32_t all_ms)
+{
+	sigset_t all, before;
+
+	*t = (struct teller){.all_ms = all_ms};
+	if (all_ms <= SAID_AFTER_S * 1000 || sem_init(&t->opened, 0, 0))
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &t->at);
+	t->at.tv_sec += SAID_AFTER_S;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	t->runs = !pthread_create(&t->thread, NULL, tell, t);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!t->runs)
+		sem_destroy(&t->opened);
+}
+
+static void teller_stop(struct teller *t)
+{
+	if (!t->runs)
+		return;
+	sem_post(&t->opened);
+	pthread_join(t->thread, NULL);
+	sem_destroy(&t->opened);
+	t->runs = false;
+}
+
+int patience_try(struct weft **ret, const struct weft_open_options *o, struct weft_error *e)
+{
+	struct teller t;
+	int err;
+
+	teller_start(&t, o->wait_ready_ms ? o->wait_ready_ms : OPEN_MS);
+	err = weft_open(ret, o, e);
+	teller_stop(&t);
 	return err;
 }
 

@@ -12,6 +12,8 @@ await() { # FILE TEXT
 }
 serve 700
 want=$(weft run -t 8 --ignore-eos hello)
+opened() { weft status --json | grep -o '"sessions_opened":[0-9]*' | cut -d: -f2; }
+before=$(opened)
 
 # An engine that is stopped takes no session, as one that loads takes none.
 engine=$(weft status --json | grep -o '"pid":[0-9]*' | tail -n 1 | cut -d: -f2)
@@ -25,6 +27,7 @@ kill -CONT "$engine"
 wait $run
 is "$? $(cat "$dir/out")" "0 $want" "and then it is answered"
 is "$(grep -c 'waiting for weftd' "$dir/err")" 1 "it is said once"
+is "$(opened)" $((before + 1)) "one session was opened"
 
 # weftd dies while a conversation waits for its next line.
 mkfifo "$dir/in"
