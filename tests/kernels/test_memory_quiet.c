@@ -40,12 +40,8 @@ struct rig {
 static void make_adapter(struct rig *r, size_t block_bytes)
 {
 	static uint64_t pieces[PIECES];
-	struct wk_lora_part part = {.site = SITE,
-				    .n = WIDTH,
-				    .k = HIDDEN,
-				    .rank = RANK,
-				    .scale = 1,
-				    .pieces = pieces};
+	struct wk_lora_part part = {
+		.site = SITE, .n = WIDTH, .k = HIDDEN, .rank = RANK, .scale = 1, .pieces = pieces};
 
 	for (uint32_t i = 0; i < PIECES; i++)
 		pieces[i] = i * block_bytes;
@@ -211,8 +207,8 @@ int main(void)
 			if (WIFEXITED(status) && WEXITSTATUS(status) == 5)
 				skip(1, "this machine has no such instructions");
 			else
-				is_int(status, 0, "%s, on %u: no step asks for memory",
-				       paths[i], threads);
+				is_int(status, 0, "%s, on %u: no step asks for memory", paths[i],
+				       threads);
 		}
 	}
 	{
