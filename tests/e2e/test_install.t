@@ -70,7 +70,8 @@ check $? "the programs are there"
 printf '[model m]\npath = /nowhere\n' > weftd.conf
 "$root/bin/weftd" --check --config weftd.conf > log 2>&1
 check $? "weftd finds what it needs beside itself"
-[ -e "$root/share/bash-completion/completions/weft" ] && [ -e "$root/lib/systemd/system/weftd.service" ] &&
+[ -e "$root/share/bash-completion/completions/weft" ] && [ -e "$root/share/zsh/site-functions/_weft" ] &&
+	[ -e "$root/share/fish/vendor_completions.d/weft.fish" ] && [ -e "$root/lib/systemd/system/weftd.service" ] &&
 	grep -q "ExecStart=/usr/bin/weftd" "$root/lib/systemd/system/weftd.service"
 check $? "completion and the unit"
 
