@@ -3,7 +3,6 @@
 # The group cache has its own rules.
 include tests/cache/rules.mk
 include tests/cuda/rules.mk
-include tests/bench/rules.mk
 test_groups := unit shm kernels cuda model text e2e hostile fault
 check_groups ?= cache $(test_groups)
 tests_src   := $(foreach g,$(test_groups),$(wildcard tests/$(g)/test_*.c))
@@ -11,6 +10,8 @@ tests_bin   := $(patsubst %.c,$(O)/%,$(tests_src))
 tests_group  = $(foreach g,$(check_groups),$(if $(filter cache,$(g)),$(cache_check),$(patsubst %.c,$(O)/%,$(wildcard tests/$(g)/test_*.c))))
 tests_sh     = $(foreach g,$(check_groups),$(wildcard tests/$(g)/*.t))
 test_common := $(filter-out test_%,$(wildcard tests/*.c))
+# After tests_bin, which its bundle needs.
+include tests/bench/rules.mk
 
 test_archives := $(O)/libtools.a $(O)/libsupervisor.a $(O)/libengine.a $(O)/libweft.a $(O)/libweft-text.a $(O)/libwk.a
 test_libs := $(text_libs) $(engine_libs) $(supervisor_libs) $(client_libs) $(edit_libs) -lseccomp
