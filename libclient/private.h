@@ -91,6 +91,7 @@ enum session_state { SESSION_UP, SESSION_DOWN, SESSION_DEAD };
 
 struct weft {
 	_Atomic uint32_t *fork_page; /* wiped in a child; [0] is 1 in the process that opened */
+	uint32_t forks; /* there had been when it was opened, where these are counted */
 	pthread_mutex_t lock, connect_lock;
 	_Atomic int state;	     /* enum session_state; written under lock */
 	_Atomic int end_status;	     /* enum weft_status, once DEAD */

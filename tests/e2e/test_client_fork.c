@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* After fork() the child is told clearly; the parent's stream is not disturbed by whatever it does. */
+/*
+ * After fork() the child is told clearly; the parent's stream is not disturbed by whatever it does. So
+ * too where the kernel refuses to wipe pages in a child.
+ */
 #include "tests/e2e/client_util.h"
 #include "tests/e2e/fake_daemon.h"
 #include "tests/tap.h"
 
 #include <errno.h>
+#include <seccomp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -77,7 +81,7 @@ static int child(struct weft *w, struct weft_request *r)
 	return 0;
 }
 
-int main(void)
+static void forks(void)
 {
 	struct fake_options fo = {.path = fake_path()};
 	struct fake *f = fake_start(&fo);
@@ -114,5 +118,26 @@ int main(void)
 	is_int(cu_wait_end(r, 0), 60, "and it can submit");
 	weft_close(w);
 	fake_kill(f);
+}
+
+/* From here on, as a kernel that does not know the advice. */
+static int refuse_wiping(void)
+{
+	scmp_filter_ctx f = seccomp_init(SCMP_ACT_ALLOW);
+	int err = f ? seccomp_rule_add(f, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(madvise), 1,
+				       SCMP_A2(SCMP_CMP_EQ, MADV_WIPEONFORK))
+		    : -ENOMEM;
+
+	err = err ? err : seccomp_load(f);
+	if (f)
+		seccomp_release(f);
+	return err;
+}
+
+int main(void)
+{
+	forks();
+	is_int(refuse_wiping(), 0, "no page is wiped any more");
+	forks();
 	return tap_done();
 }
