@@ -26,10 +26,15 @@ static const struct {
 int cu_driver_open(struct cu_driver *d, char *why, size_t why_bytes)
 {
 	const char *path = getenv("WEFT_CUDA_DRIVER");
+	int flags = RTLD_NOW | RTLD_LOCAL;
 
 	memset(d, 0, sizeof(*d));
-	path = path && *path ? path : "libcuda.so.1";
-	d->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (!path || !*path) {
+		path = "libcuda.so.1";
+		/* Never unmapped: it may still have threads, and starting it again takes time. */
+		flags |= RTLD_NODELETE;
+	}
+	d->library = dlopen(path, flags);
 	if (!d->library) {
 		snprintf(why, why_bytes, "no CUDA driver: %s", dlerror());
 		return -ENODEV;

@@ -43,8 +43,14 @@ SAME(CU_COPY_BESIDE_COMPUTE, CU_MEMCPY_FLAG_PREFER_OVERLAP_WITH_COMPUTE);
 SAME(sizeof(struct cu_copy_attributes), sizeof(CUmemcpyAttributes));
 SAME(offsetof(struct cu_copy_attributes, source_order),
      offsetof(CUmemcpyAttributes, srcAccessOrder));
+SAME(offsetof(struct cu_copy_attributes, source), offsetof(CUmemcpyAttributes, srcLocHint));
+SAME(offsetof(struct cu_copy_attributes, destination), offsetof(CUmemcpyAttributes, dstLocHint));
 SAME(offsetof(struct cu_copy_attributes, flags), offsetof(CUmemcpyAttributes, flags));
 #endif
+
+SAME(0, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
+SAME(sizeof(cu_device), sizeof(CUdevice));
+SAME(sizeof(struct cu_location), sizeof(CUmemLocation));
 
 SAME(LT_COMPUTE_32F, CUBLAS_COMPUTE_32F);
 SAME(LT_F32, CUDA_R_32F);
@@ -53,5 +59,9 @@ SAME(LT_TRANSPOSED, CUBLAS_OP_T);
 SAME(LT_DESC_TRANS_A, CUBLASLT_MATMUL_DESC_TRANSA);
 SAME(LT_PREF_WORKSPACE, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
 SAME(LT_PREF_ALIGN_A, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
+SAME(LT_PREF_ALIGN_A + 1, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES);
+SAME(LT_PREF_ALIGN_A + 2, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES);
+SAME(LT_PREF_ALIGN_A + 3, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
+SAME(sizeof(((struct lt_heuristic *)0)->algo), sizeof(cublasLtMatmulAlgo_t));
 SAME(sizeof(struct lt_heuristic), sizeof(cublasLtMatmulHeuristicResult_t));
 SAME(offsetof(struct lt_heuristic, state), offsetof(cublasLtMatmulHeuristicResult_t, state));
