@@ -279,7 +279,9 @@ static void swiglu(struct wk_backend *be, const struct wk_matmul *op, uint32_t n
 		ups.scale = 1;
 		product(be, &ups, 0);
 	}
-	if (lora) {
+	if (lora && both) {
+		cuda_lora_expand(be, op, 0, both, be->glu->at, both, 1);
+	} else if (lora) {
 		cuda_lora_expand(be, op, op->col, n, be->glu->at, 2 * n, 1);
 		cuda_lora_expand(be, op, n_gate + op->col, n, up, 2 * n, 1);
 	}

@@ -15,6 +15,7 @@
 #define THREADS	       128
 #define SHRINK_WARPS   16
 #define SHRINK_THREADS (SHRINK_WARPS * 32)
+#define AHEAD	       4
 
 /* Where the `cut`-th cut of a site lies: its part, or NULL, and the piece's address. */
 WK_DEVICE const struct ka_part *find_cut(const struct ka_lora *lora, uint32_t site, uint32_t cut,
@@ -47,36 +48,75 @@ WK_DEVICE uint4 load8(const uint16_t *row, uint32_t i, uint32_t k)
 			  v[6] | v[7] << 16);
 }
 
-/* Chunk x, cut y. A lane reads 16 bytes of a row: the inputs of two matrix steps in an order of its
- * own, the same in x and in A. */
-WK_KERNEL(wk_shrink, (SHRINK_THREADS), struct ka_shrink)
+WK_DEVICE uint4 masked(uint4 v, uint32_t mask)
+{
+	return make_uint4(v.x & mask, v.y & mask, v.z & mask, v.w & mask);
+}
+
+/* 32 inputs: two matrix steps in an order of their own, the same in x and in A. */
+WK_DEVICE void shrink_step(float acc[2][4], uint4 x0, uint4 x1, uint4 a0, uint4 a1)
+{
+	uint32_t f0[4] = {x0.x, x1.x, x0.y, x1.y}, f1[4] = {x0.z, x1.z, x0.w, x1.w};
+
+	wk_mma(acc[0], f0, a0.x, a0.y);
+	wk_mma(acc[1], f0, a1.x, a1.y);
+	wk_mma(acc[0], f1, a0.z, a0.w);
+	wk_mma(acc[1], f1, a1.z, a1.w);
+}
+
+/*
+ * Chunk x, cut y. A lane reads 16 bytes of each of its rows in a step. Loads of AHEAD steps stand before
+ * what uses them, without a branch at either, or the compiler lets each wait for the one before: a step
+ * that there is not adds zero times the first of its four. Rows that the chunk does not have are read
+ * as its first: what they give is not looked at.
+ */
+WK_KERNEL(wk_shrink, (SHRINK_THREADS, 1), struct ka_shrink)
 {
 	__shared__ float sums[SHRINK_WARPS][KA_CHUNK][16];
 	const struct ka_chunk chunk = a.chunks[blockIdx.x];
 	uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, k_pad = (a.k + 7) / 8 * 8;
-	uint32_t g = lane / 4, t = lane % 4;
-	const uint16_t *piece = NULL;
+	uint32_t g = lane / 4, t = lane % 4, i = warp * 32 + t * 8;
+	/* Of this warp, with no input past k. */
+	uint32_t steps = (a.k / 32 + SHRINK_WARPS - 1 - warp) / SHRINK_WARPS;
+	const uint16_t *piece = NULL, *a0, *a1;
 	const struct ka_part *part = find_cut(chunk.lora, a.site, blockIdx.y, a.pool, &piece);
+	const uint16_t *x = a.x + (uint64_t)chunk.row * a.x_stride;
+	const uint16_t *x0 = x + (g < chunk.n_rows ? (uint64_t)g * a.x_stride : 0);
+	const uint16_t *x1 = x + (g + 8 < chunk.n_rows ? (uint64_t)(g + 8) * a.x_stride : 0);
 	float acc[2][4] = {};
 
 	if (!part)
 		return;
-#pragma unroll 4
-	for (uint32_t i = warp * 32 + t * 8; i - t * 8 < k_pad; i += SHRINK_THREADS) {
-		const uint4 zero = make_uint4(0, 0, 0, 0);
-		const uint16_t *x = a.x + (uint64_t)(chunk.row + g) * a.x_stride;
-		bool in = i < k_pad;
-		uint4 x0 = in && g < chunk.n_rows ? load8(x, i, a.k) : zero;
-		uint4 x1 = in && g + 8 < chunk.n_rows ? load8(x + (uint64_t)8 * a.x_stride, i, a.k)
-						      : zero;
-		uint4 a0 = in ? wk_load16(piece + (uint64_t)g * k_pad + i) : zero;
-		uint4 a1 = in ? wk_load16(piece + (uint64_t)(g + 8) * k_pad + i) : zero;
-		uint32_t f0[4] = {x0.x, x1.x, x0.y, x1.y}, f1[4] = {x0.z, x1.z, x0.w, x1.w};
+	a0 = piece + (uint64_t)g * k_pad;
+	a1 = a0 + (uint64_t)8 * k_pad;
+	for (uint32_t n = 0; n < steps; n += AHEAD, i += AHEAD * SHRINK_THREADS) {
+		uint4 v[AHEAD][4];
 
-		wk_mma(acc[0], f0, a0.x, a0.y);
-		wk_mma(acc[1], f0, a1.x, a1.y);
-		wk_mma(acc[0], f1, a0.z, a0.w);
-		wk_mma(acc[1], f1, a1.z, a1.w);
+#pragma unroll
+		for (uint32_t j = 0; j < AHEAD; j++) {
+			uint32_t at = i + (n + j < steps ? j : 0) * SHRINK_THREADS;
+
+			v[j][0] = wk_load16(x0 + at);
+			v[j][1] = wk_load16(x1 + at);
+			v[j][2] = wk_load16(a0 + at);
+			v[j][3] = wk_load16(a1 + at);
+		}
+#pragma unroll
+		for (uint32_t j = 0; j < AHEAD; j++) {
+			uint32_t mask = n + j < steps ? WK_ALL : 0;
+
+			shrink_step(acc, masked(v[j][0], mask), masked(v[j][1], mask), v[j][2],
+				    v[j][3]);
+		}
+	}
+	/* The last inputs, fewer than 32, are those of the warp that would have had the next step. */
+	i = a.k / 32 * 32 + t * 8;
+	if (a.k % 32 && a.k / 32 % SHRINK_WARPS == warp) {
+		const uint4 zero = make_uint4(0, 0, 0, 0);
+		bool in = i < k_pad;
+
+		shrink_step(acc, in ? load8(x0, i, a.k) : zero, in ? load8(x1, i, a.k) : zero,
+			    in ? wk_load16(a0 + i) : zero, in ? wk_load16(a1 + i) : zero);
 	}
 	for (int j = 0; j < 2; j++)
 		for (int i = 0; i < 4; i++)
