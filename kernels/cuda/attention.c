@@ -167,7 +167,9 @@ void cuda_rope_append(struct wk_backend *be, const struct wk_rope_append *op)
 
 	if (layer_wrong(be, "rope_append", op->layer, op->n_heads))
 		return;
-	cuda_launch(be, K_wk_rope, be->batch.n_rows, cuda_div_up(heads, 16), 128, 0, &a, sizeof(a));
+	/* Few rows: a head for each warp, not four one after another. */
+	cuda_launch(be, K_wk_rope, be->batch.n_rows,
+		    cuda_div_up(heads, be->batch.n_rows < 64 ? 4 : 16), 128, 0, &a, sizeof(a));
 }
 
 /* --- the division of a batch -------------------------------------------------------------------------*/
