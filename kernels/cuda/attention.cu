@@ -68,46 +68,74 @@ WK_DEVICE const uint8_t *kv_row(const struct ka_attn &a, const struct unit &u, u
 	return a.pool + block * a.block_bytes + a.layer_offset + row * a.dim_pad * 2;
 }
 
-/*
- * Copies of a tile's K and V begin; `threads` of them share the work. A warp that copies ALONE reads the
- * table once for each of the tile's two blocks: once for each 16 bytes it would spend more on addresses
- * than on the arithmetic. Where four warps share it, the registers for that are not there.
- */
-template <int D, int VD, bool ALONE>
+/* Copies of a tile's K and V begin; `threads` of them share the work. */
+template <int D, int VD>
 WK_DEVICE void load_tile(const struct ka_attn &a, const struct unit &u, uint32_t key0, uint8_t *to,
 			 uint32_t thread, uint32_t threads)
 {
 	typedef tile_shape<D, VD> shape;
 	const int k_pieces = D / 8, v_pieces = VD / 8;
-	const uint32_t row = a.dim_pad * 2, half = a.n_kv * 16 * row;
-	const uint8_t *lo = a.pool, *hi = a.pool;
 
-	if (ALONE && key0 < u.end)
-		lo = kv_row(a, u, key0, false);
-	if (ALONE && key0 + 16 < u.end)
-		hi = kv_row(a, u, key0 + 16, false);
 	for (uint32_t i = thread; i < KA_TILE * k_pieces; i += threads) {
 		uint32_t key = i / k_pieces, c = i % k_pieces * 8, pos = key0 + key;
-		const uint8_t *from = a.pool;
 		bool there = pos < u.end && c < a.dim_pad;
 
-		if (there)
-			from = ALONE ? (key < 16 ? lo : hi) + key % 16 * row + c * 2
-				     : kv_row(a, u, pos, false) + c * 2;
-		wk_copy16(to + key * shape::k_row + c * 2, from, there ? 16 : 0);
+		wk_copy16(to + key * shape::k_row + c * 2,
+			  there ? kv_row(a, u, pos, false) + c * 2 : a.pool, there ? 16 : 0);
 	}
 	to += KA_TILE * shape::k_row;
 	for (uint32_t i = thread; i < KA_TILE * v_pieces; i += threads) {
 		uint32_t key = i / v_pieces, c = i % v_pieces * 8, pos = key0 + key;
 		uint32_t col = u.slice * VD + c;
-		const uint8_t *from = a.pool;
 		bool there = pos < u.end && col < a.dim_pad;
 
-		if (there)
-			from = ALONE ? (key < 16 ? lo : hi) + half + key % 16 * row + col * 2
-				     : kv_row(a, u, pos, true) + col * 2;
-		wk_copy16(to + key * shape::v_row + c * 2, from, there ? 16 : 0);
+		wk_copy16(to + key * shape::v_row + c * 2,
+			  there ? kv_row(a, u, pos, true) + col * 2 : a.pool, there ? 16 : 0);
 	}
+}
+
+/*
+ * The K or V of a tile's first `keys` keys, by a warp that copies alone: columns from `col` on, COLS of
+ * them, from the tile's two blocks. It takes a few keys at a time, each lane always the same columns: an
+ * address is then the one before and a constant, where working each out from the copy's number costs
+ * more than the arithmetic of the tile.
+ */
+template <int COLS>
+WK_DEVICE void load_half(const struct ka_attn &a, const uint8_t *lo, const uint8_t *hi,
+			 uint32_t keys, uint32_t col, uint8_t *to)
+{
+	/* As many keys as divide a block: three for 80 columns would not. */
+	const int pieces = COLS / 8, fit = 32 / pieces;
+	const int group = fit >= 16 ? 16 : fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+	const uint32_t lane = threadIdx.x % 32, row = a.dim_pad * 2;
+	const uint32_t first = lane / pieces, c = lane % pieces * 16;
+
+	if (group * pieces < 32 && first >= group)
+		return;
+	if (col * 2 + c >= row)
+		keys = 0;
+	lo += first * row + col * 2 + c;
+	hi += first * row + col * 2 + c;
+	to += first * (COLS * 2 + 16) + c;
+#pragma unroll
+	for (int k = 0; k < KA_TILE; k += group) {
+		const uint8_t *from = k < 16 ? lo + k * row : hi + (k - 16) * row;
+
+		wk_copy16(to + k * (COLS * 2 + 16), from, first + k < keys ? 16 : 0);
+	}
+}
+
+/* The same as load_tile(), by one warp: it reads the table once for each of the tile's two blocks. */
+template <int D, int VD>
+WK_DEVICE void load_alone(const struct ka_attn &a, const struct unit &u, uint32_t key0, uint8_t *to)
+{
+	const uint32_t half = a.n_kv * 16 * a.dim_pad * 2, keys = u.end - key0;
+	const uint8_t *lo = kv_row(a, u, key0, false);
+	const uint8_t *hi = keys > 16 ? kv_row(a, u, key0 + 16, false) : lo;
+
+	load_half<D>(a, lo, hi, keys, 0, to);
+	load_half<VD>(a, lo + half, hi + half, keys, u.slice * VD,
+		      to + KA_TILE * tile_shape<D, VD>::k_row);
 }
 
 /* The position of a pair, or -1 if there is no such pair. */
@@ -189,17 +217,17 @@ WK_DEVICE void soften(const struct ka_attn &a, uint32_t key0, const int pos[2],
 
 				v = key <= pos[h] && key >= first ? v : NONE;
 				s[j][2 * h + i] = v;
-				max = v > max ? v : max;
+				max = fmaxf(max, v);
 			}
 		max = fmaxf(max, __shfl_xor_sync(WK_ALL, max, 1));
 		max = fmaxf(max, __shfl_xor_sync(WK_ALL, max, 2));
 		max = fmaxf(max, r.m[h]);
-		old = exp2f(r.m[h] - max);
+		old = wk_exp2(r.m[h] - max);
 #pragma unroll
 		for (int j = 0; j < KA_TILE / 8; j++)
 #pragma unroll
 			for (int i = 0; i < 2; i++) {
-				float v = s[j][2 * h + i], p = v == NONE ? 0 : exp2f(v - max);
+				float v = s[j][2 * h + i], p = v == NONE ? 0 : wk_exp2(v - max);
 
 				s[j][2 * h + i] = p;
 				sum += p;
@@ -268,8 +296,8 @@ WK_DEVICE void merge_factors(float *m, float cut_m, float *ret_old, float *ret_c
 {
 	float max = fmaxf(*m, cut_m);
 
-	*ret_old = exp2f(*m - max);
-	*ret_cut = exp2f(cut_m - max);
+	*ret_old = wk_exp2(*m - max);
+	*ret_cut = wk_exp2(cut_m - max);
 	*m = max;
 }
 
@@ -342,12 +370,12 @@ WK_DEVICE void whole_unit(const struct ka_attn &a, const struct unit &u, uint32_
 	load_query<D>(a, u, q);
 	clear(sum);
 	clear(cut);
-	load_tile<D, VD, false>(a, u, key, shared, threadIdx.x, WARPS * 32);
+	load_tile<D, VD>(a, u, key, shared, threadIdx.x, WARPS * 32);
 	wk_copy_commit();
 	for (; key <= last; key += KA_TILE, n++) {
 		if (key + KA_TILE <= last)
-			load_tile<D, VD, false>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage,
-						threadIdx.x, WARPS * 32);
+			load_tile<D, VD>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage,
+					 threadIdx.x, WARPS * 32);
 		wk_copy_commit();
 		wk_copy_wait<1>();
 		__syncthreads();
@@ -423,14 +451,13 @@ WK_DEVICE void split_unit(const struct ka_attn &a, const struct unit &u, uint32_
 	uint32_t q[D / 16][4];
 	struct result<VD> cut;
 
-	load_tile<D, VD, true>(a, u, key, shared, lane, 32);
+	load_alone<D, VD>(a, u, key, shared);
 	wk_copy_commit();
 	load_query<D>(a, u, q);
 	clear(cut);
 	for (; key < end; key += KA_TILE, n++) {
 		if (key + KA_TILE < end)
-			load_tile<D, VD, true>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage,
-					       lane, 32);
+			load_alone<D, VD>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage);
 		wk_copy_commit();
 		wk_copy_wait<1>();
 		__syncwarp();
@@ -449,7 +476,8 @@ template <int D, int VD> WK_DEVICE void split(const struct ka_attn &a, uint8_t *
 	uint32_t warps = blockDim.x / 32; /* as many as find room for their tiles */
 
 	shared += warp * 2 * tile_shape<D, VD>::bytes;
-	for (uint32_t i = blockIdx.x * warps + warp; i < n; i += gridDim.x * warps) {
+	/* Few units, and the last of many, are spread over all multiprocessors. */
+	for (uint32_t i = warp * gridDim.x + blockIdx.x; i < n; i += gridDim.x * warps) {
 		const struct ka_split w = ((const struct ka_split *)a.units)[i / (a.n_kv * slices)];
 		struct unit u;
 

@@ -71,6 +71,24 @@ template <int LEFT> WK_DEVICE void wk_copy_wait(void)
 	asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
 
+/* 2^x, where a result below the least normal number is zero: one instruction. 2^0 is 1. */
+WK_DEVICE float wk_exp2(float x)
+{
+	float v;
+
+	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
+	return v;
+}
+
+/* Two numbers in a word, each to nearest, ties to even; a NaN stays one. */
+WK_DEVICE uint32_t wk_pack_bf16(float lo, float hi)
+{
+	uint32_t v;
+
+	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
+	return v;
+}
+
 WK_DEVICE uint4 wk_load16(const void *p)
 {
 	return __ldg((const uint4 *)p);
@@ -89,19 +107,9 @@ WK_DEVICE float wk_from_bf16(uint32_t v)
 	return __uint_as_float(v << 16);
 }
 
-/* To nearest, ties to even; a NaN stays one. */
 WK_DEVICE uint32_t wk_to_bf16(float f)
 {
-	uint32_t u = __float_as_uint(f);
-
-	if ((u & 0x7fffffff) > 0x7f800000)
-		return u >> 16 | 0x40;
-	return (u + 0x7fff + (u >> 16 & 1)) >> 16;
-}
-
-WK_DEVICE uint32_t wk_pack_bf16(float lo, float hi)
-{
-	return wk_to_bf16(lo) | wk_to_bf16(hi) << 16;
+	return wk_pack_bf16(f, 0) & 0xffff;
 }
 
 WK_DEVICE float wk_warp_sum(float v)

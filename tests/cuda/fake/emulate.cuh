@@ -247,6 +247,28 @@ template <int LEFT> WK_DEVICE void wk_copy_wait(void)
 {
 }
 
+WK_DEVICE float wk_exp2(float x)
+{
+	float v = exp2f(x);
+
+	return v < 0x1p-126f ? 0 : v;
+}
+
+/* To nearest, ties to even; a NaN stays one, of the bits that the device gives it. */
+WK_DEVICE uint32_t emu_to_bf16(float f)
+{
+	uint32_t u = __float_as_uint(f);
+
+	if ((u & 0x7fffffff) > 0x7f800000)
+		return 0x7fff;
+	return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+WK_DEVICE uint32_t wk_pack_bf16(float lo, float hi)
+{
+	return emu_to_bf16(lo) | emu_to_bf16(hi) << 16;
+}
+
 WK_DEVICE uint4 wk_load16(const void *p)
 {
 	emu_aligned(p);
