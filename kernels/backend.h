@@ -49,6 +49,7 @@
 #define WK_NO_TOKEN	 UINT32_MAX
 #define WK_LORA_CUT	 16	/* ranks in a piece of a LoRA pair */
 #define WK_POOL_ALIGN	 256	/* pieces lie in the pool at multiples of this; so do blocks */
+#define WK_MAX_STEPS	 2	/* queued and not waited for; a step: batch_set up to record */
 #define WK_MAX_COPIES	 64	/* calls that copy blocks and may be under way at once */
 
 enum wk_dtype { WK_F32 = 0, WK_BF16 = 1, WK_F16 = 2 };
@@ -74,6 +75,8 @@ struct wk_info {
 	uint32_t align_bytes;	/* alignment of rows in x, y, h: pad the row stride to this */
 	uint32_t n_threads;
 	uint64_t device_bytes_free;	/* of a device with memory of its own, now; 0: the host's is used */
+	bool queues;		/* operations run beside the caller, who may have the next step queued
+				 * before the results of this one are known */
 };
 
 struct wk_open_options {
@@ -106,12 +109,18 @@ struct wk_segment {
 	uint32_t lora;		/* index in wk_batch.loras */
 };
 
+/*
+ * In wk_batch.tokens: the token that row i of the last call of sample() drew, whoever has or has not
+ * waited for it. So a step can be queued before the results of the one before it are known.
+ */
+#define WK_DRAWN 0x80000000u	/* | i */
+
 struct wk_batch {
 	uint32_t n_rows;	/* 1..WK_MAX_ROWS */
 	uint32_t n_seqs;
 	uint32_t n_table;
 	uint32_t n_out;			/* rows whose logits are wanted */
-	const uint32_t *tokens;		/* [n_rows] */
+	const uint32_t *tokens;		/* [n_rows]; or WK_DRAWN | row of the last sample() */
 	const struct wk_seq *seqs;	/* [n_seqs], ascending and gapless in row */
 	const uint32_t *block_table;	/* [n_table] block numbers in the pool */
 	const uint32_t *out_rows;	/* [n_out] ascending row numbers */
@@ -265,9 +274,9 @@ struct wk_sample {
 	uint32_t n_logprobs;		/* top log-probabilities wanted, <= WK_MAX_LOGPROBS */
 	uint32_t given;			/* not WK_NO_TOKEN: draw nothing, report this token's
 					 * log-probability (prompt log-probabilities, teacher forcing) */
-	const struct wk_count *counts;	/* borrowed until wk_wait(); ascending by token */
+	const struct wk_count *counts;	/* borrowed during the call; ascending by token */
 	uint32_t n_counts;
-	const struct wk_bias *bias;	/* borrowed until wk_wait() */
+	const struct wk_bias *bias;	/* borrowed during the call */
 	uint32_t n_bias;
 };
 
@@ -363,7 +372,11 @@ struct wk_ops {
 			struct wk_lora **ret);
 	void (*lora_free)(struct wk_backend *be, struct wk_lora *lora);	/* NULL allowed */
 
-	/* A step: one batch_set, then operations, then record; the arrays are copied by batch_set. */
+	/*
+	 * A step: one batch_set, then operations, then record; the arrays are copied by batch_set. Of
+	 * WK_MAX_STEPS steps the first must have been waited for before another begins; model, buffers
+	 * and adapters are then all in use by both.
+	 */
 	int (*batch_set)(struct wk_backend *be, const struct wk_batch *batch);
 	/* h[r] = scale * table[token[r]]; the table is a weight of [vocabulary][hidden], packed
 	 * WK_PACK_PLAIN, so that a tied head needs no second copy. */
@@ -373,7 +386,7 @@ struct wk_ops {
 	void (*matmul)(struct wk_backend *be, const struct wk_matmul *op);
 	void (*rope_append)(struct wk_backend *be, const struct wk_rope_append *op);
 	void (*attention)(struct wk_backend *be, const struct wk_attention *op);
-	/* Results are in `out` once wk_wait() returns. logits: [.][stride], vocab columns used. */
+	/* Results are in `out`, which stays until then, once the wait for this step returns. logits: [.][stride], vocab columns used. */
 	void (*sample)(struct wk_backend *be, const struct wk_buf *logits, uint32_t stride,
 		       uint32_t vocab, const struct wk_sample *rows, uint32_t n,
 		       struct wk_sampled *out);
@@ -397,7 +410,7 @@ struct wk_ops {
 	void (*aside_end)(struct wk_backend *be);
 };
 
-#define WK_ABI 4
+#define WK_ABI 5
 
 extern const struct wk_ops wk_ref_ops;
 extern const struct wk_ops wk_cpu_ops;
