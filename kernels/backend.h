@@ -49,6 +49,7 @@
 #define WK_NO_TOKEN	 UINT32_MAX
 #define WK_LORA_CUT	 16	/* ranks in a piece of a LoRA pair */
 #define WK_POOL_ALIGN	 256	/* pieces lie in the pool at multiples of this; so do blocks */
+#define WK_MAX_DRAWS	 1024	/* rows of one call of sample() */
 #define WK_MAX_STEPS	 2	/* queued and not waited for; a step: batch_set up to record */
 #define WK_MAX_COPIES	 64	/* calls that copy blocks and may be under way at once */
 
@@ -110,8 +111,10 @@ struct wk_segment {
 };
 
 /*
- * In wk_batch.tokens: the token that row i of the last call of sample() drew, whoever has or has not
- * waited for it. So a step can be queued before the results of the one before it are known.
+ * In wk_batch.tokens: the token that row i of the last call of sample() before batch_set() drew, whoever
+ * has or has not waited for it. So a step can be queued before the results of the one before it are
+ * known. A given token counts as drawn, and a row with a NaN logit drew token 0. An index that this call
+ * did not have is -EINVAL. In a step with such tokens embed() comes before sample().
  */
 #define WK_DRAWN 0x80000000u	/* | i */
 
@@ -386,7 +389,9 @@ struct wk_ops {
 	void (*matmul)(struct wk_backend *be, const struct wk_matmul *op);
 	void (*rope_append)(struct wk_backend *be, const struct wk_rope_append *op);
 	void (*attention)(struct wk_backend *be, const struct wk_attention *op);
-	/* Results are in `out`, which stays until then, once the wait for this step returns. logits: [.][stride], vocab columns used. */
+	/* Results are in `out`, which stays until then, once the wait for this step returns. logits:
+	 * [.][stride], vocab columns used. n is up to WK_MAX_DRAWS; several rows may be drawn from one
+	 * row of logits, and there may be several calls in a step, at most 8. */
 	void (*sample)(struct wk_backend *be, const struct wk_buf *logits, uint32_t stride,
 		       uint32_t vocab, const struct wk_sample *rows, uint32_t n,
 		       struct wk_sampled *out);

@@ -239,6 +239,8 @@ static const char *batch_wrong(const struct wk_backend *be, const struct wk_batc
 
 	if (!b->n_rows || b->n_rows > WK_MAX_ROWS)
 		return "the number of rows is 0 or over the limit";
+	if (!wk_drawn_known(b, be->drawn.n))
+		return "a token of a row that the last sample() did not have";
 	if (b->n_seqs > b->n_rows || b->n_out > b->n_rows)
 		return "more sequences or outputs than rows";
 	for (uint32_t i = 0; i < b->n_table; i++)
@@ -286,6 +288,7 @@ static int reserve_table(struct wk_backend *be, uint32_t n)
 static void copy_batch(struct wk_backend *be, const struct wk_batch *b)
 {
 	memcpy(be->tokens, b->tokens, b->n_rows * sizeof(*be->tokens));
+	wk_drawn_resolve(&be->drawn, be->tokens, b->n_rows);
 	memcpy(be->seqs, b->seqs, b->n_seqs * sizeof(*be->seqs));
 	if (b->n_out)
 		memcpy(be->out_rows, b->out_rows, b->n_out * sizeof(*be->out_rows));

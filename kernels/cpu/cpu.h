@@ -27,6 +27,7 @@
 #define WEFT_KERNELS_CPU_H
 
 #include "kernels/backend.h"
+#include "kernels/drawn.h"
 
 #include <string.h>
 
@@ -212,6 +213,7 @@ struct wk_backend {
 	uint32_t table_cap;
 	struct wk_segment segments[WK_MAX_ROWS];
 	const struct wk_lora *loras[WK_MAX_ROWS]; /* borrowed */
+	struct wk_drawn drawn;
 
 	/* KV, as bound; kv.c owns the layout within a block. */
 	struct wk_kv_shape kv;

@@ -31,12 +31,18 @@ void wk_cpu_sample(struct wk_backend *be, const struct wk_buf *logits, uint32_t 
 	struct wk_attn_state *st = wk_attn_state_get(be);
 	struct job job = {st, logits->host, stride, vocab, rows, out};
 
-	if (!st || be->sticky || !n)
+	if (!st || be->sticky)
 		return;
+	if (n > WK_MAX_DRAWS) {
+		wk_cpu_stick(be, EINVAL, "sample: %u rows", n);
+		return;
+	}
 	for (uint32_t i = 0; i < be->n_threads; i++)
 		if (wk_sample_scratch_grow(&st->sample[i], vocab)) {
 			wk_cpu_stick(be, ENOMEM, "no memory for sampling");
 			return;
 		}
-	wk_pool_run(be->pool, sample_chunk, &job, n);
+	if (n)
+		wk_pool_run(be->pool, sample_chunk, &job, n);
+	wk_drawn_keep(&be->drawn, out, n);
 }

@@ -17,6 +17,7 @@
 #define KA_CHUNK	16  /* rows of a LoRA chunk */
 #define KA_ZERO_BLOCKS	120
 #define KA_MAX_LOGPROBS 20
+#define KA_DRAWN	0x80000000u /* WK_DRAWN */
 
 /* --- a step's arrays ------------------------------------------------------------------------------*/
 
@@ -75,7 +76,7 @@ struct ka_sample {
 	float uniform;
 	uint32_t bias, n_bias;	   /* in ka_sampling.bias */
 	uint32_t counts, n_counts; /* in ka_sampling.counts */
-	uint32_t pad;
+	uint32_t out;		   /* in ka_sampling.out */
 };
 
 struct ka_bias {
@@ -119,7 +120,8 @@ struct ka_copy_rows {
 };
 
 struct ka_embed {
-	const uint32_t *tokens;
+	const uint32_t *tokens; /* or KA_DRAWN | index in drawn */
+	const uint32_t *drawn;
 	const uint16_t *table;
 	float *h;
 	uint32_t k, k_stride, h_stride;
@@ -220,7 +222,8 @@ struct ka_sampling {
 	const struct ka_sample *samples;
 	const struct ka_bias *bias;
 	const struct ka_count *counts;
-	struct ka_sampled *out;
+	struct ka_sampled *out; /* host memory: every row of it has its place there */
+	uint32_t *drawn;	/* [entry] its token */
 	uint32_t vocab, stride;
 };
 

@@ -11,7 +11,7 @@
 /* The last thing of a step: the host reads `where` instead of asking the driver. */
 WK_KERNEL(wk_mark, (1), struct ka_mark)
 {
-	/* C2: pairs with C1 in done() */
+	/* C2: pairs with C1 in cuda_done() */
 	__threadfence_system();
 	*(volatile uint64_t *)a.where = a.value;
 }
@@ -42,7 +42,9 @@ WK_KERNEL(wk_copy_rows, (256), struct ka_copy_rows)
 
 WK_KERNEL(wk_embed, (256), struct ka_embed)
 {
-	const uint16_t *from = a.table + (uint64_t)a.tokens[blockIdx.x] * a.k_stride;
+	uint32_t name = a.tokens[blockIdx.x];
+	uint32_t token = name & KA_DRAWN ? a.drawn[name & ~KA_DRAWN] : name;
+	const uint16_t *from = a.table + (uint64_t)token * a.k_stride;
 	float *to = a.h + (uint64_t)blockIdx.x * a.h_stride;
 
 	for (uint32_t i = threadIdx.x; i < a.k; i += blockDim.x)

@@ -306,6 +306,7 @@ static void cuda_info(const struct wk_backend *be, struct wk_info *ret)
 		.x_bytes = sizeof(uint16_t),
 		.align_bytes = WK_CUDA_ALIGN,
 		.n_threads = 1,
+		.queues = true,
 	};
 	/* Never 0, which says that the host's memory is used: not of a full device, nor of one that
 	 * does not answer. */

@@ -18,6 +18,11 @@
  * else goes to the stream at once. All device memory that a step needs is there before the first step,
  * so that addresses in a step's launches never change, and equal steps are equal lists of launches.
  *
+ * Two steps may be under way (WK_MAX_STEPS). On the device one set of arrays and scratch serves both: the
+ * second step's uploads are behind the first step's kernels on the stream. What the host writes has a
+ * place for each: an upload's pinned memory (cuda_slot), results (a ring). Memory that must grow waits for
+ * the device before it is given back; so do buf_free, buf_write and buf_read. Growth is by doubling.
+ *
  * A backend belongs to the engine's core thread. Every call into the driver is checked: cu_ok()
  * records what was called, on what, and the driver's name for the failure. A failure of a queued
  * operation is sticky, as kernels/backend.h has it.
@@ -29,6 +34,7 @@
 #include "kernels/cuda/args.h"
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/driver.h"
+#include "kernels/drawn.h"
 #include "kernels/lora.h"
 
 #define WK_CUDA_REV   3u  /* raise whenever a result may change by a bit */
@@ -125,7 +131,9 @@ struct cuda_graph {
 
 /* --- step.c ------------------------------------------------------------------------------------------*/
 
-#define CUDA_SLOTS 4 /* steps whose upload may be under way */
+#define CUDA_SLOTS   4 /* steps whose upload may be under way; more than WK_MAX_STEPS */
+#define CUDA_CALLS   (8 * WK_MAX_STEPS)		   /* of sample, not waited for */
+#define CUDA_RESULTS (WK_MAX_DRAWS * WK_MAX_STEPS) /* rows of these; a power of 2 */
 
 /* The arrays of a step, in device memory at fixed places; offsets in bytes. */
 struct cuda_layout {
@@ -137,12 +145,13 @@ struct cuda_layout {
 struct cuda_slot {
 	struct cuda_shared batch, units, samples;
 	uint64_t ticket;
+	uint64_t sampled; /* of the step that samples were last uploaded in */
 };
 
 /* Results of one call of sample, until they are handed out. */
 struct cuda_results {
-	struct wk_sampled *out; /* borrowed until wk_wait() */
-	uint32_t first, n;	/* in be->results */
+	struct wk_sampled *out; /* borrowed until the wait */
+	uint32_t first, n;	/* in be->results, modulo CUDA_RESULTS */
 	uint64_t ticket;	/* of the step's end */
 };
 
@@ -210,9 +219,15 @@ struct wk_backend {
 	struct wk_buf *s;   /* owner: what LoRA shrinks to */
 
 	struct wk_buf *samples, *scratch; /* owner: arguments and adjusted rows of sample */
-	struct cuda_shared results;	  /* owner: struct ka_sampled */
-	struct cuda_results calls[8];
-	uint32_t n_calls, n_results;
+	struct cuda_shared results;	  /* owner: a ring of CUDA_RESULTS struct ka_sampled */
+	struct cuda_results calls[CUDA_CALLS];
+	uint32_t n_calls, n_results; /* not handed out: calls, and rows of them */
+	uint32_t next_result;	     /* modulo CUDA_RESULTS; the oldest is n_results before it */
+
+	/* Of the last call of sample: its tokens, on the device, and what the host knows of them. */
+	struct wk_buf *drawn; /* owner: uint32_t [WK_MAX_DRAWS] */
+	uint32_t n_drawn;
+	uint32_t drawn_most[WK_MAX_DRAWS]; /* the largest that each of them can be */
 
 	struct cuda_queue queue;
 	struct cuda_graph graphs[CUDA_GRAPHS];
@@ -281,6 +296,8 @@ int cuda_batch_set(struct wk_backend *be, const struct wk_batch *b);
 uint64_t cuda_record(struct wk_backend *be);
 int cuda_query(struct wk_backend *be, uint64_t ticket);
 int cuda_wait(struct wk_backend *be, uint64_t ticket);
+/* The ticket that is done, and all before it. */
+uint64_t cuda_done(const struct wk_backend *be);
 /* Wait for all that is on the stream. */
 int cuda_drain(struct wk_backend *be);
 

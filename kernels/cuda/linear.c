@@ -147,6 +147,7 @@ void cuda_embed(struct wk_backend *be, const struct wk_weight *table, struct wk_
 		uint32_t h_stride, float scale)
 {
 	struct ka_embed a = {.tokens = device(be->arrays->at + be->at.tokens),
+			     .drawn = device(be->drawn->at),
 			     .table = device(table->data->at),
 			     .h = device(h->at),
 			     .k = table->k,

@@ -136,7 +136,8 @@ int cuda_shared_reserve(struct wk_backend *be, struct cuda_shared *s, size_t byt
 		return 0;
 	if (s->bytes && bytes < 2 * s->bytes)
 		bytes = 2 * s->bytes;
-	r = cuda_drain(be);
+	/* A step that is queued may use what there is. */
+	r = s->bytes ? cuda_drain(be) : be->sticky;
 	if (r)
 		return r;
 	cuda_shared_free(be, s);

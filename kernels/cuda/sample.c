@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sample.c - sampling: what the host prepares. The random numbers are made here, by wk_uniform(), so
- * that they are the other backends' own; the kernel writes its results into pinned memory.
+ * that they are the other backends' own; the kernel writes its results into pinned memory, and the tokens
+ * once more into device memory, where the next step's embedding finds those that are named by WK_DRAWN.
+ *
+ * Two steps may be under way. Arguments come from the step's slot and go to one place on the device, in
+ * the stream's order. Results go around a ring, by an index that comes with the arguments: so a step's
+ * launches are the same wherever its results go.
  */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+
+#define FIRST_BYTES \
+	((size_t)256 << 10) /* of arguments: what most steps need, so that it seldom grows */
 
 struct need {
 	size_t bias, counts;
@@ -19,7 +27,7 @@ static bool penalised(const struct wk_sample *s)
 			       s->frequency_penalty != 0);
 }
 
-static struct ka_sample describe(const struct wk_sample *s, const struct need *at)
+static struct ka_sample describe(const struct wk_sample *s, const struct need *at, uint32_t result)
 {
 	float inv = s->temperature > 0 ? 1 / s->temperature : INFINITY;
 
@@ -39,6 +47,7 @@ static struct ka_sample describe(const struct wk_sample *s, const struct need *a
 		.n_bias = s->n_bias,
 		.counts = (uint32_t)at->counts,
 		.n_counts = penalised(s) ? s->n_counts : 0,
+		.out = result % CUDA_RESULTS,
 	};
 }
 
@@ -46,20 +55,21 @@ static struct ka_sample describe(const struct wk_sample *s, const struct need *a
 static int upload(struct wk_backend *be, const struct wk_sample *rows, uint32_t n,
 		  const struct need *all, struct ka_sampling *a)
 {
-	size_t bias_at = WK_MAX_ROWS * sizeof(struct ka_sample);
+	size_t bias_at = WK_MAX_DRAWS * sizeof(struct ka_sample);
 	size_t counts_at = bias_at + (all->bias + 1023) / 1024 * 1024 * sizeof(struct ka_bias);
 	size_t bytes = counts_at + all->counts * sizeof(struct ka_count);
+	size_t room = bytes > FIRST_BYTES ? bytes : FIRST_BYTES;
 	struct cuda_shared *from = &be->slots[be->slot].samples;
 	struct need at = {0, 0};
-	int r = cuda_shared_reserve(be, from, bytes);
+	int r = cuda_shared_reserve(be, from, room);
 
-	r = r ? r : cuda_reserve(be, &be->samples, bytes);
+	r = r ? r : cuda_reserve(be, &be->samples, room);
 	if (r)
 		return r;
 	_Static_assert(sizeof(struct ka_bias) == sizeof(struct wk_bias), "the same");
 	_Static_assert(sizeof(struct ka_count) == sizeof(struct wk_count), "the same");
 	for (uint32_t i = 0; i < n; i++) {
-		struct ka_sample s = describe(&rows[i], &at);
+		struct ka_sample s = describe(&rows[i], &at, be->next_result + i);
 		char *to = from->host;
 
 		memcpy(to + i * sizeof(s), &s, sizeof(s));
@@ -75,8 +85,8 @@ static int upload(struct wk_backend *be, const struct wk_sample *rows, uint32_t 
 	a->samples = (const struct ka_sample *)(uintptr_t)be->samples->at;
 	a->bias = (const struct ka_bias *)(uintptr_t)(be->samples->at + bias_at);
 	a->counts = (const struct ka_count *)(uintptr_t)(be->samples->at + counts_at);
-	return cu_ok(be, copy_to, "uploading what to sample", be->samples->at, from->host, bytes,
-		     be->stream);
+	return cu_ok(be, copy_to, "uploading what to sample", be->samples->at, from->host,
+		     all->bias || all->counts ? bytes : n * sizeof(struct ka_sample), be->stream);
 }
 
 static int prepare(struct wk_backend *be, uint32_t stride, const struct wk_sample *rows, uint32_t n,
@@ -93,47 +103,75 @@ static int prepare(struct wk_backend *be, uint32_t stride, const struct wk_sampl
 		adjusted |= rows[i].n_bias || penalised(&rows[i]);
 	}
 	if (adjusted) {
-		r = cuda_reserve(be, &be->scratch, (size_t)n * stride * sizeof(float));
+		uint32_t at_once = n < WK_MAX_ROWS ? n : WK_MAX_ROWS;
+
+		r = cuda_reserve(be, &be->scratch, (size_t)at_once * stride * sizeof(float));
 		a->scratch = r ? NULL : (float *)(uintptr_t)be->scratch->at;
 	}
-	/* Results of an earlier call stand in the same memory: they must not move. */
-	if (!r && !be->n_calls)
-		r = cuda_shared_reserve(be, &be->results, WK_MAX_ROWS * sizeof(struct ka_sampled));
+	r = r ? r : cuda_shared_reserve(be, &be->results, CUDA_RESULTS * sizeof(struct ka_sampled));
 	return r ? r : upload(be, rows, n, &all, a);
+}
+
+/* The slot's memory can be written: what an earlier call put there has been used. That is so for the
+ * first call of a step; for another one the device comes to its end. */
+static int free_slot(struct wk_backend *be)
+{
+	struct cuda_slot *s = &be->slots[be->slot];
+	int r = s->sampled > cuda_done(be) ? cuda_drain(be) : 0;
+
+	s->sampled = be->ticket + 1;
+	return r;
+}
+
+/* For whoever names what is drawn here. */
+static void remember(struct wk_backend *be, const struct wk_sample *rows, uint32_t n,
+		     uint32_t vocab)
+{
+	for (uint32_t i = 0; i < n; i++)
+		be->drawn_most[i] = rows[i].given != WK_NO_TOKEN ? rows[i].given : vocab - 1;
+	be->n_drawn = n;
+}
+
+/* Many at once share the scratch of WK_MAX_ROWS, one after another. */
+static void launch(struct wk_backend *be, struct ka_sampling a, uint32_t n)
+{
+	for (uint32_t at = 0; at < n; at += WK_MAX_ROWS) {
+		uint32_t some = n - at < WK_MAX_ROWS ? n - at : WK_MAX_ROWS;
+
+		cuda_launch(be, K_wk_sample, some, 1, 512, 0, &a, sizeof(a));
+		a.samples += some;
+		a.drawn += some;
+	}
 }
 
 void cuda_sample(struct wk_backend *be, const struct wk_buf *logits, uint32_t stride,
 		 uint32_t vocab, const struct wk_sample *rows, uint32_t n, struct wk_sampled *out)
 {
-	struct ka_sampling a = {
-		.logits = (const float *)(uintptr_t)logits->at, .vocab = vocab, .stride = stride};
-	int r;
+	struct ka_sampling a = {.logits = (const float *)(uintptr_t)logits->at,
+				.drawn = (uint32_t *)(uintptr_t)be->drawn->at,
+				.vocab = vocab,
+				.stride = stride};
+	int r = be->sticky;
 
-	if (!n || be->sticky)
+	if (r)
 		return;
-	if (n > WK_MAX_ROWS) {
-		cuda_stick(be, EINVAL, "sample: %u rows", n);
+	if (n > WK_MAX_DRAWS || be->n_calls == CUDA_CALLS || n > CUDA_RESULTS - be->n_results) {
+		cuda_stick(be, EINVAL, "sample: %u rows, with %u rows of %u calls not waited for",
+			   n, be->n_results, be->n_calls);
 		return;
 	}
-	/* A second call of a step: its arguments come where those of the first are. */
-	if (be->n_calls) {
-		cuda_flush(be);
-		if (be->n_calls == sizeof(be->calls) / sizeof(*be->calls) ||
-		    n > WK_MAX_ROWS - be->n_results) {
-			cuda_stick(be, EINVAL, "sample: more than %d rows or %zu calls in a step",
-				   WK_MAX_ROWS, sizeof(be->calls) / sizeof(*be->calls));
-			return;
-		}
-		if (cuda_drain(be))
-			return;
-	}
-	r = prepare(be, stride, rows, n, &a);
+	remember(be, rows, n, vocab);
+	if (!n)
+		return;
+	r = free_slot(be);
+	r = r ? r : prepare(be, stride, rows, n, &a);
 	if (r) {
 		cuda_stick_last(be, r);
 		return;
 	}
-	a.out = (struct ka_sampled *)(uintptr_t)be->results.device + be->n_results;
-	be->calls[be->n_calls++] = (struct cuda_results){out, be->n_results, n, be->ticket + 1};
+	a.out = (struct ka_sampled *)(uintptr_t)be->results.device;
+	be->calls[be->n_calls++] = (struct cuda_results){out, be->next_result, n, be->ticket + 1};
+	be->next_result += n;
 	be->n_results += n;
-	cuda_launch(be, K_wk_sample, n, 1, 512, 0, &a, sizeof(a));
+	launch(be, a, n);
 }

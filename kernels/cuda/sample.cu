@@ -371,8 +371,9 @@ WK_DEVICE uint32_t draw(const struct row &r, const struct ka_sample &p, struct s
 	return walk(m, r, true, 0, target > sum ? sum : target, s);
 }
 
-WK_DEVICE void sample(const struct ka_sampling &a, const struct ka_sample &p,
-		      struct ka_sampled *out, struct shared_state *s)
+/* The token, the same for all threads; all that is known of it in *out. */
+WK_DEVICE uint32_t sample(const struct ka_sampling &a, const struct ka_sample &p,
+			  struct ka_sampled *out, struct shared_state *s)
 {
 	const float *logits = a.logits + (uint64_t)p.row * a.stride;
 	const struct amount all = {{0, NO_TOKEN}, false, 0};
@@ -389,7 +390,7 @@ WK_DEVICE void sample(const struct ka_sampling &a, const struct ka_sample &p,
 		out->logprob = not_a_number();
 	}
 	if (!row_max(logits, a.vocab, s, &r.max))
-		return;
+		return 0;
 	lse = r.max + log((double)total(all, r, s) / (double)(1ull << WEIGHT_BITS));
 	if (p.n_top)
 		report_top(r, p.n_top, lse, out, s);
@@ -400,16 +401,17 @@ WK_DEVICE void sample(const struct ka_sampling &a, const struct ka_sample &p,
 			adjust(a, p, logits, to);
 			r.logits = to;
 			if (!row_max(to, a.vocab, s, &r.max))
-				return;
+				return 0;
 		}
 		r.inv_temp = p.inv_temp;
 		token = p.inv_temp < plus_infinity() ? draw(r, p, s) : arg_max(r, s);
 	}
-	if (threadIdx.x)
-		return;
-	out->token = token;
-	if (token < a.vocab)
-		out->logprob = (float)(logits[token] - lse);
+	if (threadIdx.x == 0) {
+		out->token = token;
+		if (token < a.vocab)
+			out->logprob = (float)(logits[token] - lse);
+	}
+	return token;
 }
 
 WK_KERNEL(wk_sample, (THREADS), struct ka_sampling)
@@ -417,5 +419,9 @@ WK_KERNEL(wk_sample, (THREADS), struct ka_sampling)
 	__shared__ struct shared_state state;
 	const struct ka_sample p = a.samples[blockIdx.x];
 
-	sample(a, p, a.out + blockIdx.x, &state);
+	uint32_t token = sample(a, p, a.out + p.out, &state);
+
+	/* The next step may name it: results go to the host, and are not read here. */
+	if (threadIdx.x == 0)
+		a.drawn[blockIdx.x] = token;
 }

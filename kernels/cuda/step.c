@@ -50,6 +50,7 @@ int cuda_step_init(struct wk_backend *be)
 	be->table_room = FIRST_TABLE;
 	lay_out(be, FIRST_TABLE);
 	r = cuda_reserve(be, &be->arrays, be->at.bytes);
+	r = r ? r : cuda_reserve(be, &be->drawn, WK_MAX_DRAWS * sizeof(uint32_t));
 	r = r ? r : cuda_shared_reserve(be, &be->done, sizeof(uint64_t));
 	for (int i = 0; !r && i < CUDA_SLOTS; i++)
 		r = cuda_shared_reserve(be, &be->slots[i].batch, be->at.bytes);
@@ -58,8 +59,8 @@ int cuda_step_init(struct wk_backend *be)
 
 void cuda_step_fini(struct wk_backend *be)
 {
-	struct wk_buf *const bufs[] = {be->arrays, be->units, be->part,	   be->part_ml,
-				       be->glu,	   be->s,     be->samples, be->scratch};
+	struct wk_buf *const bufs[] = {be->arrays, be->units,	be->part,    be->part_ml, be->glu,
+				       be->s,	   be->samples, be->scratch, be->drawn};
 
 	for (size_t i = 0; i < sizeof(bufs) / sizeof(*bufs); i++)
 		cuda_buf_free(be, bufs[i]);
@@ -79,7 +80,7 @@ void cuda_step_fini(struct wk_backend *be)
 
 /* --- tickets -----------------------------------------------------------------------------------------*/
 
-static uint64_t done(const struct wk_backend *be)
+uint64_t cuda_done(const struct wk_backend *be)
 {
 	/* C1: pairs with C2 in wk_mark */
 	return __atomic_load_n((const uint64_t *)be->done.host, __ATOMIC_ACQUIRE);
@@ -92,7 +93,7 @@ static int ask(struct wk_backend *be, uint64_t ticket)
 
 	if (r == CU_NOT_READY)
 		return 0;
-	if (!r && done(be) < ticket)
+	if (!r && cuda_done(be) < ticket)
 		cuda_stick(be, EIO, "the device is idle, and step %llu has not ended",
 			   (unsigned long long)ticket);
 	return cuda_check(be, r, "stream_query", "a step on the device");
@@ -110,7 +111,7 @@ static int await(struct wk_backend *be, uint64_t ticket)
 {
 	uint64_t asked = 0;
 
-	for (uint32_t i = 1; !be->sticky && done(be) < ticket; i++) {
+	for (uint32_t i = 1; !be->sticky && cuda_done(be) < ticket; i++) {
 		uint64_t now;
 
 		if (i % SPINS)
@@ -142,23 +143,26 @@ static void hand_out(struct wk_backend *be, uint64_t ticket)
 	const struct wk_sampled *from = be->results.host;
 	uint32_t n = 0;
 
-	for (; n < be->n_calls && be->calls[n].ticket <= ticket; n++)
-		memcpy(be->calls[n].out, from + be->calls[n].first, be->calls[n].n * sizeof(*from));
+	for (; n < be->n_calls && be->calls[n].ticket <= ticket; n++) {
+		const struct cuda_results *c = &be->calls[n];
+
+		for (uint32_t i = 0; i < c->n; i++)
+			c->out[i] = from[(c->first + i) % CUDA_RESULTS];
+		be->n_results -= c->n;
+	}
 	be->n_calls -= n;
 	memmove(be->calls, be->calls + n, be->n_calls * sizeof(*be->calls));
-	if (!be->n_calls)
-		be->n_results = 0;
 }
 
 int cuda_query(struct wk_backend *be, uint64_t ticket)
 {
 	if (be->sticky)
 		return be->sticky;
-	if (done(be) >= ticket)
+	if (cuda_done(be) >= ticket)
 		return 1;
 	if (ticket > be->ticket)
 		return cuda_fail(be, EINVAL, "a ticket that was never given out");
-	return ask(be, ticket) ? be->sticky : done(be) >= ticket;
+	return ask(be, ticket) ? be->sticky : cuda_done(be) >= ticket;
 }
 
 int cuda_wait(struct wk_backend *be, uint64_t ticket)
@@ -191,6 +195,8 @@ static const char *batch_wrong(const struct wk_backend *be, const struct wk_batc
 		return "the number of rows is 0 or over the limit";
 	if (b->n_seqs > b->n_rows || b->n_out > b->n_rows)
 		return "more sequences or outputs than rows";
+	if (!wk_drawn_known(b, be->n_drawn))
+		return "a token of a row that the last sample() did not have";
 	for (uint32_t i = 0; i < b->n_table; i++)
 		if (b->block_table[i] >= be->n_blocks)
 			return "a block number is past the KV pool";
@@ -228,7 +234,15 @@ static int grow_table(struct wk_backend *be, uint32_t n)
 		r = cuda_shared_reserve(be, &be->slots[i].batch, be->at.bytes);
 	if (!r)
 		be->table_room = room;
+	else /* the old ones are gone */
+		cuda_stick_last(be, r);
 	return r;
+}
+
+/* The largest token that one may be. */
+static uint32_t most_of(const struct wk_backend *be, uint32_t token)
+{
+	return token & WK_DRAWN ? be->drawn_most[token & ~WK_DRAWN] : token;
 }
 
 static void copy_batch(struct wk_backend *be, const struct wk_batch *b)
@@ -238,8 +252,11 @@ static void copy_batch(struct wk_backend *be, const struct wk_batch *b)
 	if (b->n_loras)
 		memcpy(be->loras, b->loras, b->n_loras * sizeof(*be->loras));
 	be->max_token = 0;
-	for (uint32_t i = 0; i < b->n_rows; i++)
-		be->max_token = b->tokens[i] > be->max_token ? b->tokens[i] : be->max_token;
+	for (uint32_t i = 0; i < b->n_rows; i++) {
+		uint32_t most = most_of(be, b->tokens[i]);
+
+		be->max_token = most > be->max_token ? most : be->max_token;
+	}
 	be->batch = *b;
 	be->batch.tokens = be->tokens;
 	be->batch.seqs = be->seqs;

@@ -186,6 +186,8 @@ static int check_batch(struct wk_backend *be, const struct wk_batch *b)
 		return ref_fail(be, -EINVAL, "batch: %s", wrong);
 	if (!b->n_rows || b->n_rows > WK_MAX_ROWS)
 		return ref_fail(be, -EINVAL, "a batch of %u rows", b->n_rows);
+	if (!wk_drawn_known(b, be->drawn.n))
+		return ref_fail(be, -EINVAL, "a token of a row that sample() did not have");
 	for (uint32_t i = 0; i < b->n_table; i++)
 		if (b->block_table[i] >= be->n_blocks)
 			return ref_fail(be, -EINVAL, "block %u of %u", b->block_table[i],
@@ -224,6 +226,7 @@ static int ref_batch_set(struct wk_backend *be, const struct wk_batch *b)
 		free_batch(be);
 		return ref_fail(be, -ENOMEM, "no memory for a batch");
 	}
+	wk_drawn_resolve(&be->drawn, be->tokens, b->n_rows);
 	be->batch = *b;
 	be->batch.tokens = be->tokens;
 	be->batch.seqs = be->seqs;
@@ -238,15 +241,16 @@ static void ref_sample(struct wk_backend *be, const struct wk_buf *logits, uint3
 		       uint32_t vocab, const struct wk_sample *rows, uint32_t n,
 		       struct wk_sampled *out)
 {
-	int r = wk_sample_scratch_grow(&be->scratch, vocab);
+	int r = n > WK_MAX_DRAWS ? -EINVAL : wk_sample_scratch_grow(&be->scratch, vocab);
 
 	if (r) {
-		ref_stick(be, r, "no memory for sampling");
+		ref_stick(be, r, r == -EINVAL ? "sample: too many rows" : "no memory for sampling");
 		return;
 	}
 	for (uint32_t i = 0; i < n; i++)
 		wk_sample_row((const float *)logits->data + (size_t)rows[i].row * stride, vocab,
 			      &rows[i], &be->scratch, &out[i]);
+	wk_drawn_keep(&be->drawn, out, n);
 }
 
 static uint64_t ref_record(struct wk_backend *be)

@@ -14,6 +14,7 @@
 #define WEFT_KERNELS_REF_H
 
 #include "kernels/backend.h"
+#include "kernels/drawn.h"
 #include "kernels/lora.h"
 #include "kernels/sample.h"
 
@@ -43,6 +44,7 @@ struct wk_backend {
 	struct wk_segment *segments;	     /* owner */
 	const struct wk_lora **loras;	     /* owner of the array; the adapters are borrowed */
 	struct wk_sample_scratch scratch;
+	struct wk_drawn drawn;
 	uint64_t ticket;
 	uint64_t copy_ticket; /* of copies of blocks */
 	int error;	      /* sticky: the first failure of a queued operation */

@@ -157,6 +157,7 @@ say "results"
 if [ -n "$small" ]; then
 	check "refusals" 60 kernels/test_lora_refuse 1
 	check "copies of blocks" 60 kernels/test_copies 1
+	check "two steps queued" 60 kernels/test_queued 1
 else
 	check "products" 30 kernels/test_linear 1
 	check "products, own" 30 kernels/test_linear 1 WEFT_TEST_PATH=own
@@ -165,6 +166,8 @@ else
 	check "refusals" 20 kernels/test_lora_refuse 1
 	check "copies of blocks" 20 kernels/test_copies 1
 	check "copies of blocks, one by one" 20 kernels/test_copies 1 WEFT_CUDA_BATCH=0
+	check "two steps queued" 20 kernels/test_queued 1
+	check "two steps queued, cuBLASLt" 20 kernels/test_queued 1 WEFT_TEST_PATH=cublaslt
 	check "sampling" 30 kernels/test_sample 1
 	check "oracle" 40 model/test_oracle 1
 	check "oracle, cuBLASLt" 40 model/test_oracle 1 WEFT_TEST_PATH=cublaslt

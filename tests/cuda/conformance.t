@@ -6,10 +6,12 @@ here=$(dirname "$0")
 . "$here/fake_env.sh"
 if [ -n "${WEFT_FAKE_CUDA_LATE:-}" ]; then
 	set -- "linear: kernels/test_linear" "refusals: kernels/test_lora_refuse" \
-		"adapters: kernels/test_lora" "copies of blocks: kernels/test_copies"
+		"adapters: kernels/test_lora" "copies of blocks: kernels/test_copies" \
+		"two steps queued: kernels/test_queued"
 else
 	set -- "linear: kernels/test_linear" "refusals: kernels/test_lora_refuse" \
 		"sampling: kernels/test_sample" "adapters: kernels/test_lora" \
-		"attention: kernels/test_attention" "copies of blocks: kernels/test_copies"
+		"attention: kernels/test_attention" "copies of blocks: kernels/test_copies" \
+		"two steps queued: kernels/test_queued"
 fi
 exec "$here/run_suite.sh" "$@"

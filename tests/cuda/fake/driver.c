@@ -7,7 +7,9 @@
  * only when someone asks for the stream or an event: then pinned memory that is reused too early, or
  * read before it is time, shows. Streams are independent then: one that is asked for goes on alone, and
  * takes others as far as events bind it to them, so a wait that is missing shows too. Asking whether an
- * event has come does one thing more of its stream, with WEFT_FAKE_CUDA_LATE=2 none. Copies of a batch
+ * event has come does one thing more of its stream, with WEFT_FAKE_CUDA_LATE=2 none; asking whether a
+ * stream has ended does all that is on it, with 2 up to and with a kernel of a single thread, which is
+ * what the backend ends a step with. fake_cuda_waiting() is how much is left to do. Copies of a batch
  * are done last to first. Memory must not go while a copy to or from it waits. A buffer ends where its
  * pages end, with nothing mapped behind it, and fresh memory is full of 0xff.
  *
@@ -20,6 +22,7 @@
  * One thread at a time, as the backend calls it.
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -250,6 +253,24 @@ static void run_all(void)
 {
 	for (cu_stream s = streams; s; s = s->next)
 		run_stream(s);
+}
+
+EXPORT long fake_cuda_waiting(void);
+EXPORT long fake_cuda_waiting(void)
+{
+	long n = 0;
+
+	for (cu_stream s = streams; s; s = s->next)
+		for (const struct op *op = s->waiting.first; op; op = op->next)
+			n++;
+	return n;
+}
+
+static bool latest(void)
+{
+	const char *late = getenv("WEFT_FAKE_CUDA_LATE");
+
+	return late && !strcmp(late, "2");
 }
 
 static cu_result put(cu_stream s, struct op op, const void *args, size_t arg_bytes)
@@ -670,8 +691,15 @@ EXPORT cu_result cuStreamSynchronize(cu_stream s)
 EXPORT cu_result cuStreamQuery(cu_stream s)
 {
 	CALL(cuStreamQuery);
-	run_stream(s);
-	return 0;
+	if (!latest())
+		run_stream(s);
+	for (bool ended = false; s->waiting.first && !ended;) {
+		const struct op *op = s->waiting.first;
+
+		ended = op->kind == OP_LAUNCH && op->threads == 1 && op->grid[0] == 1;
+		run_one(s);
+	}
+	return s->waiting.first ? CU_NOT_READY : 0;
 }
 
 EXPORT cu_result cuStreamWaitEvent(cu_stream s, cu_event e, unsigned flags)
@@ -710,13 +738,10 @@ EXPORT cu_result cuEventRecord(cu_event e, cu_stream s)
 
 EXPORT cu_result cuEventQuery(cu_event e)
 {
-	const char *late;
-
 	CALL(cuEventQuery);
 	if (e->come == e->recorded)
 		return 0;
-	late = getenv("WEFT_FAKE_CUDA_LATE");
-	if (!late || strcmp(late, "2"))
+	if (!latest())
 		run_one(e->on);
 	return CU_NOT_READY;
 }
