@@ -108,6 +108,7 @@ static void weights_left(struct cache_adapter *node)
 			*at = w->next_placing;
 			break;
 		}
+	step_quiet(w->engine); /* a pass that is queued may use it still, for a row that has gone */
 	adapter_remove(w->image, w->engine->model);
 }
 

@@ -368,8 +368,10 @@ void *core_main(void *arg)
 		uint64_t idle_ns;
 
 		adapters_quiescent(e);
+		if (chores_left(e))
+			step_finish(e);
 		chores_run(e);
-		if (sched_has_work(&e->sched)) {
+		if (sched_has_work(&e->sched) || e->flying) {
 			announce(e, true);
 			if (step_run(e)) {
 				worked(e, &was_idle);
@@ -392,6 +394,7 @@ void *core_main(void *arg)
 		else
 			core_sleep(e);
 	}
+	step_quiet(e);
 	adapters_reader(false);
 	core_tell(e, MAIL_STOPPED, 0);
 	return NULL;

@@ -11,10 +11,10 @@
  *   orphan.c    the death of weftd     domain.c     who may reuse whose KV; the mirrors
  *   blocks.c, sched.c, slab.c, stop.c  reuse.c      sequences and the prefix cache
  *     plain data, no model             step.c       plan to batch, forward pass, results
- *   cache/      likewise               pins.c       prefixes that stay
- *   model/      models and adapters    sampling.c   rows of the sampler
- *   chores.c    a part in each pass    publish.c    results into rx
- *   test_hook.c for tests only
+ *   cache/      likewise               ahead.c      a pass queued before those results
+ *   model/      models and adapters    pins.c       prefixes that stay
+ *   chores.c    a part in each pass    sampling.c   rows of the sampler
+ *   test_hook.c for tests only         publish.c    results into rx
  *
  * Threads: the core thread owns everything in struct engine but what is said to be otherwise; the
  * control thread owns the link and all descriptors. They talk through two mailboxes, never through
@@ -77,7 +77,9 @@ struct sample {
 	struct sched_seq seq; /* the first field: see sample_of() */
 	struct request *req;
 	uint32_t index;
-	uint32_t n_out; /* tokens known, in the slab */
+	uint32_t n_out;	   /* tokens known, in the slab */
+	bool pending;	   /* one more has been drawn, by the pass that is queued; see ahead.c */
+	uint32_t drawn_at; /* pending: in which of its draws */
 	bool done;
 	enum wshm_finish finish;
 	struct wk_count *counts; /* owned; NULL until penalties need them; ascending by token */
@@ -123,7 +125,7 @@ struct request {
 	uint32_t cached;	  /* positions of the prompt that were found at the start */
 	bool suspect;		  /* see recover.c */
 	bool crash_test;
-	bool touched;		     /* in step.touched */
+	uint8_t touched;	     /* in whose step.touched: their bits */
 	bool progressed;	     /* got a token in this step */
 	uint32_t restarts;	     /* as in the slot, without the mark */
 	enum wshm_status end_status; /* set within a step, acted on at its end */
@@ -172,9 +174,13 @@ struct given_row {
 };
 
 #define STEP_MAX_DRAWS (SCHED_MAX_SEQS * WSHM_MAX_SAMPLES)
+_Static_assert(STEP_MAX_DRAWS <= WK_MAX_DRAWS, "one call of sample() for a pass");
 
+/* A pass, from its plan to its results. */
 struct step {
-	struct sched_plan plan;
+	uint8_t bit; /* of the two */
+	struct sched_plan
+		plan; /* seqs, drawn_for, touched: NULL where the sequence has gone since */
 	uint32_t tokens[WK_MAX_ROWS];
 	struct wk_seq seqs[SCHED_MAX_SEQS];
 	uint32_t out_rows[SCHED_MAX_SEQS];
@@ -196,7 +202,11 @@ struct step {
 	uint32_t n_given;
 	struct request *touched[SCHED_MAX_SEQS];
 	uint32_t n_touched;
+	uint32_t n_rows;
 	double flops;
+	uint64_t ticket;
+	uint64_t begun_ns; /* on the device: when it was queued, or the one before it ended */
+	bool advanced;	   /* what is known of its outcome beforehand has been noted */
 };
 
 /* The engine's own time per pass: scheduling, keys, index, results; without the device's. */
@@ -234,11 +244,12 @@ struct engine_options {
 	uint32_t crash_token; /* WK_NO_TOKEN: none; see step.c */
 	bool no_system_calls; /* after the first token; see test_hook.c */
 	bool poison_free;     /* free blocks hold NaN; see test_hook.c */
+	bool ahead;	      /* queue a pass ahead on any backend, to test it */
 };
 
 struct engine_counters {
-	uint64_t steps, rows, tokens_in, tokens_out, tokens_cached, requests, refused, recovered,
-		faults, offences;
+	uint64_t steps, steps_ahead, rows, tokens_in, tokens_out, tokens_cached, requests, refused,
+		recovered, faults, offences;
 	uint64_t adapters_placed, place_passes, place_most_bytes; /* in a pass */
 	uint64_t start_ns, step_ns;
 };
@@ -293,7 +304,12 @@ struct engine {
 	uint64_t next_order;
 	uint64_t fetched_tokens;   /* out of clients' memory, whatever became of them */
 	uint64_t next_deadline_ns; /* of any request, or NO_DEADLINE; may be too early */
-	struct step step;
+	struct step steps[2];
+	struct step *flying; /* of them: queued and not waited for; or NULL */
+	uint64_t device_ns;  /* of this turn: the device's, waited for by this thread */
+	uint64_t own_ns;     /* of this pass so far, in earlier turns */
+	uint32_t last_rows;  /* of the last pass, and how long it took */
+	uint64_t last_ns;
 	double ns_per_flop; /* the slowest seen lately; 0: nothing measured */
 	bool loads_failed;  /* of any adapter, in this engine */
 	bool announced_busy, draining, drained, stop;
@@ -430,6 +446,7 @@ int sampling_row(struct engine *e, struct sample *a, uint32_t logits_row, struct
 void sampling_given(uint32_t logits_row, uint32_t token, uint32_t n_logprobs,
 		    struct wk_sample *ret);
 void sampling_append(struct sample *a, uint32_t token); /* keep the counts */
+bool sampling_needs_tokens(const struct wshm_desc *d);	/* those drawn so far */
 
 /* publish.c: results and states into rx */
 void publish_admitted(struct request *r);
@@ -454,15 +471,29 @@ void publish_free(struct session *s, uint32_t slot);
 void publish_restarts(struct request *r, uint32_t restarts);
 
 /* step.c */
-/* One pass, if anything can compute. False: nothing could. */
+/* One pass, if anything can compute; or less: a pass computes, and it is too early for the next. False:
+ * nothing could. */
 bool step_run(struct engine *e);
-int step_init(struct engine *e);
-void step_fini(struct engine *e);
+void step_finish(struct engine *e); /* the pass that is queued, if one is, and its results */
+void step_quiet(struct engine *e);  /* the device has nothing queued; results come later */
+
+/* ahead.c */
+/* May a pass be queued behind this one, whose results are not there yet? Then advance it and plan. */
+bool ahead_possible(const struct engine *e, const struct step *st);
+/* Is there still time to see who comes before a pass is queued behind this one? */
+bool ahead_early(const struct engine *e, const struct step *st, uint64_t now);
+/* What is known of a queued pass without its results: positions, and that tokens are drawn. */
+void ahead_advance(struct engine *e, struct step *st);
+/* A position's token, or where the pass that is queued draws it. */
+uint32_t ahead_token(const struct sample *a, uint32_t position);
+/* The sequence, or all of the request, ends: what is queued for it comes to nothing. */
+void ahead_forget_sample(struct engine *e, const struct sample *a);
+void ahead_forget_request(struct engine *e, const struct request *r);
 
 /* test_hook.c: 0 or -errno */
 int hook_no_system_calls(void);
 void hook_poison_free(struct engine *e);
-void hook_check_fresh(struct engine *e); /* aborts */
+void hook_check_fresh(struct engine *e, const struct step *st); /* aborts */
 int64_t hook_slice_bytes(int64_t otherwise);
 uint64_t hook_most_slices(void);
 

@@ -134,6 +134,7 @@ static bool options(struct engine_options *o, int argc, char **argv)
 		.crash_token = WK_NO_TOKEN,
 		.no_system_calls = getenv("WEFT_TEST_SECCOMP") != NULL,
 		.poison_free = getenv("WEFT_TEST_POISON_FREE") != NULL,
+		.ahead = getenv("WEFT_TEST_AHEAD") != NULL,
 	};
 	while ((c = getopt_long(argc, argv, "", table, NULL)) != -1)
 		if (!option(o, c, optarg))

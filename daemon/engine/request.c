@@ -166,6 +166,7 @@ void request_sample_done(struct engine *e, struct sample *a, enum wshm_finish fi
 	a->finish = finish;
 	a->done = true;
 	a->req->n_live--;
+	ahead_forget_sample(e, a);
 	sched_remove(&e->sched, &a->seq);
 }
 
@@ -173,6 +174,7 @@ static void request_leave(struct engine *e, struct request *r)
 {
 	struct session *s = r->session;
 
+	ahead_forget_request(e, r);
 	for (uint32_t i = 0; i < r->desc.n; i++)
 		sched_remove(&e->sched, &r->samples[i].seq);
 	if (r->suspect)

@@ -253,9 +253,9 @@ void reuse_commit(struct engine *e, const struct sched_plan *plan)
 {
 	(void)e;
 	for (uint32_t i = 0; i < plan->n; i++) {
-		struct sample *a = sample_of(plan->seqs[i]);
+		struct sample *a = plan->seqs[i] ? sample_of(plan->seqs[i]) : NULL;
 
-		if (!a->req->desc.no_cache)
+		if (a && a->seq.state == SCHED_RUNNING && !a->req->desc.no_cache)
 			cache_commit(&a->chain, &a->seq.table, a->seq.computed);
 	}
 }

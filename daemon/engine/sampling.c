@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool has_penalties(const struct wshm_desc *d)
+bool sampling_needs_tokens(const struct wshm_desc *d)
 {
 	return d->repetition != 1 || d->presence != 0 || d->frequency != 0;
 }
@@ -117,8 +117,9 @@ int sampling_row(struct engine *e, struct sample *a, uint32_t logits_row, struct
 {
 	struct request *r = a->req;
 	const struct wshm_desc *d = &r->desc;
+	uint32_t n_out = a->n_out + a->pending;
 
-	if (has_penalties(d) && !a->counts && counts_make(e, a))
+	if (sampling_needs_tokens(d) && !a->counts && counts_make(e, a))
 		return -ENOMEM;
 	*ret = (struct wk_sample){
 		.row = logits_row,
@@ -131,13 +132,13 @@ int sampling_row(struct engine *e, struct sample *a, uint32_t logits_row, struct
 		.frequency_penalty = d->frequency,
 		.seed = r->seed,
 		.sample = a->index,
-		.position = r->n_prompt + a->n_out,
+		.position = r->n_prompt + n_out,
 		.n_logprobs = d->logprobs == WSHM_NO_LOGPROBS ? 0 : d->logprobs,
 		.given = WK_NO_TOKEN,
 		.counts = a->counts,
 		.n_counts = a->n_counts,
 		.bias = r->bias,
-		.n_bias = a->n_out < d->min_tokens ? r->n_bias_forbidden : r->n_bias,
+		.n_bias = n_out < d->min_tokens ? r->n_bias_forbidden : r->n_bias,
 	};
 	return 0;
 }

@@ -449,10 +449,8 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
-static void plan_chunks(struct sched *s, uint32_t *left)
+static void plan_chunks(struct sched *s, uint32_t *left, bool may_start)
 {
-	bool may_start = true;
-
 	while (*left) {
 		struct sched_seq *q = next_candidate(s, may_start);
 
@@ -471,7 +469,7 @@ static void plan_chunks(struct sched *s, uint32_t *left)
 	}
 }
 
-void sched_make_plan(struct sched *s, struct sched_plan *ret)
+static void make_plan(struct sched *s, struct sched_plan *ret, bool may_start)
 {
 	uint32_t left = s->opt.max_rows;
 
@@ -484,7 +482,7 @@ void sched_make_plan(struct sched *s, struct sched_plan *ret)
 	/* Those that decode wait for the whole pass: keep it short. */
 	if (left < s->opt.max_rows && s->opt.max_mixed && left > s->opt.max_mixed)
 		left = s->opt.max_mixed;
-	plan_chunks(s, &left);
+	plan_chunks(s, &left, may_start);
 	for (uint32_t i = 0; i < s->n_running; i++) {
 		if (!s->running[i]->n_new)
 			continue;
@@ -493,9 +491,43 @@ void sched_make_plan(struct sched *s, struct sched_plan *ret)
 	}
 }
 
+void sched_make_plan(struct sched *s, struct sched_plan *ret)
+{
+	make_plan(s, ret, true);
+}
+
+void sched_plan_on(struct sched *s, struct sched_plan *ret)
+{
+	make_plan(s, ret, false);
+}
+
+bool sched_goes_on(const struct sched *s)
+{
+	uint32_t need = 0;
+
+	if (s->only)
+		return false;
+	for (uint32_t i = 0; i < s->n_tenants; i++) {
+		const struct sched_seq *q = wait_first(s, &s->tenants[i]);
+
+		if (q && !no_place(s, q) && !refused_lately(s, q))
+			return false;
+	}
+	for (uint32_t i = 0; i < s->n_running; i++) {
+		const struct sched_seq *q = s->running[i];
+
+		if (eligible(s, q) && q->target - q->computed == 1)
+			need += blocks_for(q->target) - q->table.n;
+	}
+	return need <= blocks_available(s->pool);
+}
+
 void sched_commit(struct sched *s, const struct sched_plan *plan)
 {
+	(void)s;
 	for (uint32_t i = 0; i < plan->n; i++) {
+		if (!plan->seqs[i])
+			continue;
 		plan->seqs[i]->computed += plan->seqs[i]->n_new;
 		plan->seqs[i]->n_new = 0;
 	}

@@ -121,7 +121,11 @@ void sched_remove(struct sched *s, struct sched_seq *q);
 void sched_lend(struct sched_seq *q, int32_t priority);
 /* Nothing to do when the plan has no rows. */
 void sched_make_plan(struct sched *s, struct sched_plan *ret);
-/* The pass has been computed. */
+/* Would a plan only go on with what runs: nothing that could start, a block for whoever needs one? */
+bool sched_goes_on(const struct sched *s);
+/* Then such a plan. */
+void sched_plan_on(struct sched *s, struct sched_plan *ret);
+/* The pass has been computed, or will be before anything that is queued later. NULL: gone since. */
 void sched_commit(struct sched *s, const struct sched_plan *plan);
 /* Is there a sequence that may compute now? */
 bool sched_has_work(const struct sched *s);

@@ -223,6 +223,7 @@ static json_t *engine_json(const struct engine *e, const struct status_report *r
 	put(backend, "threads", e->info.n_threads);
 	json_object_set_new(o, "backend", backend);
 	put(o, "steps", r->count.steps);
+	put(o, "steps_ahead", r->count.steps_ahead);
 	put(o, "rows", r->count.rows);
 	put(o, "step_ms", r->count.step_ns / 1000000);
 	put(o, "tokens_in", r->count.tokens_in);

@@ -29,19 +29,6 @@
 /* Pages go back by a system call each time, and only after a mirror has grown. */
 #define RECLAIM_STEPS 64
 
-int step_init(struct engine *e)
-{
-	memset(&e->step, 0, sizeof(e->step));
-	return 0;
-}
-
-void step_fini(struct engine *e)
-{
-	free(e->step.table);
-	free(e->step.fresh);
-	e->step.table = e->step.fresh = NULL;
-}
-
 /* An engine that cannot get a few KiB cannot serve: weftd starts another. */
 static void must(bool ok, const char *what)
 {
@@ -79,27 +66,24 @@ static void given_add(struct step *st, struct request *r, uint32_t row, uint32_t
 	st->given[st->n_given++] = (struct given_row){.req = r, .row = row, .index = next};
 }
 
-static void draw_add(struct engine *e, struct sample *a, uint32_t logits_row)
+static void draw_add(struct engine *e, struct step *st, struct sample *a, uint32_t logits_row)
 {
-	struct step *st = &e->step;
-
 	assert(st->n_draws < STEP_MAX_DRAWS);
 	must(!sampling_row(e, a, logits_row, &st->draws[st->n_draws]), "memory for penalties");
 	st->drawn_for[st->n_draws++] = a;
 }
 
 /* The last row of a sequence: a token for it, or for all answers of a fresh request. */
-static void out_add(struct engine *e, struct sample *a, uint32_t row)
+static void out_add(struct engine *e, struct step *st, struct sample *a, uint32_t row)
 {
-	struct step *st = &e->step;
 	struct request *r = a->req;
 
-	draw_add(e, a, st->n_out);
-	for (uint32_t i = 0; i < r->desc.n && !a->n_out; i++) {
+	draw_add(e, st, a, st->n_out);
+	for (uint32_t i = 0; i < r->desc.n && !a->n_out && !a->pending; i++) {
 		struct sample *b = &r->samples[i];
 
 		if (b != a && !b->n_out && b->seq.state == SCHED_OUT)
-			draw_add(e, b, st->n_out);
+			draw_add(e, st, b, st->n_out);
 	}
 	st->out_rows[st->n_out++] = row;
 }
@@ -138,9 +122,9 @@ static void seq_segment(struct step *st, const struct sample *a, uint32_t row)
 	segment_add(st, adapter_lora(r->adapter->weights->image), row, end - first);
 }
 
-static void seq_add(struct engine *e, struct sample *a, uint32_t index, uint32_t *row)
+static void seq_add(struct engine *e, struct step *st, struct sample *a, uint32_t index,
+		    uint32_t *row)
 {
-	struct step *st = &e->step;
 	struct sched_seq *q = &a->seq;
 	uint32_t first = *row, end = q->computed + q->n_new, n_table = blocks_for(end);
 	uint32_t fresh = blocks_for(q->computed);
@@ -150,9 +134,9 @@ static void seq_add(struct engine *e, struct sample *a, uint32_t index, uint32_t
 	for (uint32_t b = fresh; b < n_table; b++)
 		st->fresh[st->n_fresh++] = q->table.blocks[b];
 	for (uint32_t p = q->computed; p < end; p++, ++*row) {
-		st->tokens[*row] = request_token(a, p);
+		st->tokens[*row] = ahead_token(a, p);
 		if (p + 1 == q->target)
-			out_add(e, a, *row);
+			out_add(e, st, a, *row);
 		else
 			given_add(st, a->req, *row, p);
 	}
@@ -167,13 +151,12 @@ static void seq_add(struct engine *e, struct sample *a, uint32_t index, uint32_t
 	seq_segment(st, a, first);
 }
 
-static void touch(struct engine *e, struct request *r)
+static void touch(struct engine *e, struct step *st, struct request *r)
 {
-	if (r->touched)
+	if (r->touched & st->bit)
 		return;
-	r->touched = true;
-	r->progressed = false;
-	e->step.touched[e->step.n_touched++] = r;
+	r->touched |= st->bit;
+	st->touched[st->n_touched++] = r;
 	if (e->sched.only)
 		publish_restarts(r, r->restarts | RESTARTS_ALONE);
 	if (r->crash_test)
@@ -220,11 +203,12 @@ static void batch_order(struct step *st)
 	}
 }
 
-static void batch_build(struct engine *e, struct wk_batch *ret, uint64_t now)
+static void batch_build(struct engine *e, struct step *st, struct wk_batch *ret, uint64_t now)
 {
-	struct step *st = &e->step;
 	uint32_t row = 0;
 
+	st->bit = (uint8_t)(1u << (st - e->steps));
+	st->advanced = false;
 	st->n_out = st->n_table = st->n_fresh = st->n_draws = st->n_given = st->n_touched = 0;
 	st->n_segments = st->n_loras = 0;
 	for (uint32_t i = 0; i < st->plan.n; i++) {
@@ -232,11 +216,12 @@ static void batch_build(struct engine *e, struct wk_batch *ret, uint64_t now)
 
 		if (!a->req->started)
 			request_first_step(e, a->req, now);
-		touch(e, a->req);
+		touch(e, st, a->req);
 	}
 	batch_order(st);
 	for (uint32_t i = 0; i < st->plan.n; i++)
-		seq_add(e, st->order[i], i, &row);
+		seq_add(e, st, st->order[i], i, &row);
+	st->n_rows = row;
 	*ret = (struct wk_batch){
 		.n_rows = row,
 		.n_seqs = st->plan.n,
@@ -266,33 +251,35 @@ static double adapted_flops(const struct request *r, const struct sched_seq *q)
 	return (end - first) * adapter_row_flops(r->adapter->weights->image);
 }
 
-static double plan_flops(const struct engine *e)
+static double plan_flops(const struct engine *e, const struct sched_plan *plan)
 {
 	double sum = 0;
 
-	for (uint32_t i = 0; i < e->step.plan.n; i++) {
-		const struct sched_seq *q = e->step.plan.seqs[i];
+	for (uint32_t i = 0; i < plan->n; i++) {
+		const struct sched_seq *q = plan->seqs[i];
 
 		sum += model_flops(e->config, q->n_new, q->computed, 1);
-		sum += adapted_flops(sample_of(e->step.plan.seqs[i])->req, q);
+		sum += adapted_flops(sample_of(plan->seqs[i])->req, q);
 	}
 	return sum;
 }
 
-static void heartbeat_start(struct engine *e, uint64_t now)
+/* The device begins with it: now, as far as the host can tell. */
+static void heartbeat_start(struct engine *e, struct step *st, uint64_t now)
 {
 	double ns_per_flop =
 		e->ns_per_flop ? e->ns_per_flop * BUDGET_TIMES : 1 / SLOWEST_FLOP_PER_NS;
 	uint64_t budget;
 
-	budget = BUDGET_FLOOR_NS + (uint64_t)(e->step.flops * ns_per_flop);
+	st->begun_ns = now;
+	budget = BUDGET_FLOOR_NS + (uint64_t)(st->flops * ns_per_flop);
 	ord_store(&e->heartbeat->step_budget_ns, budget);
 	ord_store(&e->heartbeat->step_start_ns, now);
 }
 
-static void heartbeat_end(struct engine *e, uint64_t ns)
+static void heartbeat_end(struct engine *e, const struct step *st, uint64_t ns)
 {
-	double seen = (double)ns / (e->step.flops + 1);
+	double seen = (double)ns / (st->flops + 1);
 
 	/* The slowest rate seen, forgotten slowly. */
 	e->ns_per_flop = seen > e->ns_per_flop ? seen : 0.99 * e->ns_per_flop + 0.01 * seen;
@@ -300,10 +287,12 @@ static void heartbeat_end(struct engine *e, uint64_t ns)
 	ord_store(&e->heartbeat->steps, ord_load(&e->heartbeat->steps) + 1);
 }
 
-static void device_wait(struct engine *e)
+static void device_wait(struct engine *e, uint64_t ticket)
 {
-	int rc = e->ops->wait(e->be, e->ops->record(e->be));
+	uint64_t begin = now_ns();
+	int rc = e->ops->wait(e->be, ticket);
 
+	e->device_ns += now_ns() - begin;
 	if (!rc)
 		return;
 	log_line(LOG_LEVEL_ERROR, "event=device-failed errno=%d what=\"%s\"", -rc,
@@ -311,9 +300,15 @@ static void device_wait(struct engine *e)
 	_exit(1);
 }
 
-static void forward(struct engine *e, const struct wk_batch *batch)
+void step_quiet(struct engine *e)
 {
-	struct step *st = &e->step;
+	if (e->flying)
+		device_wait(e, e->flying->ticket);
+}
+
+static void forward(struct engine *e, struct step *st, const struct wk_batch *batch)
+{
+	uint64_t begin = now_ns();
 	uint32_t stride;
 	int rc;
 
@@ -322,7 +317,7 @@ static void forward(struct engine *e, const struct wk_batch *batch)
 	if (st->n_fresh)
 		e->ops->kv_zero(e->be, e->pool_buf, st->fresh, st->n_fresh);
 	if (e->opt.poison_free)
-		hook_check_fresh(e);
+		hook_check_fresh(e, st);
 	rc = model_forward(e->model, e->pool_buf, batch);
 	if (rc) {
 		log_line(LOG_LEVEL_ERROR, "event=forward-failed errno=%d what=\"%s\"", -rc,
@@ -335,14 +330,14 @@ static void forward(struct engine *e, const struct wk_batch *batch)
 		e->ops->sample(e->be, logits, stride, e->config->vocab, st->draws, st->n_draws,
 			       st->drawn);
 	}
-	device_wait(e);
+	st->ticket = e->ops->record(e->be);
+	if (!e->info.queues)
+		e->device_ns += now_ns() - begin;
 }
 
 /* Log-probabilities of prompt tokens, for up to WK_MAX_OUT rows at a time. */
-static void forward_given(struct engine *e)
+static void forward_given(struct engine *e, const struct step *st)
 {
-	struct step *st = &e->step;
-
 	for (uint32_t at = 0; at < st->n_given; at += WK_MAX_OUT) {
 		uint32_t n = st->n_given - at < WK_MAX_OUT ? st->n_given - at : WK_MAX_OUT;
 		uint32_t rows[WK_MAX_OUT], stride;
@@ -360,7 +355,7 @@ static void forward_given(struct engine *e)
 		must(!model_logits_of(e->model, rows, n), "logits of prompt rows");
 		logits = model_logits(e->model, &stride);
 		e->ops->sample(e->be, logits, stride, e->config->vocab, ask, n, got);
-		device_wait(e);
+		device_wait(e, e->ops->record(e->be));
 		for (uint32_t i = 0; i < n; i++) {
 			const struct given_row *g = &st->given[at + i];
 
@@ -379,6 +374,7 @@ static void draw_apply(struct engine *e, struct sample *a, const struct wk_sampl
 	struct request *r = a->req;
 	enum wshm_finish finish;
 
+	a->pending = false;
 	if (isnan(drawn->logprob)) {
 		r->end_status = WSHM_NAN;
 		return;
@@ -391,13 +387,11 @@ static void draw_apply(struct engine *e, struct sample *a, const struct wk_sampl
 	finish = stop_check(&r->desc, e->eos, e->n_eos, request_out(a), a->n_out);
 	if (finish)
 		request_sample_done(e, a, finish);
-	else
-		a->seq.target++;
 }
 
-static void request_settle(struct engine *e, struct request *r, uint64_t now)
+static void request_settle(struct engine *e, const struct step *st, struct request *r, uint64_t now)
 {
-	r->touched = false;
+	r->touched &= (uint8_t)~st->bit;
 	if (r->progressed && r->restarts)
 		publish_restarts(r, 0);
 	else if (e->sched.only)
@@ -411,17 +405,21 @@ static void request_settle(struct engine *e, struct request *r, uint64_t now)
 		request_start(e, r); /* answers that waited for the prompt */
 }
 
-static void apply(struct engine *e, uint64_t ns)
+static void apply(struct engine *e, struct step *st, uint64_t ns)
 {
-	struct step *st = &e->step;
+	for (uint32_t i = 0; i < st->n_touched; i++) {
+		struct request *r = st->touched[i];
 
-	for (uint32_t i = 0; i < st->n_touched; i++)
-		if (!st->touched[i]->first_done)
-			st->touched[i]->forward_ns += ns;
-	sched_commit(&e->sched, &st->plan);
+		if (!r)
+			continue;
+		r->progressed = false;
+		if (!r->first_done)
+			r->forward_ns += ns;
+	}
 	reuse_commit(e, &st->plan);
 	for (uint32_t i = 0; i < st->n_draws; i++)
-		draw_apply(e, st->drawn_for[i], &st->drawn[i]);
+		if (st->drawn_for[i])
+			draw_apply(e, st->drawn_for[i], &st->drawn[i]);
 }
 
 /* The pool cannot hold it beside what is pinned, though it could have when it came. */
@@ -437,11 +435,76 @@ static void own_time(struct own_times *t, uint64_t ns)
 	t->ns[t->n++ % OWN_TIMES] = ns < UINT32_MAX ? (uint32_t)ns : UINT32_MAX;
 }
 
-bool step_run(struct engine *e)
+/* Its plan is made. */
+static void queue(struct engine *e, struct step *st)
 {
-	struct step *st = &e->step;
 	struct wk_batch batch;
-	uint64_t begin = now_ns(), start, end;
+
+	batch_build(e, st, &batch, now_ns());
+	st->flops = plan_flops(e, &st->plan);
+	if (!e->flying) {
+		publish_wake_end(e); /* what of it is left to this thread is its own work */
+		heartbeat_start(e, st, now_ns());
+	}
+	forward(e, st, &batch);
+}
+
+/* What comes next anyway, behind a pass that is queued. NULL: that is not known yet. */
+static struct step *queue_next(struct engine *e, struct step *st)
+{
+	struct step *next = &e->steps[st == &e->steps[0]];
+
+	if (!ahead_possible(e, st))
+		return NULL;
+	ahead_advance(e, st);
+	if (!sched_goes_on(&e->sched))
+		return NULL;
+	sched_plan_on(&e->sched, &next->plan);
+	if (!next->plan.n)
+		return NULL;
+	queue(e, next);
+	e->count.steps_ahead++;
+	return next;
+}
+
+/* Wait for the pass and act on its results, while the next one, or NULL, computes. */
+static void finish(struct engine *e, struct step *st, struct step *next)
+{
+	uint64_t end, ns;
+
+	device_wait(e, st->ticket);
+	forward_given(e, st);
+	end = now_ns();
+	ns = end - st->begun_ns;
+	heartbeat_end(e, st, ns);
+	if (next)
+		heartbeat_start(e, next, end);
+	ahead_advance(e, st);
+	e->flying = next;
+	apply(e, st, ns);
+	for (uint32_t i = 0; i < st->n_touched; i++)
+		if (st->touched[i])
+			request_settle(e, st, st->touched[i], end);
+	publish_wake(e, next || sched_has_work(&e->sched));
+	if (e->count.steps % RECLAIM_STEPS == 0)
+		domain_reclaim(e, end);
+	e->count.steps++;
+	e->count.rows += st->n_rows;
+	e->count.step_ns += ns;
+	e->last_rows = st->n_rows;
+	e->last_ns = ns;
+}
+
+void step_finish(struct engine *e)
+{
+	if (e->flying)
+		finish(e, e->flying, NULL);
+}
+
+/* Queue a pass that depends on no other. False: nothing can compute. */
+static bool queue_first(struct engine *e)
+{
+	struct step *st = &e->steps[0];
 
 	recover_quarantine(e);
 	sched_make_plan(&e->sched, &st->plan);
@@ -449,24 +512,26 @@ bool step_run(struct engine *e)
 		end_stuck(e);
 	if (!st->plan.n)
 		return false;
-	batch_build(e, &batch, now_ns());
-	st->flops = plan_flops(e);
-	publish_wake_end(e); /* what of it is left to this thread is its own work */
-	start = now_ns();
-	heartbeat_start(e, start);
-	forward(e, &batch);
-	forward_given(e);
-	end = now_ns();
-	heartbeat_end(e, end - start);
-	apply(e, end - start);
-	for (uint32_t i = 0; i < st->n_touched; i++)
-		request_settle(e, st->touched[i], end);
-	publish_wake(e, sched_has_work(&e->sched));
-	if (e->count.steps % RECLAIM_STEPS == 0)
-		domain_reclaim(e, end);
-	e->count.steps++;
-	e->count.rows += batch.n_rows;
-	e->count.step_ns += end - start;
-	own_time(&e->own, now_ns() - begin - (end - start));
+	queue(e, st);
+	e->flying = st;
+	return true;
+}
+
+bool step_run(struct engine *e)
+{
+	uint64_t begin = now_ns();
+	bool first = !e->flying;
+
+	e->device_ns = 0;
+	if (first && !queue_first(e))
+		return false;
+	if (ahead_early(e, e->flying, begin)) {
+		if (first)
+			e->own_ns += now_ns() - begin - e->device_ns;
+		return true;
+	}
+	finish(e, e->flying, queue_next(e, e->flying));
+	own_time(&e->own, e->own_ns + now_ns() - begin - e->device_ns);
+	e->own_ns = 0;
 	return true;
 }

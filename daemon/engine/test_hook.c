@@ -72,12 +72,12 @@ void hook_poison_free(struct engine *e)
 	free(bytes);
 }
 
-void hook_check_fresh(struct engine *e)
+void hook_check_fresh(struct engine *e, const struct step *st)
 {
 	uint8_t *bytes = block_buffer(e);
 
-	for (uint32_t i = 0; i < e->step.n_fresh; i++) {
-		if (e->ops->buf_read(e->be, e->pool_buf, e->step.fresh[i] * e->block_bytes, bytes,
+	for (uint32_t i = 0; i < st->n_fresh; i++) {
+		if (e->ops->buf_read(e->be, e->pool_buf, st->fresh[i] * e->block_bytes, bytes,
 				     e->block_bytes))
 			abort();
 		if (bytes[0] || memcmp(bytes, bytes + 1, e->block_bytes - 1)) {

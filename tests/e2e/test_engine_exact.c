@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * test_engine_exact.c - tokens and log-probabilities of a request are the same, bit for bit, alone,
- * among 2 to 64 mixed neighbours, with prefill chunks of any size, and when it is preempted. On the
- * cpu backend, with every sampling option in use.
+ * among 2 to 64 mixed neighbours, with prefill chunks of any size, when it is preempted, and when
+ * passes are queued before the results of the last are known. On the cpu backend, with every sampling
+ * option in use.
  *
  * The expected value is the request served alone by an engine with the default chunk; its own
  * correctness is test_engine_basic's and tests/model's matter.
@@ -11,6 +12,8 @@
 #include "tests/tap.h"
 
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define N_KINDS 8
 #define VOCAB	192
@@ -146,15 +149,15 @@ static void test_chunks(void)
 	eh_stop(&h);
 }
 
-static uint64_t preemptions(struct eh *h)
+/* A count of the engine's, wherever it stands. */
+static uint64_t count_of(struct eh *h, const char *name)
 {
-	static struct wlink_status m;
+	char key[64];
 	const char *at;
 
-	eh_tell(h, WLINK_STATUS);
-	eh_expect(h, WLINK_STATUS_TEXT, &m, sizeof(m));
-	at = strstr(m.text, "\"preemptions\":");
-	return at ? strtoull(at + 14, NULL, 10) : 0;
+	snprintf(key, sizeof(key), "\"%s\":", name);
+	at = strstr(eh_report(h), key);
+	return at ? strtoull(at + strlen(key), NULL, 10) : 0;
 }
 
 static void test_preempted(void)
@@ -165,8 +168,82 @@ static void test_preempted(void)
 	/* 36 blocks: 2 layers, 2 heads of 16, keys and values, 16 positions; or a piece of an adapter. */
 	s = start(&h, (const char *const[]){"--kv-bytes", "184320", NULL});
 	ok(together(s, 24, 0), "the same in a pool that is too small");
-	ok(preemptions(&h) > 5, "in which requests were preempted (%llu times)",
-	   (unsigned long long)preemptions(&h));
+	ok(count_of(&h, "preemptions") > 5, "in which requests were preempted (%llu times)",
+	   (unsigned long long)count_of(&h, "preemptions"));
+	eh_stop(&h);
+}
+
+/* How many passes an engine queues ahead for a kind alone. */
+static uint64_t ahead_of(struct eh_session *s, uint32_t kind)
+{
+	uint64_t before = count_of(s->h, "steps_ahead");
+	struct eh_req r;
+
+	eh_submit(s, &kinds[kind].d, kinds[kind].prompt, kinds[kind].n, NULL, &r);
+	eh_wait(&r);
+	eh_release(&r);
+	return count_of(s->h, "steps_ahead") - before;
+}
+
+/* One after the other is cancelled, beside one that goes on; its neighbours' rows are taken back. */
+static void test_ahead_cancelled(struct eh_session *s)
+{
+	uint32_t good = 0;
+
+	for (uint32_t i = 0; i < 40; i++) {
+		struct eh_req r[3], stays;
+		struct eh_result got;
+
+		for (uint32_t j = 0; j < 3; j++) {
+			struct kind *k = &kinds[(i + j) % 5];
+
+			eh_submit(s, &k->d, k->prompt, k->n, NULL, &r[j]);
+		}
+		eh_submit(s, &kinds[0].d, kinds[0].prompt, kinds[0].n, NULL, &stays);
+		for (uint32_t j = 0; j < 3; j++) {
+			eh_wait_tokens(&r[j], 0, (i + j) % 7);
+			eh_cancel(&r[j]);
+		}
+		eh_wait(&stays);
+		eh_result_take(&got, &stays);
+		good += eh_result_same(&got, &kinds[0].alone);
+		eh_result_free(&got);
+		eh_release(&stays);
+		for (uint32_t j = 0; j < 3; j++) {
+			eh_wait(&r[j]);
+			eh_release(&r[j]);
+		}
+	}
+	is_int(good, 40, "the same beside others that are cancelled");
+}
+
+/* By itself an engine on this backend would not. */
+static void test_ahead(void)
+{
+	static const uint32_t sizes[] = {1, 2, 5, 8, 24, 64};
+	struct eh_session *s;
+	struct eh h;
+
+	setenv("WEFT_TEST_AHEAD", "1", 1);
+	s = start(&h, (const char *const[]){"--prefill-chunk", "16", NULL});
+	for (uint32_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+		ok(together(s, sizes[i], i), "the same ahead, among %u", sizes[i]);
+	/* The passes of 40 tokens, but for the first and the last; a prompt of 160 has ten itself. */
+	is_int((long)ahead_of(s, 0), 39, "tokens are decoded ahead");
+	is_int((long)ahead_of(s, 1), 39, "so are those that are sampled");
+	is_int((long)ahead_of(s, 2), 0, "not with penalties");
+	test_ahead_cancelled(s);
+	eh_stop(&h);
+	is_int(h.exit_status, 0, "the engine ends well");
+	s = start(&h, (const char *const[]){"--kv-bytes", "184320", NULL});
+	ok(together(s, 24, 0), "the same ahead in a pool that is too small");
+	ok(count_of(&h, "preemptions") > 5 && count_of(&h, "steps_ahead") > 20,
+	   "in which requests were preempted, and passes queued ahead (%llu)",
+	   (unsigned long long)count_of(&h, "steps_ahead"));
+	eh_stop(&h);
+	unsetenv("WEFT_TEST_AHEAD");
+	s = start(&h, (const char *const[]){NULL});
+	is_int((long)ahead_of(s, 0), 0, "and without being asked, none");
 	eh_stop(&h);
 }
 
@@ -176,6 +253,7 @@ int main(void)
 	test_batches();
 	test_chunks();
 	test_preempted();
+	test_ahead();
 	for (uint32_t i = 0; i < N_KINDS; i++)
 		eh_result_free(&kinds[i].alone);
 	return tap_done();

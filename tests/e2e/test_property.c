@@ -69,7 +69,7 @@ struct round {
 static struct {
 	uint64_t deaths, pins, crowded_out, resumed, requests, compared, cut_short, refused,
 		disturbed, kills, reloads, busy;
-	uint64_t prompt_tokens, cached_tokens, wrong, preemptions, evicted, adapters_evicted;
+	uint64_t prompt_tokens, cached_tokens, wrong, preemptions, evicted, adapters_evicted, ahead;
 } total;
 
 static uint64_t next_id;
@@ -420,11 +420,12 @@ static void harvest(struct round *rd, uint32_t below)
 static void count_status(struct round *rd)
 {
 	static const char *const keys[] = {
-		"\"preemptions\":", "\"evicted\":", "\"adapters_evicted\":"};
-	uint64_t *sums[] = {&total.preemptions, &total.evicted, &total.adapters_evicted};
+		"\"preemptions\":", "\"evicted\":", "\"adapters_evicted\":", "\"steps_ahead\":"};
+	uint64_t *sums[] = {&total.preemptions, &total.evicted, &total.adapters_evicted,
+			    &total.ahead};
 	const char *text = eh_report(&rd->h);
 
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		const char *at = strstr(text, keys[i]);
 
 		*sums[i] += at ? strtoull(at + strlen(keys[i]), NULL, 10) : 0;
@@ -562,6 +563,11 @@ static void start(struct round *rd)
 		setenv("WEFT_TEST_POISON_FREE", "1", 1);
 	else
 		unsetenv("WEFT_TEST_POISON_FREE");
+	/* In some, passes are queued before the results of the last are known. */
+	if (tr_chance(s, 50))
+		setenv("WEFT_TEST_AHEAD", "1", 1);
+	else
+		unsetenv("WEFT_TEST_AHEAD");
 	rd->h.supervise = false;
 	eh_start(&rd->h);
 	for (uint32_t i = 0; i < N_TENANTS; i++)
@@ -638,6 +644,8 @@ int main(void)
 	   (unsigned long long)total.prompt_tokens);
 	if (n >= 5000) {
 		ok(total.preemptions > 0, "sequences were preempted");
+		ok(total.ahead > 0, "passes were queued ahead (%llu)",
+		   (unsigned long long)total.ahead);
 		ok(total.evicted > 1000, "blocks were evicted");
 		ok(total.adapters_evicted > 100, "adapters left the pool and came back");
 		ok(total.kills > 10, "the engine was killed");

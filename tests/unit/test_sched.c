@@ -621,6 +621,53 @@ static void test_alone_and_pinned(void)
 	end();
 }
 
+/* --- only going on --------------------------------------------------------------------------------*/
+
+static void test_goes_on(void)
+{
+	struct sched_plan plan;
+	struct job *a, *b;
+
+	begin(6, 64, 2, 0);
+	sched_tenant_set(&s, 1, 100);
+	a = add(0, 0, 30, 40);
+	pass(&plan);
+	ok(sched_goes_on(&s), "one that runs goes on");
+	b = add(0, 0, 40, 8);
+	ok(!sched_goes_on(&s), "another that could start is more than going on");
+	sched_plan_on(&s, &plan);
+	ok(plan.n == 1 && plan.seqs[0] == &a->q && b->q.state == SCHED_WAITING,
+	   "is not started by such a plan all the same");
+	sched_commit(&s, &plan);
+	a->q.target++;
+	pass(&plan);
+	add(0, 0, 8, 8);
+	ok(sched_goes_on(&s), "all places are taken: nobody of the tenant's own could start");
+	add(1, 0, 8, 8);
+	ok(!sched_goes_on(&s), "but of a tenant that has less could");
+	end();
+
+	begin(6, 128, 2, 0);
+	a = add(0, 0, 47, 40);
+	b = add(0, 0, 48, 40);
+	pass(&plan);
+	ok(a->q.computed == 47 && b->q.computed == 48 && !pool.n_free,
+	   "two run, and hold the pool between them");
+	ok(!sched_goes_on(&s), "there is no block for one of them: somebody has to give way");
+	b->q.blocked = true;
+	ok(sched_goes_on(&s), "one that is blocked needs none");
+	sched_plan_on(&s, &plan);
+	ok(plan.n == 1 && plan.seqs[0] == &a->q, "and has no rows");
+	plan.seqs[0] = NULL;
+	sched_commit(&s, &plan);
+	is_int(a->q.computed, 47, "what has gone from a plan is not committed");
+	b->q.blocked = false;
+	s.only = a->q.group;
+	ok(!sched_goes_on(&s), "nor with a suspect");
+	s.only = 0;
+	end();
+}
+
 int main(void)
 {
 	test_found();
@@ -630,6 +677,7 @@ int main(void)
 	test_asked_again();
 	test_finds_more();
 	test_alone_and_pinned();
+	test_goes_on();
 	test_budget();
 	test_decodes_first();
 	test_priority();
