@@ -54,6 +54,8 @@ static void failing(const char *call, unsigned nth, int code, const char *name)
 	ok(world_logged(w, text), "the log names the failure: %s", text);
 	neighbours_stop(n);
 	ok(world_number(w, "starts") >= 3, "the engine was started again");
+	ok(world_number(w, "steps_ahead") > 0, "and queues passes ahead (%lld of %lld)",
+	   world_number(w, "steps_ahead"), world_number(w, "steps"));
 	world_given_back(w);
 	world_stop(w);
 	unlink(once);
