@@ -149,17 +149,17 @@ static void edited(void)
 	start((const char *const[]){"-t", "6", "--history", history, NULL});
 	ok(await("/help lists"), "it says where help is");
 	ok(prompted(), "it asks");
-	type("Helo\x02l\n"); /* Ctrl-B: one back */
-	ok(prompted(), "an answer, and it asks again");
+	type("Helo\x02l\n"); /* Ctrl-B: one back; the line is then shown again, with the prompt before it */
+	ok(await("\n") && prompted(), "an answer, and it asks again");
 	type("abc");
 	ok(await("abc"), "what is written is shown");
 	type("\x03");
 	ok(prompted(), "an interrupt gives up the line");
 	type("World\n");
-	ok(prompted(), "the next one is answered");
+	ok(await("\n") && prompted(), "the next one is answered");
 	snprintf(command, sizeof(command), "/save %s\n", saved);
 	type(command);
-	ok(prompted(), "saved");
+	ok(await("\n") && prompted(), "saved");
 	type("/quit\n");
 	is_int(end(), 0, "/quit");
 	text = read_file(saved);
