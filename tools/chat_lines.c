@@ -48,7 +48,7 @@ static void on_caught(int sig)
 
 static void catch_signals(struct chat_lines *l)
 {
-	struct sigaction sa = {.sa_handler = on_caught};
+	struct sigaction sa = {.sa_handler = on_caught, .sa_flags = SA_RESTART};
 
 	for (size_t i = 0; i < N_CAUGHT; i++) {
 		sigaction(caught_signals[i], NULL, &l->actions[i]);
@@ -233,12 +233,28 @@ static const char *edited(struct chat_lines *l, const char *prompt)
 	return l->line;
 }
 
+/* A line of what is no terminal. Whoever waits for it is ended by an interrupt, which elsewhere lets calls
+ * go on. */
+static ssize_t piped(struct chat_lines *l)
+{
+	struct sigaction own, ends;
+	ssize_t n;
+
+	sigaction(SIGINT, NULL, &own);
+	ends = own;
+	ends.sa_flags &= ~SA_RESTART;
+	sigaction(SIGINT, &ends, NULL);
+	n = getline(&l->line, &l->room, stdin);
+	sigaction(SIGINT, &own, NULL);
+	return n;
+}
+
 const char *chat_lines_next(struct chat_lines *l, const char *prompt)
 {
 	if (l->el) {
 		if (!edited(l, prompt))
 			return NULL;
-	} else if (getline(&l->line, &l->room, stdin) < 0) {
+	} else if (piped(l) < 0) {
 		return NULL;
 	}
 	l->line[strcspn(l->line, "\r\n")] = 0;

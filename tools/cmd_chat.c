@@ -440,7 +440,8 @@ static int talk(void)
 
 static int set_up(void)
 {
-	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: waits must end */
+	/* Waits end all the same. What is being written must not: the rest would be lost. */
+	struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
 	const char *const *stops;
 	uint32_t n;
 

@@ -547,7 +547,8 @@ static void clean_up(void)
 
 int cmd_run(int argc, char **argv)
 {
-	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: waits must end */
+	/* Waits end all the same. What is being written must not: the rest would be lost. */
+	struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
 	struct weft *w;
 	int n, status;
 

@@ -8,15 +8,16 @@
 #include "tests/tap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -216,6 +217,57 @@ static void interrupted(void)
 	is_int(end(), 0, "the end of the input ends it");
 }
 
+/* So many bytes are in a pipe, and no more come. */
+static int pipe_settles(int fd)
+{
+	int n = -1, last = -2, same = 0;
+
+	for (int ms = 0; ms < PATIENCE && same < 20; ms += 5) {
+		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+		if (ioctl(fd, FIONREAD, &n))
+			return -1;
+		same = n > 0 && n == last ? same + 1 : 0;
+		last = n;
+	}
+	return n;
+}
+
+/* An interrupt while the answer cannot be written: the answer ends, what was being written does not. */
+static void interrupted_writing(void)
+{
+	const char *build = getenv("WEFT_BUILD");
+	char path[400], some[4096];
+	int in[2], out[2], status, n;
+
+	snprintf(path, sizeof(path), "%s/weft", build ? build : "build");
+	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || fcntl(out[1], F_SETPIPE_SZ, 4096) < 0)
+		bail_out("pipe");
+	pid = fork();
+	if (!pid) {
+		dup2(in[0], STDIN_FILENO);
+		dup2(out[1], STDOUT_FILENO);
+		execl(path, "weft", "chat", "--socket", d.socket, "-a", "noted", "--ignore-eos",
+		      "-t", ASKED, (char *)NULL);
+		_exit(127);
+	}
+	close(in[0]);
+	close(out[1]);
+	ok(write(in[1], "Talk\n", 5) == 5, "a conversation through pipes");
+	n = pipe_settles(out[0]);
+	ok(n > 2048, "which are full (%d bytes)", n);
+	kill(pid, SIGINT);
+	close(in[1]);
+	/* Before there is room again: what is read at once finds no write that was broken off. */
+	nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+	while (read(out[0], some, sizeof(some)) > 0)
+		;
+	close(out[0]);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	ok(WIFEXITED(status) && !WEXITSTATUS(status), "an interrupt loses nothing of it (%d)",
+	   status);
+}
+
 /* What cannot be kept is said at the end. */
 static void history_lost(void)
 {
@@ -287,6 +339,7 @@ int main(void)
 	edited();
 	history_lost();
 	interrupted();
+	interrupted_writing();
 	signalled(SIGTERM);
 	signalled(SIGHUP);
 	is_int(real_daemon_fini(&d), 0, "weftd ends in order");
