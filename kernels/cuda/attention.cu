@@ -68,15 +68,40 @@ WK_DEVICE const uint8_t *kv_row(const struct ka_attn &a, const struct unit &u, u
 	return a.pool + block * a.block_bytes + a.layer_offset + row * a.dim_pad * 2;
 }
 
-/* Copies of a tile's K and V begin; `threads` of them share the work. */
+/*
+ * The first `keys` keys of a block, K or V: columns from `col` on, COLS of them. THREADS share the copies,
+ * a few keys at a time and each always the same columns: an address is then the one before and a
+ * constant, where working each out from the copy's number costs more than the arithmetic of the tile.
+ */
+template <int COLS, int THREADS>
+WK_DEVICE void load_block(const struct ka_attn &a, const uint8_t *from, uint32_t keys, uint32_t col,
+			  uint8_t *to)
+{
+	/* As many keys as divide a block: three for 80 columns and a warp would not. */
+	const int pieces = COLS / 8, fit = THREADS / pieces;
+	const int group = fit >= 16 ? 16 : fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+	const uint32_t thread = threadIdx.x % THREADS, row = a.dim_pad * 2;
+	const uint32_t first = thread / pieces, c = thread % pieces * 16;
+
+	if (group * pieces < THREADS && first >= group)
+		return;
+	if (col * 2 + c >= row)
+		keys = 0;
+	from += first * row + col * 2 + c;
+	to += first * (COLS * 2 + 16) + c;
+#pragma unroll
+	for (int k = 0; k < 16; k += group)
+		wk_copy16(to + k * (COLS * 2 + 16), from + k * row, first + k < keys ? 16 : 0);
+}
+
+/* A tile by four warps, with an address worked out for each copy: in the fewest registers. */
 template <int D, int VD>
-WK_DEVICE void load_tile(const struct ka_attn &a, const struct unit &u, uint32_t key0, uint8_t *to,
-			 uint32_t thread, uint32_t threads)
+WK_DEVICE void load_each(const struct ka_attn &a, const struct unit &u, uint32_t key0, uint8_t *to)
 {
 	typedef tile_shape<D, VD> shape;
 	const int k_pieces = D / 8, v_pieces = VD / 8;
 
-	for (uint32_t i = thread; i < KA_TILE * k_pieces; i += threads) {
+	for (uint32_t i = threadIdx.x; i < KA_TILE * k_pieces; i += WARPS * 32) {
 		uint32_t key = i / k_pieces, c = i % k_pieces * 8, pos = key0 + key;
 		bool there = pos < u.end && c < a.dim_pad;
 
@@ -84,7 +109,7 @@ WK_DEVICE void load_tile(const struct ka_attn &a, const struct unit &u, uint32_t
 			  there ? kv_row(a, u, pos, false) + c * 2 : a.pool, there ? 16 : 0);
 	}
 	to += KA_TILE * shape::k_row;
-	for (uint32_t i = thread; i < KA_TILE * v_pieces; i += threads) {
+	for (uint32_t i = threadIdx.x; i < KA_TILE * v_pieces; i += WARPS * 32) {
 		uint32_t key = i / v_pieces, c = i % v_pieces * 8, pos = key0 + key;
 		uint32_t col = u.slice * VD + c;
 		bool there = pos < u.end && col < a.dim_pad;
@@ -94,48 +119,28 @@ WK_DEVICE void load_tile(const struct ka_attn &a, const struct unit &u, uint32_t
 	}
 }
 
-/*
- * The K or V of a tile's first `keys` keys, by a warp that copies alone: columns from `col` on, COLS of
- * them, from the tile's two blocks. It takes a few keys at a time, each lane always the same columns: an
- * address is then the one before and a constant, where working each out from the copy's number costs
- * more than the arithmetic of the tile.
- */
-template <int COLS>
-WK_DEVICE void load_half(const struct ka_attn &a, const uint8_t *lo, const uint8_t *hi,
-			 uint32_t keys, uint32_t col, uint8_t *to)
+/* Copies of a tile's K and V begin. */
+template <int D, int VD, int THREADS>
+WK_DEVICE void load_tile(const struct ka_attn &a, const struct unit &u, uint32_t key0, uint8_t *to)
 {
-	/* As many keys as divide a block: three for 80 columns would not. */
-	const int pieces = COLS / 8, fit = 32 / pieces;
-	const int group = fit >= 16 ? 16 : fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
-	const uint32_t lane = threadIdx.x % 32, row = a.dim_pad * 2;
-	const uint32_t first = lane / pieces, c = lane % pieces * 16;
+	/* Four warps with a head of 256 have no register left. */
+	if constexpr (D > 128 && THREADS > 32) {
+		load_each<D, VD>(a, u, key0, to);
+	} else {
+		typedef tile_shape<D, VD> shape;
+		const uint32_t half = a.n_kv * 16 * a.dim_pad * 2;
+		uint8_t *v = to + KA_TILE * shape::k_row;
 
-	if (group * pieces < 32 && first >= group)
-		return;
-	if (col * 2 + c >= row)
-		keys = 0;
-	lo += first * row + col * 2 + c;
-	hi += first * row + col * 2 + c;
-	to += first * (COLS * 2 + 16) + c;
 #pragma unroll
-	for (int k = 0; k < KA_TILE; k += group) {
-		const uint8_t *from = k < 16 ? lo + k * row : hi + (k - 16) * row;
+		for (int i = 0; i < KA_TILE; i += 16) {
+			uint32_t keys = key0 + i < u.end ? u.end - key0 - i : 0;
+			const uint8_t *k = keys ? kv_row(a, u, key0 + i, false) : a.pool;
 
-		wk_copy16(to + k * (COLS * 2 + 16), from, first + k < keys ? 16 : 0);
+			load_block<D, THREADS>(a, k, keys, 0, to + i * shape::k_row);
+			load_block<VD, THREADS>(a, k + half, keys, u.slice * VD,
+						v + i * shape::v_row);
+		}
 	}
-}
-
-/* The same as load_tile(), by one warp: it reads the table once for each of the tile's two blocks. */
-template <int D, int VD>
-WK_DEVICE void load_alone(const struct ka_attn &a, const struct unit &u, uint32_t key0, uint8_t *to)
-{
-	const uint32_t half = a.n_kv * 16 * a.dim_pad * 2, keys = u.end - key0;
-	const uint8_t *lo = kv_row(a, u, key0, false);
-	const uint8_t *hi = keys > 16 ? kv_row(a, u, key0 + 16, false) : lo;
-
-	load_half<D>(a, lo, hi, keys, 0, to);
-	load_half<VD>(a, lo + half, hi + half, keys, u.slice * VD,
-		      to + KA_TILE * tile_shape<D, VD>::k_row);
 }
 
 /* The position of a pair, or -1 if there is no such pair. */
@@ -370,12 +375,12 @@ WK_DEVICE void whole_unit(const struct ka_attn &a, const struct unit &u, uint32_
 	load_query<D>(a, u, q);
 	clear(sum);
 	clear(cut);
-	load_tile<D, VD>(a, u, key, shared, threadIdx.x, WARPS * 32);
+	load_tile<D, VD, WARPS * 32>(a, u, key, shared);
 	wk_copy_commit();
 	for (; key <= last; key += KA_TILE, n++) {
 		if (key + KA_TILE <= last)
-			load_tile<D, VD>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage,
-					 threadIdx.x, WARPS * 32);
+			load_tile<D, VD, WARPS * 32>(a, u, key + KA_TILE,
+						     shared + (n + 1) % 2 * stage);
 		wk_copy_commit();
 		wk_copy_wait<1>();
 		__syncthreads();
@@ -451,13 +456,13 @@ WK_DEVICE void split_unit(const struct ka_attn &a, const struct unit &u, uint32_
 	uint32_t q[D / 16][4];
 	struct result<VD> cut;
 
-	load_alone<D, VD>(a, u, key, shared);
+	load_tile<D, VD, 32>(a, u, key, shared);
 	wk_copy_commit();
 	load_query<D>(a, u, q);
 	clear(cut);
 	for (; key < end; key += KA_TILE, n++) {
 		if (key + KA_TILE < end)
-			load_alone<D, VD>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage);
+			load_tile<D, VD, 32>(a, u, key + KA_TILE, shared + (n + 1) % 2 * stage);
 		wk_copy_commit();
 		wk_copy_wait<1>();
 		__syncwarp();
