@@ -26,6 +26,7 @@ typedef struct cu_graph_exec_s *cu_graph_exec;
 typedef uint64_t cu_memory; /* physical memory, not mapped yet */
 
 enum { CU_OUT_OF_MEMORY = 2, CU_NOT_READY = 600, CU_NOT_SUPPORTED = 801 };
+enum { CU_CAPTURE_FIRST = 900, CU_CAPTURE_LAST = 908 }; /* errors of a capture alone */
 
 enum cu_attribute {
 	CU_MULTIPROCESSORS = 16,

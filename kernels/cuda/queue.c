@@ -11,7 +11,8 @@
  * the one used longest ago makes way. A list's pointers may name memory that was freed and given out
  * again: then they name what they would name if sent one by one.
  *
- * If making a graph fails for lack of memory, lists are sent one by one from then on.
+ * If making a graph fails for lack of memory, or a capture refuses what the list does (the library of
+ * products may load a kernel, and no version says when), lists are sent one by one from then on.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -27,19 +28,34 @@ static const char *const names[] = {
 #undef CUDA_KERNEL
 };
 
-static int send_one(struct wk_backend *be, const struct cuda_launch *l, const void *args)
+/* A capture's own errors harm nothing but the capture: -ECANCELED. */
+static int check_captured(struct wk_backend *be, cu_result r, const char *call, const char *what)
+{
+	if (r >= CU_CAPTURE_FIRST && r <= CU_CAPTURE_LAST)
+		return -ECANCELED;
+	return cuda_check(be, r, call, what);
+}
+
+static int send_one(struct wk_backend *be, const struct cuda_launch *l, const void *args,
+		    bool captured)
 {
 	void *params[] = {(void *)(uintptr_t)args};
+	cu_result r;
 
+	cuda_enter(be);
 	if (l->kernel == K_COUNT) {
-		int r = blas_run(be->blas, args, be->stream);
+		int status = blas_run(be->blas, args, be->stream);
 
-		if (r)
-			cuda_stick(be, EIO, "a product (cublasLtMatmul): status %d", r);
+		if (status && captured) /* sent, it may succeed, or says the same again */
+			return -ECANCELED;
+		if (status)
+			cuda_stick(be, EIO, "a product (cublasLtMatmul): status %d", status);
 		return be->sticky;
 	}
-	return cu_ok(be, launch, names[l->kernel], be->functions[l->kernel], l->grid[0], l->grid[1],
-		     l->grid[2], l->block, 1, 1, l->shared_bytes, be->stream, params, NULL);
+	r = be->cu.launch(be->functions[l->kernel], l->grid[0], l->grid[1], l->grid[2], l->block, 1,
+			  1, l->shared_bytes, be->stream, params, NULL);
+	return captured ? check_captured(be, r, "launch", names[l->kernel])
+			: cuda_check(be, r, "launch", names[l->kernel]);
 }
 
 static int reserve(struct wk_backend *be, size_t bytes)
@@ -70,7 +86,7 @@ static void note(struct wk_backend *be, const struct cuda_launch *l, const void 
 	if (be->sticky)
 		return;
 	if (!q->open) {
-		int r = send_one(be, l, args);
+		int r = send_one(be, l, args, false);
 
 		if (r)
 			cuda_stick_last(be, r);
@@ -112,7 +128,7 @@ void cuda_product(struct wk_backend *be, const struct blas_product *p)
 	note(be, &l, p);
 }
 
-static int send_all(struct wk_backend *be)
+static int send_all(struct wk_backend *be, bool captured)
 {
 	const struct cuda_queue *q = &be->queue;
 	int r = 0;
@@ -120,7 +136,7 @@ static int send_all(struct wk_backend *be)
 	for (size_t at = 0; !r && at < q->used;) {
 		const struct cuda_launch *l = (const void *)(q->list + at);
 
-		r = send_one(be, l, l + 1);
+		r = send_one(be, l, l + 1, captured);
 		at += sizeof(*l) + ((l->arg_bytes + 7u) & ~7u);
 	}
 	return r;
@@ -180,7 +196,8 @@ static void graph_remember(struct wk_backend *be, uint64_t hash)
 	g->last_used = ++be->graph_clock;
 }
 
-/* Capture the list. Without the memory for it: no graphs any more, and nothing is lost. */
+/* Capture the list. Where that is refused, or without the memory: no graphs any more, and nothing is
+ * lost. */
 static int graph_make(struct wk_backend *be, struct cuda_graph *g)
 {
 	cu_graph graph = NULL;
@@ -189,13 +206,14 @@ static int graph_make(struct wk_backend *be, struct cuda_graph *g)
 
 	if (r)
 		return r;
-	sent = send_all(be);
-	r = cu_ok(be, capture_end, "ending a graph", be->stream, &graph);
+	sent = send_all(be, true);
+	r = check_captured(be, be->cu.capture_end(be->stream, &graph), "capture_end",
+			   "ending a graph");
 	r = sent ? sent : r;
 	r = r ? r : cu_ok(be, graph_make, "making a graph", &g->exec, graph, 0);
 	if (graph)
 		be->cu.graph_free(graph);
-	if (r != -ENOMEM)
+	if (r != -ENOMEM && r != -ECANCELED)
 		return r;
 	g->exec = NULL;
 	be->graphs_on = false;
@@ -209,18 +227,18 @@ static int send(struct wk_backend *be)
 	int r = 0;
 
 	if (!be->graphs_on || be->queue.n < MIN_LAUNCHES)
-		return send_all(be);
+		return send_all(be, false);
 	hash = hash_list(&be->queue);
 	g = graph_find(be, hash);
 	if (!g) {
 		graph_remember(be, hash);
-		return send_all(be);
+		return send_all(be, false);
 	}
 	g->last_used = ++be->graph_clock;
 	if (!g->exec)
 		r = graph_make(be, g);
 	if (r || !g->exec)
-		return r ? r : send_all(be);
+		return r ? r : send_all(be, false);
 	return cu_ok(be, graph_launch, "launching a graph", g->exec, be->stream);
 }
 

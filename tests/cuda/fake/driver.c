@@ -15,8 +15,8 @@
  *
  * WEFT_FAKE_CUDA_FAIL="cuLaunchKernel:40:700" makes the 40th call of an entry point fail with 700;
  * with ":/a/file" behind it only while that file exists, and takes it away: once, whatever starts
- * again. Errors but 2 (out of memory) and 801 (not supported) stay, as a real context's do: every later
- * call fails with them. WEFT_FAKE_CUDA_BYTES is how much memory there is (4 GiB). fake_cuda_live() is
+ * again. Errors but 2 (out of memory), 801 (not supported) and a capture's own (9..) stay, as a real
+ * context's do: every later call fails with them. WEFT_FAKE_CUDA_BYTES is how much memory there is (4 GiB). fake_cuda_live() is
  * how many things were made and not given back.
  *
  * One thread at a time, as the backend calls it.
@@ -126,7 +126,7 @@ static cu_result fate(const char *call)
 	once = plan[at] == ':' ? plan + at + 1 : NULL;
 	if (once && unlink(once))
 		return 0;
-	if (code != CU_OUT_OF_MEMORY && code != CU_NOT_SUPPORTED)
+	if (code != CU_OUT_OF_MEMORY && code != CU_NOT_SUPPORTED && code < CU_CAPTURE_FIRST)
 		sticky = code;
 	return code;
 }
