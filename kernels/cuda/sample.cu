@@ -33,8 +33,14 @@ struct place {
 	uint32_t key, id;
 };
 
+/* Amounts by a digit, in two words: there is no addition to 64 bits in shared memory, only a loop of
+ * comparisons, which hundreds of threads at the same few digits would spend a step's time in. */
+struct bins {
+	uint32_t lo[256], hi[256];
+};
+
 struct shared_state {
-	count_t bins[256];
+	struct bins bins;
 	count_t sums[WARPS];
 	float maxima[WARPS];
 	uint32_t ids[WARPS];
@@ -208,6 +214,22 @@ WK_DEVICE uint32_t walk(const struct amount &m, const struct row &r, bool all, u
 	return s->found;
 }
 
+/* Exact: each time the low word wraps, whoever wrapped it carries one. */
+WK_DEVICE void add(struct bins *b, uint32_t digit, count_t v)
+{
+	uint32_t lo = (uint32_t)v, hi = (uint32_t)(v >> 32);
+	uint32_t sum = atomicAdd(&b->lo[digit], lo) + lo;
+
+	hi += sum < lo;
+	if (hi)
+		atomicAdd(&b->hi[digit], hi);
+}
+
+WK_DEVICE count_t in_bin(const struct bins *b, uint32_t digit)
+{
+	return (count_t)b->hi[digit] << 32 | b->lo[digit];
+}
+
 /* The first place in the order at which the amount reaches `target` (1 .. the total). */
 WK_DEVICE struct place select(const struct amount &m, const struct row &r, count_t target,
 			      struct shared_state *s)
@@ -219,21 +241,21 @@ WK_DEVICE struct place select(const struct amount &m, const struct row &r, count
 	for (int shift = 24; shift >= 0; shift -= 8) {
 		__syncthreads();
 		for (uint32_t i = threadIdx.x; i < 256; i += THREADS)
-			s->bins[i] = 0;
+			s->bins.lo[i] = s->bins.hi[i] = 0;
 		__syncthreads();
 		for (uint32_t i = threadIdx.x; i < r.n; i += THREADS) {
 			uint32_t key = key_of(r.logits[i]);
 			count_t v = (key & mask) == last.key ? amount_of(m, r, r.logits[i], i) : 0;
 
 			if (v)
-				atomicAdd(&s->bins[key >> shift & 255], v);
+				add(&s->bins, key >> shift & 255, v);
 		}
 		__syncthreads();
 		if (threadIdx.x == 0) {
 			uint32_t d = 255;
 
-			while (d && s->bins[d] < target)
-				target -= s->bins[d--];
+			while (d && in_bin(&s->bins, d) < target)
+				target -= in_bin(&s->bins, d--);
 			s->digit = d;
 			s->left = target;
 		}
