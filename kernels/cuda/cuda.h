@@ -233,8 +233,9 @@ struct wk_backend {
 	struct cuda_graph graphs[CUDA_GRAPHS];
 	uint64_t graph_clock;
 
-	struct cuda_shared done;       /* owner: the ticket that is done, written by the device */
-	uint64_t ticket;	       /* given out last */
+	struct cuda_shared done; /* owner: the ticket that is done, written by the device */
+	uint64_t ticket;	 /* given out last */
+	uint64_t asked_ns;	 /* when the driver was asked last whether anything has failed */
 	struct cuda_shared staging[2]; /* owner: of transfers */
 	cu_event staged[2];
 

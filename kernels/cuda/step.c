@@ -17,9 +17,9 @@
 
 #include "kernels/cuda/cuda.h"
 
-#define ASK_NS	    1000000u /* between two questions to the driver while waiting */
+#define ASK_NS	    1000000u /* between two questions to the driver */
 #define SPINS	    2000
-#define FIRST_TABLE 4096u
+#define FIRST_TABLE (1u << 15) /* 64 sequences of 8,192; growing waits for the device */
 
 static size_t place(size_t *at, size_t bytes)
 {
@@ -107,23 +107,23 @@ static uint64_t clock_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* It is not done: ask, unless that was done just now. True if the driver was asked. */
+static bool ask_again(struct wk_backend *be, uint64_t ticket)
+{
+	uint64_t now = clock_ns();
+
+	if (now - be->asked_ns < ASK_NS)
+		return false;
+	be->asked_ns = now;
+	ask(be, ticket); /* what it says sticks */
+	return true;
+}
+
 static int await(struct wk_backend *be, uint64_t ticket)
 {
-	uint64_t asked = 0;
-
-	for (uint32_t i = 1; !be->sticky && cuda_done(be) < ticket; i++) {
-		uint64_t now;
-
-		if (i % SPINS)
-			continue;
-		now = clock_ns();
-		if (now - asked < ASK_NS)
-			continue;
-		asked = now;
-		if (ask(be, ticket))
-			break;
-		sched_yield();
-	}
+	for (uint32_t i = 1; !be->sticky && cuda_done(be) < ticket; i++)
+		if (i % SPINS == 0 && ask_again(be, ticket))
+			sched_yield();
 	return be->sticky;
 }
 
@@ -162,7 +162,8 @@ int cuda_query(struct wk_backend *be, uint64_t ticket)
 		return 1;
 	if (ticket > be->ticket)
 		return cuda_fail(be, EINVAL, "a ticket that was never given out");
-	return ask(be, ticket) ? be->sticky : cuda_done(be) >= ticket;
+	ask_again(be, ticket);
+	return be->sticky ? be->sticky : cuda_done(be) >= ticket;
 }
 
 int cuda_wait(struct wk_backend *be, uint64_t ticket)
