@@ -161,21 +161,21 @@ static int choose_device(struct wk_backend *be)
 static int load_kernels(struct wk_backend *be)
 {
 	const char *why = cuda_image_missing();
+	int version = 0, r;
+	char what[96];
 
 	_Static_assert(sizeof(be->modules) / sizeof(*be->modules) == CUDA_IMAGES, "modules");
 	if (why)
 		return cuda_fail(be, ENOSYS, "%s", why);
-	for (int i = 0; i < CUDA_IMAGES; i++) {
-		int r = cu_ok(be, module_load, "loading kernels", &be->modules[i],
-			      cuda_image((enum cuda_image)i));
-
-		if (r)
-			return r;
-	}
+	r = cu_ok(be, driver_version, "the driver's version", &version);
+	/* An older driver refuses what a newer compiler made, and does not say that this is why. */
+	snprintf(what, sizeof(what), "kernels compiled by nvcc %d, on a driver of CUDA %d.%d",
+		 cuda_image_release(), version / 1000, version % 1000 / 10);
+	for (int i = 0; !r && i < CUDA_IMAGES; i++)
+		r = cu_ok(be, module_load, what, &be->modules[i], cuda_image((enum cuda_image)i));
+	if (r)
+		return r;
 	for (int i = 0; i < K_COUNT; i++) {
-		char what[64];
-		int r;
-
 		snprintf(what, sizeof(what), "kernel %s", kernel_names[i]);
 		r = cu_ok(be, function_get, what, &be->functions[i], be->modules[kernel_images[i]],
 			  kernel_names[i]);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * image.c - the kernels as nvcc compiled them, taken into the module byte by byte. WEFT_FATBIN is the
- * folder that they are in (rules.mk).
+ * folder that they are in, and WEFT_NVCC that compiler's release (rules.mk).
  */
 #include "kernels/cuda/image.h"
 
@@ -27,6 +27,11 @@ const void *cuda_image(enum cuda_image i)
 	};
 
 	return images[i];
+}
+
+int cuda_image_release(void)
+{
+	return WEFT_NVCC;
 }
 
 const char *cuda_image_missing(void)

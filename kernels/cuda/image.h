@@ -15,5 +15,7 @@ enum cuda_image {
 const void *cuda_image(enum cuda_image i);
 /* What is wrong with the images, or NULL. */
 const char *cuda_image_missing(void);
+/* The release of the compiler that made them: 12, 13. */
+int cuda_image_release(void);
 
 #endif

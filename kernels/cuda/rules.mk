@@ -25,7 +25,7 @@ $(O)/kernels/cuda/%.fatbin: kernels/cuda/%.cu kernels/cuda/device.cuh kernels/cu
 	$(Q)$(NVCC) -fatbin -std=c++17 $(CUDA_ARCHS) -fmad=false -O3 -I. -Xptxas -v \
 		-Werror all-warnings -o $@ $< > $@.log 2>&1 || { cat $@.log >&2; rm -f $@; exit 1; }
 
-cflags-kernels/cuda/image.c := -DWEFT_FATBIN='"$(abspath $(O))/kernels/cuda"'
+cflags-kernels/cuda/image.c := -DWEFT_FATBIN='"$(abspath $(O))/kernels/cuda"' -DWEFT_NVCC=$(nvcc_major)
 $(O)/kernels/cuda/image.o: $(cuda_fatbins)
 
 $(O)/weft-cuda.so: $(call obj,$(cuda_src) kernels/cuda/image.c $(cuda_shared))
