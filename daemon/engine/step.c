@@ -6,6 +6,9 @@
  *   log-probabilities of prompt tokens (64 rows at a time) -> commit, here and in the cache ->
  *   publish
  *
+ * What is queued and what comes of it are two halves: on a device that computes beside the host the
+ * next pass may be queued in between (ahead.c), and struct engine has two steps for that.
+ *
  * A sequence whose rows reach its last known position yields a row of logits and a new token; the
  * first to finish a prompt does so for all answers of its request. Rows further up are of interest
  * only when log-probabilities of the prompt were asked for.
