@@ -8,7 +8,6 @@
  * Each case is a process of its own: the fake driver keeps what is broken. tests/kernels/test_copies
  * has bytes and order.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,33 +18,12 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/driver.h"
 #include "kernels/module.h"
+#include "tests/cuda/fake_device.h"
 #include "tests/tap.h"
 
 #define N_BLOCKS 8u
 
 static long (*live)(void); /* of the fake driver */
-
-static bool use_fake(void)
-{
-	const char *build = getenv("WEFT_BUILD");
-	char path[512];
-	void *library, *symbol;
-
-	build = build ? build : "build";
-	snprintf(path, sizeof(path), "%s/tests/cuda/weft-cuda.so", build);
-	setenv("WEFT_CUDA_MODULE", path, 1);
-	if (access(path, R_OK))
-		return false;
-	snprintf(path, sizeof(path), "%s/tests/cuda/libcuda.so.1", build);
-	setenv("WEFT_CUDA_DRIVER", path, 1);
-	setenv("WEFT_CUBLASLT", "", 1);
-	library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	if (!library)
-		return false;
-	symbol = dlsym(library, "fake_cuda_live");
-	memcpy(&live, &symbol, sizeof(symbol));
-	return symbol != NULL;
-}
 
 /* --- a pool, and memory for its blocks -----------------------------------------------------------------*/
 
@@ -362,10 +340,11 @@ int main(void)
 					       "cuEventCreate:2:719", "cuEventCreate:65:719",
 					       "cuMemHostAlloc:6:719"};
 
-	if (!use_fake()) {
+	if (!fake_device()) {
 		skip(1, "no emulated device here");
 		return tap_done();
 	}
+	live = fake_device_number("fake_cuda_live");
 	apart(not_yet, "a ticket is not done before the device has come to it");
 	apart(limit, "a call too many is sent back, and taken when one is done");
 	apart(elsewhere, "a place outside of pinned memory, or half outside, is refused");

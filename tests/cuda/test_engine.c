@@ -4,6 +4,7 @@
  * bit for bit, what they get alone; and a device that fails in the middle costs one restart, leaves a
  * line in the log that says what failed and where, and loses no request.
  */
+#include "tests/cuda/fake_device.h"
 #include "tests/hostile/world.h"
 #include "tests/tap.h"
 
@@ -11,18 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-static char module[512], driver[512];
-
-static bool have_fake(void)
-{
-	const char *build = getenv("WEFT_BUILD");
-
-	build = build ? build : "build";
-	snprintf(module, sizeof(module), "WEFT_CUDA_MODULE=%s/tests/cuda/weft-cuda.so", build);
-	snprintf(driver, sizeof(driver), "WEFT_CUDA_DRIVER=%s/tests/cuda/libcuda.so.1", build);
-	return !access(strchr(module, '=') + 1, R_OK) && !access(strchr(driver, '=') + 1, R_OK);
-}
 
 /* Of the requests some are under way when the call fails. */
 static void failing(const char *call, unsigned nth, int code, const char *name)
@@ -35,9 +24,8 @@ static void failing(const char *call, unsigned nth, int code, const char *name)
 	snprintf(once, sizeof(once), "/tmp/weft-cuda-once-%d", (int)getpid());
 	snprintf(plan, sizeof(plan), "WEFT_FAKE_CUDA_FAIL=%s:%u:%d:%s", call, nth, code, once);
 	unlink(once);
-	w = world_start(
-		&(struct world_options){.model = "kv_bytes = 4M\nbackend = cuda\nmax_seqs = 8",
-					.env = {module, driver, "WEFT_CUBLASLT=", plan}});
+	w = world_start(&(struct world_options){
+		.model = "kv_bytes = 4M\nbackend = cuda\nmax_seqs = 8", .env = {plan}});
 	world_reference(w);
 	n = neighbours_start(w, 2);
 	/* From here on the plan holds, in the engine that comes next. */
@@ -63,7 +51,7 @@ static void failing(const char *call, unsigned nth, int code, const char *name)
 
 int main(void)
 {
-	if (!have_fake()) {
+	if (!fake_device()) {
 		skip(1, "no emulated device here");
 		return tap_done();
 	}

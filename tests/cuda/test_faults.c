@@ -7,6 +7,7 @@
  * Each case is a process of its own: the fake driver keeps what is broken.
  */
 #include "kernels/cuda/driver.h"
+#include "tests/cuda/fake_device.h"
 #include "tests/kernels/kt.h"
 #include "tests/tap.h"
 
@@ -21,27 +22,6 @@
 
 #define K 64u
 #define N 48u
-
-static const char *build_dir(void)
-{
-	const char *build = getenv("WEFT_BUILD");
-
-	return build ? build : "build";
-}
-
-static bool use_fake(void)
-{
-	char path[512];
-
-	snprintf(path, sizeof(path), "%s/tests/cuda/weft-cuda.so", build_dir());
-	setenv("WEFT_CUDA_MODULE", path, 1);
-	if (access(path, R_OK))
-		return false;
-	snprintf(path, sizeof(path), "%s/tests/cuda/libcuda.so.1", build_dir());
-	setenv("WEFT_CUDA_DRIVER", path, 1);
-	setenv("WEFT_CUBLASLT", "", 1);
-	return !access(path, R_OK);
-}
 
 /* --- one case ----------------------------------------------------------------------------------------*/
 
@@ -346,7 +326,7 @@ int main(void)
 {
 	struct answer well = {0};
 
-	if (!use_fake()) {
+	if (!fake_device()) {
 		skip(1, "no emulated device here");
 		return tap_done();
 	}

@@ -7,7 +7,6 @@
  *
  * Each case is a process of its own: the fake driver keeps what is broken, and counts.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/cuda/fake_device.h"
 #include "tests/kernels/chain.h"
 #include "tests/tap.h"
 
@@ -22,28 +22,6 @@
 #define FAR  20u /* positions; by then whatever grows has grown */
 
 static long (*waiting)(void); /* of the fake driver */
-
-static bool use_fake(void)
-{
-	const char *build = getenv("WEFT_BUILD");
-	char path[512];
-	void *library, *symbol;
-
-	build = build ? build : "build";
-	snprintf(path, sizeof(path), "%s/tests/cuda/weft-cuda.so", build);
-	setenv("WEFT_CUDA_MODULE", path, 1);
-	if (access(path, R_OK))
-		return false;
-	snprintf(path, sizeof(path), "%s/tests/cuda/libcuda.so.1", build);
-	setenv("WEFT_CUDA_DRIVER", path, 1);
-	setenv("WEFT_CUBLASLT", "", 1);
-	library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	if (!library)
-		return false;
-	symbol = dlsym(library, "fake_cuda_waiting");
-	memcpy(&waiting, &symbol, sizeof(symbol));
-	return symbol != NULL;
-}
 
 /* --- equal steps ---------------------------------------------------------------------------------------*/
 
@@ -240,10 +218,11 @@ static void apart_from(const char *call, bool start, const char *what)
 
 int main(void)
 {
-	if (!use_fake()) {
+	if (!fake_device()) {
 		skip(1, "no emulated device here");
 		return tap_done();
 	}
+	waiting = fake_device_number("fake_cuda_waiting");
 	apart(one_by_one, "the wait for a step leaves the next one to the device");
 	apart(second_first, "the wait for the second is one for both");
 	apart_from("cuStreamSynchronize:1:719", false, "nothing waits for the stream");

@@ -7,6 +7,7 @@
  * from its standard error until it ends.
  */
 #include "shm/wshm_control.h"
+#include "tests/cuda/fake_device.h"
 #include "tests/tap.h"
 
 #include <fcntl.h>
@@ -25,20 +26,12 @@ static char engine[512], model[512];
 static bool prepare(void)
 {
 	const char *build = getenv("WEFT_BUILD"), *src = getenv("WEFT_SRC");
-	char path[512];
 
 	build = build ? build : "build";
 	snprintf(engine, sizeof(engine), "%s/weft-engine", build);
 	snprintf(model, sizeof(model), "%s/tests/data/models/llama", src ? src : ".");
-	setenv("WEFT_CUBLASLT", "", 1);
 	setenv("WEFT_FAKE_CUDA_BYTES", "0x38000000", 1); /* 896 MiB */
-	snprintf(path, sizeof(path), "%s/tests/cuda/weft-cuda.so", build);
-	setenv("WEFT_CUDA_MODULE", path, 1);
-	if (access(path, R_OK))
-		return false;
-	snprintf(path, sizeof(path), "%s/tests/cuda/libcuda.so.1", build);
-	setenv("WEFT_CUDA_DRIVER", path, 1);
-	return !access(path, R_OK);
+	return fake_device();
 }
 
 static void become_engine(int sock, int log, const char *kv_bytes)

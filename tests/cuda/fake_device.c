@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fake_device.c - see fake_device.h. */
+#include "tests/cuda/fake_device.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/tap.h"
+
+static bool name_file(const char *variable, const char *file)
+{
+	const char *build = getenv("WEFT_BUILD");
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/tests/cuda/%s", build ? build : "build", file);
+	setenv(variable, path, 1);
+	return !access(path, R_OK);
+}
+
+bool fake_device(void)
+{
+	setenv("WEFT_CUBLASLT", "", 1);
+	return name_file("WEFT_CUDA_MODULE", "weft-cuda.so") &&
+	       name_file("WEFT_CUDA_DRIVER", "libcuda.so.1");
+}
+
+long (*fake_device_number(const char *function))(void)
+{
+	void *library = dlopen(getenv("WEFT_CUDA_DRIVER"), RTLD_NOW | RTLD_LOCAL);
+	void *symbol = library ? dlsym(library, function) : NULL;
+	long (*number)(void);
+
+	if (!symbol)
+		bail_out("the emulated driver does not tell");
+	memcpy(&number, &symbol, sizeof(symbol));
+	return number;
+}

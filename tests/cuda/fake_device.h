@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fake_device.h - a test on the emulated device: this process's backends, and its children's. */
+#ifndef WEFT_TESTS_CUDA_FAKE_DEVICE_H
+#define WEFT_TESTS_CUDA_FAKE_DEVICE_H
+
+#include <stdbool.h>
+
+/* Name module and driver in the environment, and no cuBLASLt. False: they are not built here. */
+bool fake_device(void);
+/* A number that the driver of this process keeps: the function of its that tells; ends the program if
+ * there is none. */
+long (*fake_device_number(const char *function))(void);
+
+#endif
