@@ -375,11 +375,11 @@ int weft_wait_any(struct weft *w, struct weft_request **ret, uint32_t max, int t
 			return (int)n;
 		if (err < 0)
 			return err;
-		if (first) {
+		if (first)
 			deadline = deadline_of(timeout_ms);
-			if (!atomic_load(&w->any_quiet_since_ns))
-				atomic_store(&w->any_quiet_since_ns, wc_now_ns());
-		}
+		/* Each time: another thread's submission begins it anew. */
+		if (!atomic_load(&w->any_quiet_since_ns))
+			atomic_store(&w->any_quiet_since_ns, wc_now_ns());
 		if (timeout_ms >= 0 && wc_now_ns() >= deadline) {
 			check_now_and_then(w);
 			n = collect(w, ret, max);

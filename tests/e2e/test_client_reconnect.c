@@ -25,15 +25,15 @@ static struct fake *start(uint32_t stall_at)
 	return f;
 }
 
-/* A request for 30 tokens, of which a daemon that stalls after five has sent those. */
-static struct weft_request *five_of_30(struct weft *w)
+/* A request for `all` tokens, of which a daemon that stalls after n has sent those. */
+static struct weft_request *n_of(struct weft *w, uint32_t n, uint32_t all)
 {
 	struct weft_submit_options o;
 	struct weft_request *r;
 
-	cu_options(&o, 30);
+	cu_options(&o, all);
 	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
+	is_int(weft_wait(r, 0, n - 1, 60000), n, "%u tokens", n);
 	return r;
 }
 
@@ -113,7 +113,7 @@ static void test_twice(void)
 	struct weft_request *r;
 	uint32_t resumed[64];
 
-	r = five_of_30(w);
+	r = n_of(w, 5, 30);
 	fake_kill(f);
 	f = start(12);
 	is_int(weft_wait(r, 0, 11, 60000), 12, "up to twelve from the second");
@@ -192,9 +192,7 @@ static void test_wait_any_and_events(void)
 	struct pollfd p = {weft_event_fd(w), POLLIN, 0};
 	time_t end = time(NULL) + 100;
 
-	cu_options(&o, 40);
-	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 19, 60000), 20, "twenty tokens");
+	r = n_of(w, 20, 40);
 	fake_kill(f);
 	f = start(UINT32_MAX);
 	while (cu_status(r) == WEFT_RUNNING && time(NULL) < end) {
@@ -238,21 +236,21 @@ static void test_polls(void)
 
 	oo.reconnect_ms = 300;
 	w = cu_open(&oo);
-	r = five_of_30(w);
+	r = n_of(w, 5, 30);
 	fake_kill(f);
 	is_int(poll_to_end(r), WEFT_LOST, "no daemon: a program that never waits is told");
 	weft_close(w);
 
 	f = start(5);
 	w = cu_open(NULL);
-	r = five_of_30(w);
+	r = n_of(w, 5, 30);
 	fake_kill(f);
 	f = start(UINT32_MAX);
 	is_int(poll_to_end(r), WEFT_OK, "another daemon: it goes on");
 	ok(cu_right(r, 0, 30), "with the right tokens");
 	weft_free(r);
 	atomic_store(&fake_controls_of(f)->stall_at, 5);
-	r = five_of_30(w);
+	r = n_of(w, 5, 30);
 	for (int i = 0; i < 60000 && !atomic_load(&fake_controls_of(f)->complaints); i++) {
 		cu_status(r);
 		usleep(1000);
@@ -274,13 +272,10 @@ static void short_waits(const char *what, int ms, int any, const struct itimerva
 	static const struct itimerval off;
 	struct fake *f = start(20);
 	struct weft *w = cu_open(NULL);
-	struct weft_submit_options o;
 	struct weft_request *r, *got[4];
 	time_t end = time(NULL) + 60;
 
-	cu_options(&o, 40);
-	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 19, 60000), 20, "twenty tokens");
+	r = n_of(w, 20, 40);
 	fake_kill(f);
 	f = start(UINT32_MAX);
 	setitimer(ITIMER_REAL, timer ? timer : &off, NULL);
@@ -318,7 +313,7 @@ static void test_own_limit(void)
 	struct weft *w = cu_open(NULL);
 	struct weft_request *r;
 
-	r = five_of_30(w);
+	r = n_of(w, 5, 30);
 	fake_kill(f);
 	is_int(weft_wait(r, 0, 5, 100), -ETIMEDOUT, "without a daemon a wait's own limit holds");
 	weft_close(w);
@@ -337,8 +332,7 @@ static void test_no_other_daemon(void)
 
 	oo.reconnect_ms = 300;
 	w = cu_open(&oo);
-	cu_options(&o, 30);
-	r = five_of_30(w);
+	r = n_of(w, 5, 30);
 	fake_kill(f);
 	is_int(weft_wait(r, 0, 5, 60000), 5, "no other daemon comes: the request ends");
 	weft_result(r, &res);
@@ -346,6 +340,7 @@ static void test_no_other_daemon(void)
 	ok(weft_status_text(&res, text, sizeof(text)) > 0 && strstr(text, "went away"), "%s", text);
 	is_int(weft_wait_any(w, got, 4, 1000), 1, "wait_any lists it");
 	is_int(weft_wait_any(w, got, 4, 1000), -ECONNRESET, "then says that the session is over");
+	cu_options(&o, 30);
 	is_int(weft_submit(w, &x, &o, &e), -ECONNRESET, "no more requests");
 	ok(strstr(e.message, "lost"), "%s", e.message);
 	ok(cu_right(r, 0, 5), "the tokens stay readable");
@@ -389,7 +384,7 @@ static void test_bye(void)
 	struct weft *w = cu_open(NULL);
 	struct weft_request *r;
 
-	r = five_of_30(w);
+	r = n_of(w, 5, 30);
 	atomic_store(&fake_controls_of(f)->bye, 1);
 	is_int(weft_wait(r, 0, 5, 60000), 5, "told to go: the request ends");
 	is_int(cu_status(r), WEFT_PROTOCOL, "for the protocol");
@@ -404,7 +399,6 @@ static void complains(const char *what, int ms, int any, uint32_t flags)
 	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
 	struct fake *f = start(5);
 	struct fake_controls *c = fake_controls_of(f);
-	struct weft_submit_options o;
 	struct weft_request *r, *got[4];
 	struct timespec from, now;
 	struct weft *w;
@@ -412,9 +406,7 @@ static void complains(const char *what, int ms, int any, uint32_t flags)
 
 	oo.flags = flags;
 	w = cu_open(&oo);
-	cu_options(&o, 30);
-	r = cu_submit(w, &o);
-	is_int(weft_wait(r, 0, 4, 60000), 5, "five tokens");
+	r = n_of(w, 5, 30);
 	clock_gettime(CLOCK_MONOTONIC, &from);
 	do {
 		if (any)
@@ -430,6 +422,40 @@ static void complains(const char *what, int ms, int any, uint32_t flags)
 	fake_kill(f);
 }
 
+static void *wait_long(void *w)
+{
+	struct weft_request *got[4];
+
+	weft_wait_any(w, got, 4, 60000);
+	return NULL;
+}
+
+/* One thread waits for any already when another asks for the first thing. */
+static void test_complains_of_later(void)
+{
+	struct fake *f = start(0);
+	struct fake_controls *c = fake_controls_of(f);
+	struct weft *w = cu_open(NULL);
+	struct weft_submit_options o;
+	struct timespec turn = {0, 10000000};
+	struct weft_request *r;
+	pthread_t waiter;
+
+	pthread_create(&waiter, NULL, wait_long, w);
+	nanosleep(&(struct timespec){1, 500000000}, NULL);
+	is_int((long)atomic_load(&c->complaints), 0, "nothing was asked for: no complaint");
+	cu_options(&o, 3);
+	r = cu_submit(w, &o);
+	for (int i = 0; i < 3000 && !atomic_load(&c->complaints); i++)
+		nanosleep(&turn, NULL);
+	ok(atomic_load(&c->complaints) > 0, "a wait that began before the request complains, too");
+	atomic_store(&c->stall_at, UINT32_MAX);
+	pthread_join(waiter, NULL);
+	is_int(weft_wait(r, 0, 2, 60000), 3, "and goes on when the engine does");
+	weft_close(w);
+	fake_kill(f);
+}
+
 static void test_complains(void)
 {
 	complains("waits of 1.5 seconds", 1500, 0, 0);
@@ -437,6 +463,7 @@ static void test_complains(void)
 	complains("waits of 1.5 seconds for any", 1500, 1, 0);
 	complains("waits of 20 ms for any", 20, 1, 0);
 	complains("looks at any without waiting, never asleep", 0, 1, WEFT_POLL_ALWAYS);
+	test_complains_of_later();
 }
 
 /* Who has asked for nothing has nothing to complain of. */
