@@ -4,7 +4,7 @@
  *
  * libweft waits silently: for a model that is being loaded, and for a daemon that went away to come
  * back. A person in front of `weft run` or `weft chat` cannot tell that from a program that hangs.
- * One thread; nothing is printed to standard output.
+ * Nothing is printed to standard output.
  */
 #ifndef WEFT_TOOLS_PATIENCE_H
 #define WEFT_TOOLS_PATIENCE_H

@@ -8,8 +8,9 @@
  * each sequence will have come is known without it.
  *
  * What needs the token itself waits for it: penalties. So do log-probabilities of prompt tokens, which
- * are taken from the pass just run, and whatever is more than going on: a sequence that could start,
- * one that would have to give way, a suspect, chores.
+ * are taken from the pass just run, and whatever is more than going on: a sequence that could start
+ * (as a request's other answers do once its prompt is computed), one that would have to give way, a
+ * suspect, chores.
  *
  * A request that arrives behind a queued pass waits for one pass more. So a pass is queued late: when
  * the one that computes has no more left, going by the last one of as many rows, than the host takes
@@ -30,9 +31,12 @@ bool ahead_possible(const struct engine *e, const struct step *st)
 		return false;
 	if (st->n_given || e->n_suspects || e->opt.poison_free || chores_left(e))
 		return false;
-	for (uint32_t i = 0; i < st->n_draws; i++)
-		if (st->drawn_for[i] && sampling_needs_tokens(&st->drawn_for[i]->req->desc))
+	for (uint32_t i = 0; i < st->n_draws; i++) {
+		const struct sample *a = st->drawn_for[i];
+
+		if (a && (a->seq.state == SCHED_OUT || sampling_needs_tokens(&a->req->desc)))
 			return false;
+	}
 	return true;
 }
 
@@ -48,7 +52,7 @@ void ahead_advance(struct engine *e, struct step *st)
 	if (st->advanced)
 		return;
 	st->advanced = true;
-	sched_commit(&e->sched, &st->plan);
+	sched_commit(&st->plan);
 	for (uint32_t i = 0; i < st->n_draws; i++) {
 		struct sample *a = st->drawn_for[i];
 

@@ -12,6 +12,7 @@
  */
 #include "daemon/engine/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,6 +129,7 @@ uint32_t request_token(const struct sample *a, uint32_t position)
 {
 	const struct request *r = a->req;
 
+	assert(position < r->n_prompt + a->n_out);
 	return position < r->n_prompt ? r->prompt[position]
 				      : request_out(a)[position - r->n_prompt];
 }

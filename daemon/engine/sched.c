@@ -501,18 +501,40 @@ void sched_plan_on(struct sched *s, struct sched_plan *ret)
 	make_plan(s, ret, false);
 }
 
+/* The tenant's first, though it was held back in the last plan: it is asked again in each. */
+static const struct sched_seq *first_waiting(const struct sched *s, const struct sched_tenant *t)
+{
+	const struct sched_seq *q = t->first;
+
+	while (q && !eligible(s, q))
+		q = q->next;
+	return q;
+}
+
+/* Would a plan start one that waits? If whoever it asks first finds no room, it asks no other. */
+static bool may_start_one(const struct sched *s)
+{
+	const struct sched_seq *first = NULL, *able = NULL;
+
+	for (uint32_t i = 0; i < s->n_tenants; i++) {
+		const struct sched_seq *q = first_waiting(s, &s->tenants[i]);
+
+		if (!q)
+			continue;
+		if (ahead(s, q, first))
+			first = q;
+		if (!no_place(s, q) && !refused_lately(s, q))
+			able = q;
+	}
+	return able && !refused_lately(s, first);
+}
+
 bool sched_goes_on(const struct sched *s)
 {
 	uint32_t need = 0;
 
-	if (s->only)
+	if (s->only || may_start_one(s))
 		return false;
-	for (uint32_t i = 0; i < s->n_tenants; i++) {
-		const struct sched_seq *q = wait_first(s, &s->tenants[i]);
-
-		if (q && !no_place(s, q) && !refused_lately(s, q))
-			return false;
-	}
 	for (uint32_t i = 0; i < s->n_running; i++) {
 		const struct sched_seq *q = s->running[i];
 
@@ -522,9 +544,8 @@ bool sched_goes_on(const struct sched *s)
 	return need <= blocks_available(s->pool);
 }
 
-void sched_commit(struct sched *s, const struct sched_plan *plan)
+void sched_commit(const struct sched_plan *plan)
 {
-	(void)s;
 	for (uint32_t i = 0; i < plan->n; i++) {
 		if (!plan->seqs[i])
 			continue;

@@ -2,9 +2,10 @@
 /*
  * sched.h - who computes how many rows in the next pass.
  *
- * A sequence is a row of positions; those before `computed` have their KV in its blocks, those
- * before `target` have known tokens. A plan gives each chosen sequence n_new rows, and when these
- * reach the target the pass yields a new token.
+ * A sequence is a row of positions; those before `computed` have their KV in its blocks, or will
+ * before anything that is queued from now on, and those before `target` have tokens, which are known
+ * but for one that a queued pass may be drawing. A plan gives each chosen sequence n_new rows, and
+ * when these reach the target the pass yields a new token.
  *
  *   1. Every running sequence that lacks one row (decoding) gets it.
  *   2. What is left of the row budget goes in chunks to sequences that lack more, and to waiting
@@ -126,7 +127,7 @@ bool sched_goes_on(const struct sched *s);
 /* Then such a plan. */
 void sched_plan_on(struct sched *s, struct sched_plan *ret);
 /* The pass has been computed, or will be before anything that is queued later. NULL: gone since. */
-void sched_commit(struct sched *s, const struct sched_plan *plan);
+void sched_commit(const struct sched_plan *plan);
 /* Is there a sequence that may compute now? */
 bool sched_has_work(const struct sched *s);
 

@@ -498,10 +498,22 @@ static void finish(struct engine *e, struct step *st, struct step *next)
 	e->last_ns = ns;
 }
 
+/* A pass has ended, and with it a turn that began then: what of both was this thread's own. */
+static void own_end(struct engine *e, uint64_t begin)
+{
+	own_time(&e->own, e->own_ns + now_ns() - begin - e->device_ns);
+	e->own_ns = 0;
+}
+
 void step_finish(struct engine *e)
 {
-	if (e->flying)
-		finish(e, e->flying, NULL);
+	uint64_t begin = now_ns();
+
+	if (!e->flying)
+		return;
+	e->device_ns = 0;
+	finish(e, e->flying, NULL);
+	own_end(e, begin);
 }
 
 /* Queue a pass that depends on no other. False: nothing can compute. */
@@ -534,7 +546,6 @@ bool step_run(struct engine *e)
 		return true;
 	}
 	finish(e, e->flying, queue_next(e, e->flying));
-	own_time(&e->own, e->own_ns + now_ns() - begin - e->device_ns);
-	e->own_ns = 0;
+	own_end(e, begin);
 	return true;
 }

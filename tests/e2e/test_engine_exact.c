@@ -173,16 +173,16 @@ static void test_preempted(void)
 	eh_stop(&h);
 }
 
-/* How many passes an engine queues ahead for a kind alone. */
-static uint64_t ahead_of(struct eh_session *s, uint32_t kind)
+/* By how much a count of the engine's grows for a kind alone. */
+static uint64_t counted_for(struct eh_session *s, uint32_t kind, const char *name)
 {
-	uint64_t before = count_of(s->h, "steps_ahead");
+	uint64_t before = count_of(s->h, name);
 	struct eh_req r;
 
 	eh_submit(s, &kinds[kind].d, kinds[kind].prompt, kinds[kind].n, NULL, &r);
 	eh_wait(&r);
 	eh_release(&r);
-	return count_of(s->h, "steps_ahead") - before;
+	return count_of(s->h, name) - before;
 }
 
 /* One after the other is cancelled, beside one that goes on; its neighbours' rows are taken back. */
@@ -222,6 +222,7 @@ static void test_ahead(void)
 {
 	static const uint32_t sizes[] = {1, 2, 5, 8, 24, 64};
 	struct eh_session *s;
+	uint64_t passes;
 	struct eh h;
 
 	setenv("WEFT_TEST_AHEAD", "1", 1);
@@ -229,9 +230,10 @@ static void test_ahead(void)
 	for (uint32_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
 		ok(together(s, sizes[i], i), "the same ahead, among %u", sizes[i]);
 	/* The passes of 40 tokens, but for the first and the last; a prompt of 160 has ten itself. */
-	is_int((long)ahead_of(s, 0), 39, "tokens are decoded ahead");
-	is_int((long)ahead_of(s, 1), 39, "so are those that are sampled");
-	is_int((long)ahead_of(s, 2), 0, "not with penalties");
+	is_int((long)counted_for(s, 0, "steps_ahead"), 39, "tokens are decoded ahead");
+	is_int((long)counted_for(s, 1, "steps_ahead"), 39, "so are those that are sampled");
+	is_int((long)counted_for(s, 2, "steps_ahead"), 0, "not with penalties");
+	passes = counted_for(s, 6, "steps");
 	test_ahead_cancelled(s);
 	eh_stop(&h);
 	is_int(h.exit_status, 0, "the engine ends well");
@@ -243,7 +245,10 @@ static void test_ahead(void)
 	eh_stop(&h);
 	unsetenv("WEFT_TEST_AHEAD");
 	s = start(&h, (const char *const[]){NULL});
-	is_int((long)ahead_of(s, 0), 0, "and without being asked, none");
+	is_int((long)counted_for(s, 0, "steps_ahead"), 0, "and without being asked, none");
+	counted_for(s, 6, "steps");
+	is_int((long)counted_for(s, 6, "steps"), (long)passes,
+	       "four answers to a prompt that is cached take as many passes either way");
 	eh_stop(&h);
 }
 

@@ -89,7 +89,7 @@ static bool pass(struct sched_plan *plan)
 	for (uint32_t i = 0; i < plan->n; i++)
 		if (!((struct job *)plan->seqs[i])->started_at)
 			((struct job *)plan->seqs[i])->started_at = now;
-	sched_commit(&s, plan);
+	sched_commit(plan);
 	for (uint32_t i = 0; i < plan->n; i++) {
 		struct job *j = (struct job *)plan->seqs[i];
 
@@ -627,6 +627,7 @@ static void test_goes_on(void)
 {
 	struct sched_plan plan;
 	struct job *a, *b;
+	uint32_t went = 0;
 
 	begin(6, 64, 2, 0);
 	sched_tenant_set(&s, 1, 100);
@@ -638,7 +639,7 @@ static void test_goes_on(void)
 	sched_plan_on(&s, &plan);
 	ok(plan.n == 1 && plan.seqs[0] == &a->q && b->q.state == SCHED_WAITING,
 	   "is not started by such a plan all the same");
-	sched_commit(&s, &plan);
+	sched_commit(&plan);
 	a->q.target++;
 	pass(&plan);
 	add(0, 0, 8, 8);
@@ -659,12 +660,29 @@ static void test_goes_on(void)
 	sched_plan_on(&s, &plan);
 	ok(plan.n == 1 && plan.seqs[0] == &a->q, "and has no rows");
 	plan.seqs[0] = NULL;
-	sched_commit(&s, &plan);
+	sched_commit(&plan);
 	is_int(a->q.computed, 47, "what has gone from a plan is not committed");
 	b->q.blocked = false;
 	s.only = a->q.group;
 	ok(!sched_goes_on(&s), "nor with a suspect");
 	s.only = 0;
+	end();
+
+	/* A pool of one: two tenants wait, and the one who is asked first has found no room. */
+	begin(8, 64, 8, 0);
+	sched_tenant_set(&s, 1, 100);
+	sched_tenant_set(&s, 2, 100);
+	add(0, 0, 90, 30);
+	while (jobs[0].q.computed < 90)
+		pass(&plan);
+	add(1, 0, 120, 8);
+	add(2, 0, 120, 8);
+	for (uint32_t i = 0; i < 16; i++) {
+		went += sched_goes_on(&s);
+		pass(&plan);
+	}
+	ok(jobs[1].q.state == SCHED_WAITING && jobs[2].q.state == SCHED_WAITING && went >= 12,
+	   "no room for either: they are not asked in each plan (%u of 16 go on)", went);
 	end();
 }
 
