@@ -189,9 +189,9 @@ static int load(int argc, char **argv)
 		return 1;
 	a = json_object_get(reply, "adapter");
 	if (!json)
-		cli_printf(stdout, "%s: %s of rank %lld, %lld MB in the pool\n", argv[1],
+		cli_printf(stdout, "%s: %s of rank %lld, %.1f MB in the pool\n", argv[1],
 			   admin_text(a, "kind"), admin_int(a, "rank"),
-			   admin_int(a, "pool_bytes") / 1000000);
+			   (double)admin_int(a, "pool_bytes") / 1e6);
 	json_decref(reply);
 	return 0;
 }

@@ -226,7 +226,7 @@ static int drop(int argc, char **argv)
 	if (!reply)
 		return 1;
 	if (!json)
-		printf("%lld blocks are free\n", admin_int(reply, "blocks"));
+		printf("%lld blocks freed\n", admin_int(reply, "blocks"));
 	json_decref(reply);
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -20,7 +21,8 @@ static const char usage[] =
 	"  --foreground       stay in the foreground (a service manager wants this)\n"
 	"  --check            read the configuration, say OK or everything that is wrong\n"
 	"  --version, --help\n\n"
-	"SIGTERM drains and stops; a second one stops at once. SIGHUP reads tenants again.\n";
+	"SIGTERM drains and stops; a second one stops at once. SIGHUP reads tenants and adapters "
+	"again.\n";
 
 static int check(const char *file)
 {
@@ -38,7 +40,10 @@ static int check(const char *file)
 	return rc ? 1 : 0;
 }
 
-/* Leave the terminal: the parent returns when the child serves, with its exit code when it fails. */
+/*
+ * Leave the terminal: the parent returns when the child serves, with its exit code when it fails. Of
+ * what the caller had open only the log stays: a pipe's other end would wait for ever.
+ */
 static int go_background(int *ret_ready)
 {
 	int pipes[2];
@@ -54,7 +59,9 @@ static int go_background(int *ret_ready)
 		close(pipes[1]);
 		_exit(read(pipes[0], &byte, 1) == 1 ? 0 : 1);
 	}
-	close(pipes[0]);
+	if (pipes[1] > STDERR_FILENO + 1)
+		syscall(SYS_close_range, STDERR_FILENO + 1, pipes[1] - 1, 0);
+	syscall(SYS_close_range, pipes[1] + 1, ~0u, 0);
 	setsid();
 	*ret_ready = pipes[1];
 	return 0;

@@ -279,10 +279,13 @@ static int load_config(struct weftd *d, const struct weftd_options *options, str
 	struct config_report *report = calloc(1, sizeof(*report));
 	int rc = report ? config_load(&d->config, options->config_file, report) : -ENOMEM;
 
-	if (rc)
-		err_set(err, rc, "%u error%s in the configuration (--check shows all):\n%.400s",
-			report ? report->errors : 0, report && report->errors == 1 ? "" : "s",
-			rc == -EINVAL ? report->text : strerror(-rc));
+	if (rc && rc != -EINVAL)
+		err_set(err, rc, "reading the configuration: %s", strerror(-rc));
+	else if (rc && report->errors > 1)
+		err_set(err, rc, "%.*s (and %u more: --check shows all)",
+			(int)strcspn(report->text, "\n"), report->text, report->errors - 1);
+	else if (rc)
+		err_set(err, rc, "%.*s", (int)strcspn(report->text, "\n"), report->text);
 	free(report);
 	if (rc)
 		return rc;

@@ -141,5 +141,19 @@ wait $run
 status=$?
 [ $status = 0 ] || [ $status = 130 ]
 check $? "an interrupted run ends in order ($status)"
+
+# What its caller had open for somebody else is not held open by a daemon in the background.
+mkdir -m 700 "$dir/back"
+mkfifo "$dir/held"
+cat "$dir/held" > /dev/null & reader=$!
+weftd --runtime-dir "$dir/back" --config "$dir/weftd.conf" > "$dir/backlog" 2>&1 9> "$dir/held"
+check $? "weftd goes to the background"
+i=0
+while kill -0 $reader 2> /dev/null && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+! kill -0 $reader 2> /dev/null
+check $? "and holds nothing open"
+kill "$(tr -dc 0-9 < "$dir/back/weftd.lock")"
+i=0
+while [ -e "$dir/back/weftd.sock" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
 echo "1..$n"
 exit $failed

@@ -73,7 +73,7 @@ cached() { weft run --tokens -t 1 --json "$@" | sed 's/.*"cached_tokens":\([0-9]
 is "$(cached $(seq 1 64) 90 91)" 64 "a request finds the pinned prefix"
 cached $(seq 101 150) > /dev/null
 is "$(cached $(seq 101 150))" 49 "and what an earlier one left"
-expect 0 'blocks are free' weft cache drop --all
+expect 0 'blocks freed' weft cache drop --all
 is "$(cached $(seq 1 64) 90 91)" 64 "after a drop the pin is there"
 is "$(cached $(seq 101 150))" 0 "and the rest is not"
 expect 0 'pins *1' weft cache stat
