@@ -7,11 +7,12 @@
  *    └─ protocol, ENDED     └─ reconnect_ms passed, refused for good ──► DEAD
  *
  * Nobody watches the control socket in the background: whichever thread waits for tokens, or asks for
- * results in vain, looks at it once a second (wc_session_check()), and at once when the engine says in rx that weftd is gone,
- * which wakes all who wait. While the session is DOWN each call is at most one attempt to connect, so
- * that a caller's own time limit holds, and there is one at the end of reconnect_ms. The new daemon
- * takes its lock only once the old engine is gone; so when its welcome is here, nobody writes to the
- * old rx any more, and what the requests have received can be counted.
+ * results in vain, looks at it once a second (wc_session_check()), and at once when the engine says in
+ * rx that weftd is gone, which wakes all who wait. While the session is DOWN each call is at most one
+ * attempt to connect, so that a caller's own time limit holds but for a daemon that listens and does
+ * not answer (HELLO_NS), and there is one at the end of reconnect_ms. The new daemon takes its lock
+ * only once the old engine is gone; so when its welcome is here, nobody writes to the old rx any more,
+ * and what the requests have received can be counted.
  *
  * fork(): one page is wiped in children by the kernel. A child must not touch the socket, the
  * regions or the locks (their holder may not exist there), so every call looks at that page first.

@@ -296,13 +296,12 @@ static bool any_is_quiet(struct weft *w)
 }
 
 /* When nothing is there and the caller does not wait: look at the socket now and then, always if
- * the program may have come here because the event descriptor told it to. */
-static void check_now_and_then(struct weft *w)
+ * the program may have come here because the event descriptor told it to. As wc_session_check(). */
+static int check_now_and_then(struct weft *w)
 {
 	bool quiet = any_is_quiet(w);
 
-	if (!(w->flags & WEFT_POLL_ALWAYS) || check_due(w))
-		wc_session_check(w, quiet);
+	return !(w->flags & WEFT_POLL_ALWAYS) || check_due(w) ? wc_session_check(w, quiet) : 0;
 }
 
 static int spin_any(const struct wshm_client *c, int64_t until_ns)
@@ -381,9 +380,9 @@ int weft_wait_any(struct weft *w, struct weft_request **ret, uint32_t max, int t
 		if (!atomic_load(&w->any_quiet_since_ns))
 			atomic_store(&w->any_quiet_since_ns, wc_now_ns());
 		if (timeout_ms >= 0 && wc_now_ns() >= deadline) {
-			check_now_and_then(w);
+			err = check_now_and_then(w);
 			n = collect(w, ret, max);
-			return n ? (int)n : -ETIMEDOUT;
+			return n ? (int)n : err ? err : -ETIMEDOUT;
 		}
 		/* What ended with the session is listed before the error is. */
 		err = wait_any_slice(w, deadline);

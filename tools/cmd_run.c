@@ -547,8 +547,9 @@ static void clean_up(void)
 
 int cmd_run(int argc, char **argv)
 {
-	/* Waits end all the same. What is being written must not: the rest would be lost. */
-	struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+	/* Waits end all the same. What is being written must not: the rest would be lost. Where it
+	 * cannot be written, a second interrupt ends the program. */
+	struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART | SA_RESETHAND};
 	struct weft *w;
 	int n, status;
 

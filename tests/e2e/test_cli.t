@@ -142,6 +142,20 @@ status=$?
 [ $status = 0 ] || [ $status = 130 ]
 check $? "an interrupted run ends in order ($status)"
 
+# Nor can a reader that does not read hold it: the second interrupt ends it.
+mkfifo "$dir/full"
+exec 8<> "$dir/full"
+weft run --tokens -t 240 -n 16 -l 20 --ignore-eos -T 1 5 6 7 > "$dir/full" 2> /dev/null 8>&- & run=$!
+sleep 1
+kill -INT $run
+sleep 0.2
+kill -INT $run 2> /dev/null
+i=0
+while kill -0 $run 2> /dev/null && [ $i -lt 300 ]; do sleep 0.1; i=$((i + 1)); done
+! kill -0 $run 2> /dev/null
+check $? "one whose pipe is full ends by a second interrupt"
+exec 8>&-
+
 # What its caller had open for somebody else is not held open by a daemon in the background.
 mkdir -m 700 "$dir/back"
 mkfifo "$dir/held"

@@ -340,6 +340,7 @@ static void test_no_other_daemon(void)
 	ok(weft_status_text(&res, text, sizeof(text)) > 0 && strstr(text, "went away"), "%s", text);
 	is_int(weft_wait_any(w, got, 4, 1000), 1, "wait_any lists it");
 	is_int(weft_wait_any(w, got, 4, 1000), -ECONNRESET, "then says that the session is over");
+	is_int(weft_wait_any(w, got, 4, 0), -ECONNRESET, "also to one that does not wait");
 	cu_options(&o, 30);
 	is_int(weft_submit(w, &x, &o, &e), -ECONNRESET, "no more requests");
 	ok(strstr(e.message, "lost"), "%s", e.message);
