@@ -44,7 +44,8 @@
 
 #define WK_BLOCK_TOKENS	 16	/* positions in a KV block */
 #define WK_ATTN_CUT	 256	/* keys per attention partial; absolute positions, multiple of 16 */
-#define WK_MAX_ROWS	 512	/* rows of one pass */
+#define WK_MAX_ROWS	 512	/* rows of one pass that every backend takes */
+#define WK_MOST_ROWS	 2048	/* the most that one may take (wk_info.max_rows) */
 #define WK_MAX_LOGPROBS	 20	/* top log-probabilities per position */
 #define WK_NO_TOKEN	 UINT32_MAX
 #define WK_LORA_CUT	 16	/* ranks in a piece of a LoRA pair */
@@ -75,6 +76,8 @@ struct wk_info {
 	uint32_t x_bytes;	/* bytes of an element of x */
 	uint32_t align_bytes;	/* alignment of rows in x, y, h: pad the row stride to this */
 	uint32_t n_threads;
+	uint32_t max_rows;	/* rows of one pass: WK_MAX_ROWS..WK_MOST_ROWS */
+	uint32_t short_rows;	/* so many take little longer than one: for a pass that someone waits for */
 	uint64_t device_bytes_free;	/* of a device with memory of its own, now; 0: the host's is used */
 	bool queues;		/* operations run beside the caller, who may have the next step queued
 				 * before the results of this one are known */
@@ -119,7 +122,7 @@ struct wk_segment {
 #define WK_DRAWN 0x80000000u	/* | i */
 
 struct wk_batch {
-	uint32_t n_rows;	/* 1..WK_MAX_ROWS */
+	uint32_t n_rows;	/* 1..wk_info.max_rows */
 	uint32_t n_seqs;
 	uint32_t n_table;
 	uint32_t n_out;			/* rows whose logits are wanted */
@@ -415,7 +418,7 @@ struct wk_ops {
 	void (*aside_end)(struct wk_backend *be);
 };
 
-#define WK_ABI 5
+#define WK_ABI 6
 
 extern const struct wk_ops wk_ref_ops;
 extern const struct wk_ops wk_cpu_ops;

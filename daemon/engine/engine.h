@@ -181,7 +181,7 @@ struct step {
 	uint8_t bit; /* of the two */
 	struct sched_plan
 		plan; /* seqs, drawn_for, touched: NULL where the sequence has gone since */
-	uint32_t tokens[WK_MAX_ROWS];
+	uint32_t tokens[WK_MOST_ROWS];
 	struct wk_seq seqs[SCHED_MAX_SEQS];
 	uint32_t out_rows[SCHED_MAX_SEQS];
 	uint32_t n_out;
@@ -198,7 +198,7 @@ struct step {
 	struct wk_sample draws[STEP_MAX_DRAWS];
 	struct wk_sampled drawn[STEP_MAX_DRAWS];
 	uint32_t n_draws;
-	struct given_row given[WK_MAX_ROWS];
+	struct given_row given[WK_MOST_ROWS];
 	uint32_t n_given;
 	struct request *touched[SCHED_MAX_SEQS];
 	uint32_t n_touched;

@@ -26,9 +26,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* From 48 rows up a pass computes at full speed, so shorter ones cost little. */
-#define MIXED_ROWS 128
-
 /* Work space of a pass, graphs and the driver's own: 1 GiB; attention's partial results: 256 MiB of
  * sums, and at most a quarter of that beside them (kernels/cuda/attention.c). */
 #define DEVICE_MARGIN ((UINT64_C(1) << 30) + (UINT64_C(320) << 20))
@@ -92,11 +89,11 @@ static bool option(struct engine_options *o, int c, const char *arg)
 	case 'k':
 		return number(arg, 0, UINT64_MAX, &o->kv_bytes);
 	case 'B':
-		return number32(arg, 1, WK_MAX_ROWS, &o->max_batch_tokens);
+		return number32(arg, 1, WK_MOST_ROWS, &o->max_batch_tokens);
 	case 's':
 		return number32(arg, 1, SCHED_MAX_SEQS, &o->max_seqs);
 	case 'c':
-		return number32(arg, 0, WK_MAX_ROWS, &o->prefill_chunk);
+		return number32(arg, 0, WK_MOST_ROWS, &o->prefill_chunk);
 	case 'f':
 		o->files = true;
 		return true;
@@ -129,7 +126,7 @@ static bool options(struct engine_options *o, int argc, char **argv)
 
 	*o = (struct engine_options){
 		.backend = "cpu",
-		.max_batch_tokens = WK_MAX_ROWS,
+		.max_batch_tokens = WK_MOST_ROWS,
 		.max_seqs = SCHED_MAX_SEQS,
 		.crash_token = WK_NO_TOKEN,
 		.no_system_calls = getenv("WEFT_TEST_SECCOMP") != NULL,
@@ -234,6 +231,8 @@ static int device_open(struct engine *e, struct weft_err *err)
 	if (rc)
 		return rc;
 	e->ops->info(e->be, &e->info);
+	if (e->opt.max_batch_tokens > e->info.max_rows)
+		e->opt.max_batch_tokens = e->info.max_rows;
 	if (!strcmp(name, "cuda") && *e->ops->last_error(e->be))
 		log_line(LOG_LEVEL_WARN, "event=no-cublaslt why=\"%s\"", e->ops->last_error(e->be));
 	return 0;
@@ -313,7 +312,7 @@ static int start(struct engine *e, pthread_t *core, struct weft_err *err)
 		.max_rows = e->opt.max_batch_tokens,
 		.max_seqs = e->opt.max_seqs,
 		.chunk = e->opt.prefill_chunk,
-		.max_mixed = MIXED_ROWS,
+		.max_mixed = e->info.short_rows,
 		.probe = reuse_probe,
 		.adopt = reuse_adopt,
 		.leave = reuse_leave,

@@ -69,7 +69,7 @@ static const struct key daemon_keys[] = {
 	{"state_dir",	     VALUE_PATH,  AT(config_daemon, state_dir), 0, 0, NULL},
 	{0},
 };
-/* An engine ends at once over a number that it does not take, so the ranges are its own: WK_MAX_ROWS
+/* An engine ends at once over a number that it does not take, so the ranges are its own: WK_MOST_ROWS
  * (max_batch_tokens, prefill_chunk) and SCHED_MAX_SEQS (max_seqs). */
 static const struct key model_keys[] = {
 	{"path",	     VALUE_PATH,   AT(config_model, path), 0, 0, NULL},
@@ -78,9 +78,9 @@ static const struct key model_keys[] = {
 	{"dummy_weights",    VALUE_CHOICE, AT(config_model, dummy_weights), 0, 0, "on|off"},
 	{"threads",	     VALUE_U32,	   AT(config_model, threads), 1, 256, NULL},
 	{"kv_bytes",	     VALUE_BYTES,  AT(config_model, kv_bytes), 1 << 16, 65536 * GIB, NULL},
-	{"max_batch_tokens", VALUE_U32,	   AT(config_model, max_batch_tokens), 1, 512, NULL},
+	{"max_batch_tokens", VALUE_U32,	   AT(config_model, max_batch_tokens), 1, 2048, NULL},
 	{"max_seqs",	     VALUE_U32,	   AT(config_model, max_seqs), 1, 64, NULL},
-	{"prefill_chunk",    VALUE_U32,	   AT(config_model, prefill_chunk), 1, 512, NULL},
+	{"prefill_chunk",    VALUE_U32,	   AT(config_model, prefill_chunk), 1, 2048, NULL},
 	{"poll",	     VALUE_CHOICE, AT(config_model, poll), 0, 0, "always|adaptive"},
 	{0},
 };

@@ -165,6 +165,8 @@ static void cpu_info(const struct wk_backend *be, struct wk_info *ret)
 		.x_bytes = sizeof(uint16_t),
 		.align_bytes = WK_CPU_ALIGN,
 		.n_threads = be->n_threads,
+		.max_rows = WK_MAX_ROWS,
+		.short_rows = 128, /* from 48 up it computes at full speed */
 	};
 	snprintf(ret->name, sizeof(ret->name), "cpu");
 	snprintf(ret->path, sizeof(ret->path), "%s", be->kern->name);

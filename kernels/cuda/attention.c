@@ -21,7 +21,7 @@
 #define SPLIT_PAIRS 16u
 #define LOG2E	    1.44269504088896340736f
 #define HEAD_SIZES  6
-#define FIRST_UNITS 1024u
+#define FIRST_BYTES ((size_t)256 << 10) /* of units: 64 sequences of 32k, or a pass of all rows */
 
 static const struct {
 	uint32_t dim, v_dim;
@@ -259,7 +259,8 @@ static void count_units(const struct wk_backend *be, uint32_t group, size_t *ret
 	}
 }
 
-/* Places in the units' buffer: two counts, rows to merge, units. Only the last one grows. */
+/* Places in the units' buffer: two counts, rows to merge, units. They follow from the number of rows,
+ * unless groups of more than 32 heads make more whole units than rows. */
 static int lay_out_units(struct wk_backend *be, size_t whole, size_t split)
 {
 	struct cuda_layout *at = &be->at;
@@ -267,12 +268,11 @@ static int lay_out_units(struct wk_backend *be, size_t whole, size_t split)
 
 	at->n_units = 0;
 	at->merge = 256;
-	at->whole = at->merge + WK_MAX_ROWS * sizeof(struct ka_merge);
-	/* A fixed place for split units, unless groups are so large that whole ones reach it. */
+	at->whole = at->merge + be->batch.n_rows * sizeof(struct ka_merge);
 	at->split = at->whole +
-		    (whole > WK_MAX_ROWS * 16 ? whole : WK_MAX_ROWS * 16) * sizeof(struct ka_whole);
-	need = at->split + (split > FIRST_UNITS ? split : FIRST_UNITS) * sizeof(struct ka_split);
+		    (whole > be->batch.n_rows ? whole : be->batch.n_rows) * sizeof(struct ka_whole);
 	at->units_bytes = at->split + split * sizeof(struct ka_split);
+	need = at->units_bytes > FIRST_BYTES ? at->units_bytes : FIRST_BYTES;
 	if (cuda_shared_reserve(be, &be->slots[be->slot].units, need))
 		return be->sticky ? be->sticky : -ENOMEM;
 	return cuda_reserve(be, &be->units, need);

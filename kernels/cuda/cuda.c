@@ -24,6 +24,7 @@
 
 #define BLAS_WORKSPACE ((size_t)32 << 20) /* what the vendor advises for Hopper */
 #define OLDEST_DRIVER  12000
+#define SHORT_ROWS     256 /* weights take as long to read as the arithmetic of about 200 rows */
 
 /* The name without a version comes with the vendor's development packages only. */
 static const char *const blas_libraries[] = {
@@ -306,6 +307,8 @@ static void cuda_info(const struct wk_backend *be, struct wk_info *ret)
 		.x_bytes = sizeof(uint16_t),
 		.align_bytes = WK_CUDA_ALIGN,
 		.n_threads = 1,
+		.max_rows = WK_MOST_ROWS,
+		.short_rows = SHORT_ROWS,
 		.queues = true,
 	};
 	/* Never 0, which says that the host's memory is used: not of a full device, nor of one that

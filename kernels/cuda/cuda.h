@@ -135,9 +135,9 @@ struct cuda_graph {
 #define CUDA_CALLS   (8 * WK_MAX_STEPS)		   /* of sample, not waited for */
 #define CUDA_RESULTS (WK_MAX_DRAWS * WK_MAX_STEPS) /* rows of these; a power of 2 */
 
-/* The arrays of a step, in device memory at fixed places; offsets in bytes. */
+/* The arrays of a step in device memory, placed for its number of rows; offsets in bytes. */
 struct cuda_layout {
-	size_t tokens, row_seq, out_rows, seqs, chunks, table, bytes;
+	size_t tokens, row_seq, out_rows, seqs, chunks, table;
 	size_t n_units, whole, split, merge, units_bytes;
 };
 
@@ -197,10 +197,10 @@ struct wk_backend {
 
 	/* The batch, on the host. */
 	struct wk_batch batch;
-	uint32_t tokens[WK_MAX_ROWS];
-	struct wk_seq seqs[WK_MAX_ROWS];
+	uint32_t tokens[WK_MOST_ROWS];
+	struct wk_seq seqs[WK_MOST_ROWS];
 	uint32_t n_chunks, max_cuts; /* of LoRA */
-	const struct wk_lora *loras[WK_MAX_ROWS];
+	const struct wk_lora *loras[WK_MOST_ROWS];
 	uint32_t max_token;
 	uint32_t table_room;
 	struct cuda_layout at;

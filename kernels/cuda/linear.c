@@ -174,7 +174,7 @@ void cuda_norm(struct wk_backend *be, const struct wk_norm *op)
 
 	if (!op->n_rows)
 		return;
-	if (op->n_rows > (op->out_rows_only ? be->batch.n_out : WK_MAX_ROWS)) {
+	if (op->n_rows > (op->out_rows_only ? be->batch.n_out : WK_MOST_ROWS)) {
 		cuda_stick(be, EINVAL, "norm: %u rows are more than the batch has", op->n_rows);
 		return;
 	}
@@ -264,7 +264,7 @@ static void swiglu(struct wk_backend *be, const struct wk_matmul *op, uint32_t n
 	struct ka_swiglu a = {.x = device(op->out->at), .n = n, .x_stride = op->out_stride};
 	cu_ptr up;
 
-	if (cuda_reserve(be, &be->glu, (size_t)WK_MAX_ROWS * 2 * n_gate * sizeof(float)))
+	if (cuda_reserve(be, &be->glu, (size_t)WK_MOST_ROWS * 2 * n_gate * sizeof(float)))
 		return;
 	up = be->glu->at + (size_t)n * sizeof(float);
 	p.out = be->glu->at;
@@ -300,7 +300,7 @@ void cuda_matmul(struct wk_backend *be, const struct wk_matmul *op)
 		cuda_stick(be, EINVAL, "matmul: columns or epilogue do not fit the weight");
 		return;
 	}
-	if (op->n_rows > WK_MAX_ROWS || op->x_stride % 8) {
+	if (op->n_rows > WK_MOST_ROWS || op->x_stride % 8) {
 		cuda_stick(be, EINVAL, "matmul: %u rows, %u elements apart", op->n_rows,
 			   op->x_stride);
 		return;

@@ -174,7 +174,7 @@ bool cuda_lora_applies(struct wk_backend *be, const struct wk_matmul *op)
 		}
 	return any &&
 	       !cuda_reserve(be, &be->s,
-			     (size_t)WK_MAX_ROWS * be->max_cuts * WK_LORA_CUT * sizeof(uint16_t));
+			     (size_t)WK_MOST_ROWS * be->max_cuts * WK_LORA_CUT * sizeof(uint16_t));
 }
 
 static const struct ka_chunk *chunks(const struct wk_backend *be)

@@ -4,7 +4,8 @@
  *
  * The batch is checked and copied, laid out in one pinned slot and sent by one transfer. Slots are
  * used in turn and wait for the ticket of the step that used them last. The arrays' places in device
- * memory are fixed; the block table comes last, so that its growth moves nothing else.
+ * memory follow from the number of rows alone, so that few rows are few bytes, and steps of equal rows
+ * equal launches; the block table comes last.
  *
  * A ticket is a number that the device writes into pinned memory when it gets there (wk_mark): to see
  * whether it is done costs a load. If it does not come, the driver is asked now and then whether
@@ -29,32 +30,40 @@ static size_t place(size_t *at, size_t bytes)
 	return here;
 }
 
-static void lay_out(struct wk_backend *be, uint32_t table_room)
+/* For so many rows and entries of the block table. Gives the bytes of all. */
+static size_t lay_out(struct wk_backend *be, uint32_t rows, uint32_t entries)
 {
 	struct cuda_layout *at = &be->at;
 	size_t n = 0;
 
-	at->tokens = place(&n, WK_MAX_ROWS * sizeof(uint32_t));
-	at->out_rows = place(&n, WK_MAX_ROWS * sizeof(uint32_t));
-	at->row_seq = place(&n, WK_MAX_ROWS * sizeof(struct ka_seq));
-	at->seqs = place(&n, WK_MAX_ROWS * sizeof(struct ka_seq));
-	at->chunks = place(&n, WK_MAX_ROWS * sizeof(struct ka_chunk));
-	at->table = place(&n, table_room * sizeof(uint32_t));
-	at->bytes = n;
+	at->tokens = place(&n, rows * sizeof(uint32_t));
+	at->out_rows = place(&n, rows * sizeof(uint32_t));
+	at->row_seq = place(&n, rows * sizeof(struct ka_seq));
+	at->seqs = place(&n, rows * sizeof(struct ka_seq));
+	at->chunks = place(&n, rows * sizeof(struct ka_chunk));
+	at->table = n;
+	return n + entries * sizeof(uint32_t);
+}
+
+/* Room for any batch with so many entries in its block table. */
+static int reserve_arrays(struct wk_backend *be, uint32_t entries)
+{
+	size_t bytes = lay_out(be, WK_MOST_ROWS, entries);
+	int r = cuda_reserve(be, &be->arrays, bytes);
+
+	for (int i = 0; !r && i < CUDA_SLOTS; i++)
+		r = cuda_shared_reserve(be, &be->slots[i].batch, bytes);
+	if (!r)
+		be->table_room = entries;
+	return r;
 }
 
 int cuda_step_init(struct wk_backend *be)
 {
-	int r;
+	int r = reserve_arrays(be, FIRST_TABLE);
 
-	be->table_room = FIRST_TABLE;
-	lay_out(be, FIRST_TABLE);
-	r = cuda_reserve(be, &be->arrays, be->at.bytes);
 	r = r ? r : cuda_reserve(be, &be->drawn, WK_MAX_DRAWS * sizeof(uint32_t));
-	r = r ? r : cuda_shared_reserve(be, &be->done, sizeof(uint64_t));
-	for (int i = 0; !r && i < CUDA_SLOTS; i++)
-		r = cuda_shared_reserve(be, &be->slots[i].batch, be->at.bytes);
-	return r;
+	return r ? r : cuda_shared_reserve(be, &be->done, sizeof(uint64_t));
 }
 
 void cuda_step_fini(struct wk_backend *be)
@@ -192,7 +201,7 @@ static const char *batch_wrong(const struct wk_backend *be, const struct wk_batc
 {
 	uint32_t row = 0;
 
-	if (!b->n_rows || b->n_rows > WK_MAX_ROWS)
+	if (!b->n_rows || b->n_rows > WK_MOST_ROWS)
 		return "the number of rows is 0 or over the limit";
 	if (b->n_seqs > b->n_rows || b->n_out > b->n_rows)
 		return "more sequences or outputs than rows";
@@ -229,13 +238,8 @@ static int grow_table(struct wk_backend *be, uint32_t n)
 		return 0;
 	while (room < n)
 		room *= 2;
-	lay_out(be, room);
-	r = cuda_reserve(be, &be->arrays, be->at.bytes);
-	for (int i = 0; !r && i < CUDA_SLOTS; i++)
-		r = cuda_shared_reserve(be, &be->slots[i].batch, be->at.bytes);
-	if (!r)
-		be->table_room = room;
-	else /* the old ones are gone */
+	r = reserve_arrays(be, room);
+	if (r) /* the old ones are gone */
 		cuda_stick_last(be, r);
 	return r;
 }
@@ -297,6 +301,7 @@ static void fill_rows(const struct wk_batch *b, struct ka_seq *rows)
 static int upload_batch(struct wk_backend *be, const struct wk_batch *b)
 {
 	char *to = be->slots[be->slot].batch.host;
+	size_t bytes = lay_out(be, b->n_rows, b->n_table);
 
 	_Static_assert(sizeof(struct ka_seq) == sizeof(struct wk_seq), "the same");
 	memcpy(to + be->at.tokens, b->tokens, b->n_rows * sizeof(*b->tokens));
@@ -307,8 +312,7 @@ static int upload_batch(struct wk_backend *be, const struct wk_batch *b)
 		memcpy(to + be->at.table, b->block_table, b->n_table * sizeof(*b->block_table));
 	fill_rows(b, (struct ka_seq *)(to + be->at.row_seq));
 	fill_chunks(be, b, (struct ka_chunk *)(to + be->at.chunks));
-	return cu_ok(be, copy_to, "uploading a batch", be->arrays->at, to,
-		     be->at.table + b->n_table * sizeof(*b->block_table), be->stream);
+	return cu_ok(be, copy_to, "uploading a batch", be->arrays->at, to, bytes, be->stream);
 }
 
 int cuda_batch_set(struct wk_backend *be, const struct wk_batch *b)

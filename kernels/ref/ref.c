@@ -75,6 +75,8 @@ static void ref_info(const struct wk_backend *be, struct wk_info *ret)
 	ret->x_bytes = sizeof(float);
 	ret->align_bytes = sizeof(float);
 	ret->n_threads = 1;
+	ret->max_rows = WK_MAX_ROWS;
+	ret->short_rows = 128;
 }
 
 static const char *ref_last_error(const struct wk_backend *be)

@@ -2,8 +2,9 @@
 /*
  * device_model.c - whole passes of a model with made-up weights on the CUDA backend: attention, decode,
  * prefill, adapters, copies of blocks. The engine's own forward pass (model_forward), without the
- * engine: what a step costs on the device and in queueing it. A step is timed by the host's clock from
- * its batch to its end, sampling included, nothing overlapped, as the engine runs it today.
+ * engine: what a step costs on the device and in queueing it. Steps are timed by the host's clock from
+ * the first one's batch to the last one's end, sampling included, one queued while the one before
+ * computes and with the tokens that this draws, as the engine runs them.
  *
  * The pool is filled with random numbers: of the KV some blocks by the host, the rest by copying these
  * on the device; adapters by the host throughout, so that no two have the same weights. Adapters are
@@ -83,6 +84,8 @@ struct step {
 	uint32_t seqs, rows, pos; /* rows of each */
 	uint32_t adapters;	  /* over which the sequences are spread; 0: none */
 	bool draw;
+	bool alone;	 /* each waits for the one before */
+	bool goes_on;	 /* with the tokens that the step before draws */
 	double queued_s; /* returned: until all of it was queued */
 };
 
@@ -121,13 +124,14 @@ static void look_at_copy(struct bench *b)
 	b->copied = wk_seconds();
 }
 
-static int run(struct bench *b, struct step *s)
+static int queue(struct bench *b, struct step *s, uint64_t *ret_ticket)
 {
 	uint32_t blocks = (s->pos + s->rows + WK_BLOCK_TOKENS - 1) / WK_BLOCK_TOKENS;
-	uint32_t tokens[WK_MAX_ROWS], out[MAX_SEQS];
+	uint32_t tokens[WK_MOST_ROWS], out[MAX_SEQS];
 	struct wk_segment segs[MAX_ADAPTERS];
 	const struct wk_lora *loras[MAX_ADAPTERS];
-	static struct wk_sampled drawn[MAX_SEQS];
+	static struct wk_sampled drawn[WK_MAX_STEPS][MAX_SEQS];
+	static uint32_t which;
 	struct wk_seq seqs[MAX_SEQS];
 	struct wk_batch batch = {.n_rows = s->seqs * s->rows,
 				 .n_seqs = s->seqs,
@@ -138,10 +142,9 @@ static int run(struct bench *b, struct step *s)
 				 .block_table = b->table,
 				 .out_rows = out};
 	double start = wk_seconds();
-	uint64_t ticket;
 
 	for (uint32_t i = 0; i < batch.n_rows; i++)
-		tokens[i] = (i * 7919 + s->pos) % b->c->vocab;
+		tokens[i] = s->goes_on ? WK_DRAWN | i : (i * 7919 + s->pos) % b->c->vocab;
 	for (uint32_t i = 0; i < s->seqs; i++) {
 		seqs[i] = (struct wk_seq){i * s->rows, s->rows, s->pos, i * blocks};
 		out[i] = (i + 1) * s->rows - 1;
@@ -151,23 +154,41 @@ static int run(struct bench *b, struct step *s)
 	if (model_forward(b->m, b->pool, &batch))
 		return fail(b, "a pass");
 	if (s->draw)
-		draw(b, s->seqs, drawn);
-	ticket = b->ops->record(b->be);
+		draw(b, s->seqs, drawn[which++ % WK_MAX_STEPS]);
+	*ret_ticket = b->ops->record(b->be);
 	s->queued_s = wk_seconds() - start;
+	return 0;
+}
+
+static int finish(struct bench *b, uint64_t ticket)
+{
 	while (b->copying && !b->ops->query(b->be, ticket))
 		look_at_copy(b);
 	return b->ops->wait(b->be, ticket) ? fail(b, "a pass") : 0;
+}
+
+static int run(struct bench *b, struct step *s)
+{
+	uint64_t ticket;
+
+	return queue(b, s, &ticket) ? -1 : finish(b, ticket);
 }
 
 /* Seconds of a step, over several; negative: it failed. */
 static double time_steps(struct bench *b, struct step *s, uint32_t n)
 {
 	double start = wk_seconds();
+	uint64_t ticket, before = 0;
 
-	for (uint32_t i = 0; i < n; i++)
-		if (run(b, s))
+	for (uint32_t i = 0; i < n; i++, before = ticket) {
+		s->goes_on = before && s->draw && s->rows == 1;
+		if (queue(b, s, &ticket) || (before && finish(b, before)))
 			return -1;
-	return (wk_seconds() - start) / n;
+		if (s->alone && finish(b, ticket))
+			return -1;
+	}
+	s->goes_on = false;
+	return finish(b, before) ? -1 : (wk_seconds() - start) / n;
 }
 
 /* --- adapters -------------------------------------------------------------------------------------*/
@@ -314,16 +335,20 @@ static int prefill(struct bench *b, uint32_t n, uint32_t reps, double target)
 	snprintf(name, sizeof(name), "%sprefill %u, passes and first token", b->prefix, n);
 	for (uint32_t i = 0; i < reps; i++) {
 		double start = wk_seconds();
+		uint64_t before = 0, ticket;
 
-		for (uint32_t at = 0; at < n; at += WK_MAX_ROWS) {
+		for (uint32_t at = 0; at < n; at += b->info.max_rows, before = ticket) {
 			struct step s = {.seqs = 1,
-					 .rows = n - at < WK_MAX_ROWS ? n - at : WK_MAX_ROWS,
+					 .rows = n - at < b->info.max_rows ? n - at
+									   : b->info.max_rows,
 					 .pos = at,
-					 .draw = at + WK_MAX_ROWS >= n};
+					 .draw = at + b->info.max_rows >= n};
 
-			if (run(b, &s))
+			if (queue(b, &s, &ticket) || (before && finish(b, before)))
 				return -1;
 		}
+		if (finish(b, before))
+			return -1;
 		samples[i] = wk_seconds() - start;
 	}
 	figures_add(b->f, name, "s", samples, reps, FIGURE_AT_MOST, target);
@@ -575,7 +600,8 @@ static double in_before(struct bench *b, struct copies *c, struct step *s, uint3
 static int copies_beside(struct bench *b, struct copies *c)
 {
 	const uint32_t some = c->n < IN_BEFORE_STEP ? c->n : IN_BEFORE_STEP;
-	struct step s = {.seqs = b->s.seqs, .rows = 1, .pos = b->s.middle - 1, .draw = true};
+	struct step s = {
+		.seqs = b->s.seqs, .rows = 1, .pos = b->s.middle - 1, .draw = true, .alone = true};
 	double rate[REPS], out[REPS], in[REPS];
 	char name[96];
 

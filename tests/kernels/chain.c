@@ -79,6 +79,7 @@ struct wk_lora *chain_lora(struct chain *c, uint32_t which)
 void chain_open(struct chain *c, struct kt *t)
 {
 	float ones[CHAIN_HIDDEN], freq[DIM / 2];
+	const size_t rows = t->info.max_rows;
 
 	memset(c, 0, sizeof(*c));
 	c->t = t;
@@ -98,12 +99,12 @@ void chain_open(struct chain *c, struct kt *t)
 	}
 	c->norm = kt_floats(t, ones, CHAIN_HIDDEN);
 	c->inv_freq = kt_floats(t, freq, DIM / 2);
-	c->h = kt_floats(t, NULL, WK_MAX_ROWS * CHAIN_HIDDEN);
-	c->x = kt_x(t, NULL, WK_MAX_ROWS * CHAIN_HIDDEN);
-	c->y = kt_floats(t, NULL, WK_MAX_ROWS * QKV);
-	c->q = kt_x(t, NULL, WK_MAX_ROWS * CHAIN_HIDDEN);
-	c->attended = kt_x(t, NULL, WK_MAX_ROWS * CHAIN_HIDDEN);
-	c->logits = kt_floats(t, NULL, WK_MAX_ROWS * CHAIN_STRIDE);
+	c->h = kt_floats(t, NULL, rows * CHAIN_HIDDEN);
+	c->x = kt_x(t, NULL, rows * CHAIN_HIDDEN);
+	c->y = kt_floats(t, NULL, rows * QKV);
+	c->q = kt_x(t, NULL, rows * CHAIN_HIDDEN);
+	c->attended = kt_x(t, NULL, rows * CHAIN_HIDDEN);
+	c->logits = kt_floats(t, NULL, rows * CHAIN_STRIDE);
 }
 
 void chain_close(struct chain *c)

@@ -11,7 +11,7 @@
 #define CHAIN_VOCAB    97u
 #define CHAIN_HIDDEN   64u
 #define CHAIN_STRIDE   128u /* of logits */
-#define CHAIN_BLOCKS   28u  /* of the pool; the last CHAIN_LORAS * CHAIN_PIECES hold adapters */
+#define CHAIN_BLOCKS   148u /* of the pool; the last CHAIN_LORAS * CHAIN_PIECES hold adapters */
 #define CHAIN_LORAS    2u
 #define CHAIN_PIECES   2u
 #define CHAIN_KV_BLOCK (CHAIN_BLOCKS - CHAIN_LORAS * CHAIN_PIECES) /* how many are for KV */

@@ -149,10 +149,10 @@ static void test_refusals(void)
 	refused(MODEL "thread = 1\n", ":3: unknown key \"thread\"");
 	refused(MODEL "threads = 0\n", ":3: threads: \"0\" is no number from 1 to 256");
 	refused(MODEL "max_seqs = 65\n", ":3: max_seqs: \"65\" is no number from 1 to 64");
-	refused(MODEL "max_batch_tokens = 513\n",
-		":3: max_batch_tokens: \"513\" is no number from 1 to 512");
-	refused(MODEL "prefill_chunk = 513\n",
-		":3: prefill_chunk: \"513\" is no number from 1 to 512");
+	refused(MODEL "max_batch_tokens = 2049\n",
+		":3: max_batch_tokens: \"2049\" is no number from 1 to 2048");
+	refused(MODEL "prefill_chunk = 2049\n",
+		":3: prefill_chunk: \"2049\" is no number from 1 to 2048");
 	refused(MODEL "threads = 257\n", ":3: threads");
 	refused(MODEL "threads = -1\n", ":3: threads");
 	refused(MODEL "threads = 1x\n", ":3: threads");

@@ -160,7 +160,7 @@ const struct wk_buf *model_logits(const struct model *m, uint32_t *ret_stride)
  */
 int model_logits_of(struct model *m, const uint32_t *rows, uint32_t n_rows)
 {
-	static const uint32_t zeros[WK_MAX_ROWS]; /* tokens, and block numbers */
+	static const uint32_t zeros[WK_MOST_ROWS]; /* tokens, and block numbers */
 	const struct wk_seq seq = {.n_rows = m->n_rows};
 	const struct wk_batch batch = {.n_rows = m->n_rows,
 				       .n_seqs = 1,

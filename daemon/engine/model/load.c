@@ -355,13 +355,14 @@ static int make_buffers(struct model *m, struct weft_err *err)
 {
 	const struct model_config *c = &m->config;
 	const uint32_t n_q = c->n_heads * c->head_dim, n_kv = c->n_kv_heads * c->head_dim;
-	const size_t rows = WK_MAX_ROWS;
 	struct wk_info info;
+	size_t rows;
 	uint32_t x;
 	int r;
 
 	m->ops->info(m->be, &info);
 	x = info.x_bytes;
+	rows = info.max_rows;
 	m->h_stride = padded(c->hidden, 4, info.align_bytes);
 	m->x_stride = padded(c->hidden > n_q ? c->hidden : n_q, x, info.align_bytes);
 	m->q_stride = padded(n_q, x, info.align_bytes);

@@ -36,7 +36,7 @@ struct model {
 	struct wk_buf *final_norm, *inv_freq;
 	float rope_scale;
 
-	/* Activations of one pass: WK_MAX_ROWS rows, logits WK_MAX_OUT. Strides in elements. */
+	/* Activations of one pass: as many rows as the backend takes, logits WK_MAX_OUT. Strides in elements. */
 	struct wk_buf *h, *x, *q, *y, *ffn, *logits;
 	uint32_t h_stride, x_stride, q_stride, y_stride, ffn_stride, logits_stride;
 	uint32_t n_rows; /* of the pass last run; 0: none */
