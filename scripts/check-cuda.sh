@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the CUDA kernels must have been compiled to; called by `make check-cuda` where nvcc is found.
 # No kernel spills a register or has a stack frame (the compiler's own report), and each uses the wide
-# loads and matrix instructions that it is written for (disassembly, where cuobjdump is installed).
+# loads and matrix instructions that it is written for (disassembly, where cuobjdump is installed). For
+# Hopper each kernel lets the next launch begin (PREEXIT) and waits for the one before (ACQBULK), with no access
+# to memory before that but what device.cuh allows to some, and no loads by the path for constants, which
+# need not stay behind it.
 # Argument: the folder with NAME.fatbin and NAME.fatbin.log.
 set -eu
 
@@ -52,6 +55,32 @@ for file in $(echo "$needs" | awk '{ print $2 }' | sort -u); do
 			sed "s/\$/ has no $what/"
 	done
 done >"$sass.faults"
+
+# Kernels that copy weights before they wait.
+early='^(none)$'
+for file in "$dir"/*.fatbin; do
+	"$cuobjdump" --dump-sass "$file" | awk -v early="$early" -v file="$(basename "$file")" '
+		function close_one() {
+			if (!name) return
+			if (!waits) print name " never waits for the launch before it"
+			if (!lets) print name " never lets the next launch begin"
+			if (first) print name " before its wait: " first
+			if (constant) print name " loads by the path for constants: " constant
+			name = ""
+		}
+		/^arch =/ { close_one(); hopper = $3 ~ /^sm_90/ }
+		/Function :/ { close_one()
+			if (hopper) { name = $NF; n++; waits = lets = 0; first = constant = "" } }
+		!name || !/^ *\/\*[0-9a-f]+\*\/ / { next }
+		{ sub(/^ *\/\*[0-9a-f]+\*\/ */, ""); sub(/ *;.*/, ""); op = $0; sub(/^@!?U?P[0-9T]+ +/, "", op) }
+		op ~ /^ACQBULK/ { waits = 1 }
+		op ~ /^PREEXIT/ { lets = 1 }
+		op ~ /^LDG.*CONSTANT/ { constant = op }
+		!waits && !first && op ~ /^(LD|ST|LDG|STG|LDGSTS|ATOM|ATOMG|RED|REDUX|CCTL|UBLK|UTMA|SYNCS|HGMMA)[A-Z]*([. ]|$)/ &&
+			op !~ /^(LDC|LDS|LDSM|STS|REDUX)[. ]/ &&
+			!(name ~ early && op ~ /^(LDGSTS|UBLKPF)[. ]/) { first = op }
+		END { close_one(); if (!n) print file " has no kernel for Hopper" }'
+done >>"$sass.faults"
 [ ! -s "$sass.faults" ] || fault "$(cat "$sass.faults")"
 rm -f "$sass.faults"
 exit $failed

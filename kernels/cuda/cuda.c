@@ -9,7 +9,8 @@
  * Environment, for measuring and for tests: WEFT_CUDA_DRIVER and WEFT_CUBLASLT name the two libraries
  * (an empty WEFT_CUBLASLT: own kernels only; not set: blas_libraries), WEFT_CUDA_DEVICE the device's
  * number; WEFT_CUDA_GRAPHS=0 sends every launch by itself, WEFT_CUDA_BATCH=0 every copy of blocks (1:
- * the older of the driver's two calls for many).
+ * the older of the driver's two calls for many); WEFT_CUDA_OVERLAP=0 begins no launch before the one
+ * before it has ended.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -25,6 +26,7 @@
 #define BLAS_WORKSPACE ((size_t)32 << 20) /* what the vendor advises for Hopper */
 #define OLDEST_DRIVER  12000
 #define SHORT_ROWS     256 /* weights take as long to read as the arithmetic of about 200 rows */
+#define OVERLAP_FROM   90  /* capability */
 
 /* The name without a version comes with the vendor's development packages only. */
 static const char *const blas_libraries[] = {
@@ -191,6 +193,23 @@ static int load_kernels(struct wk_backend *be)
 	return 0;
 }
 
+/* Whether the driver can, and every kernel was compiled with the instruction to wait: those that it made from
+ * PTX for an older device have none. */
+static int choose_overlap(struct wk_backend *be)
+{
+	const char *given = getenv("WEFT_CUDA_OVERLAP");
+	int version = OVERLAP_FROM, r = 0;
+
+	be->overlap = be->capability >= OVERLAP_FROM && be->cu.launch_ex &&
+		      !(given && !strcmp(given, "0"));
+	for (int i = 0; !r && be->overlap && i < K_COUNT; i++) {
+		r = cu_ok(be, function_is, kernel_names[i], &version, CU_FUNCTION_PTX_VERSION,
+			  be->functions[i]);
+		be->overlap = version >= OVERLAP_FROM;
+	}
+	return r;
+}
+
 /* The first library that opens; if none does, be->error has what each of them said. */
 static void first_blas(struct wk_backend *be, const char *const *libraries)
 {
@@ -259,6 +278,7 @@ static int start(struct wk_backend *be, const struct wk_open_options *opt)
 	r = r ? r : cu_ok(be, stream_new, "making a stream", &be->stream, CU_STREAM_ASYNC);
 	r = r ? r : cuda_copies_init(be);
 	r = r ? r : load_kernels(be);
+	r = r ? r : choose_overlap(be);
 	r = r ? r : cuda_step_init(be);
 	return r ? r : open_blas(be, opt);
 }

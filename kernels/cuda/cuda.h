@@ -186,6 +186,7 @@ struct wk_backend {
 	int capability, multiprocessors;
 	uint32_t shared_bytes; /* that a thread block may have */
 	bool deterministic, graphs_on;
+	bool overlap; /* launches may begin before those before them have ended (queue.c) */
 	char device_name[64];
 	struct blas *blas; /* owner; NULL: own kernels */
 	struct wk_buf *blas_space;

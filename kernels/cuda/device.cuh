@@ -7,6 +7,20 @@
  * operations included. No kernel may rely on fused multiply-add but where it says fmaf(): the
  * device code is compiled with -fmad=false, so that the same expression gives the same bits in every
  * kernel that contains it.
+ *
+ * Launches that overlap (capability 9.0; queue.c says which). A launch may begin when all blocks of the one
+ * before it have begun, if that one is ours too: every kernel lets its successor begin first of all, and
+ * then waits until its predecessor has ended and what that has written can be seen. Whoever waits in
+ * every block cannot end before its predecessor, so when the wait for the one before is over, all that came
+ * earlier are over too, those that they waited for, and the transfers and events before the first of
+ * them: after the wait everything is as if launches did not overlap, writes over what an earlier one reads
+ * included. Before it a kernel may touch only its arguments, its own shared memory, and what no launch
+ * or transfer of this stream changes while it is there: base weights. These are written by a transfer that the
+ * host waits for before anyone can name them, and freed when the device is idle.
+ *
+ * WK_KERNEL waits before its text begins, so that none can forget to. WK_KERNEL_EARLY is for text that
+ * does so itself, and that reads before it by wk_early_*() alone. Loads by the path for data that is
+ * constant (ld.global.nc) may be moved by the compiler from behind the wait to before it: there are none.
  */
 #ifndef WEFT_KERNELS_CUDA_DEVICE_CUH
 #define WEFT_KERNELS_CUDA_DEVICE_CUH
@@ -14,10 +28,35 @@
 #include "kernels/cuda/args.h"
 
 #ifdef __CUDACC__
-#define WK_KERNEL(name, bounds, type) \
+#define WK_DEVICE static __device__ __forceinline__
+#define WK_KERNEL_EARLY(name, bounds, type) \
 	extern "C" __global__ void __launch_bounds__ bounds name(const __grid_constant__ type a)
+#define WK_KERNEL(name, bounds, type)              \
+	WK_DEVICE void name##_text(const type &a); \
+	WK_KERNEL_EARLY(name, bounds, type)        \
+	{                                          \
+		wk_let_next();                     \
+		wk_await_previous();               \
+		name##_text(a);                    \
+	}                                          \
+	WK_DEVICE void name##_text(const type &a)
 #define WK_SHARED_BYTES(name) extern __shared__ __align__(16) uint8_t name[]
-#define WK_DEVICE	      static __device__ __forceinline__
+
+/* The launch after this one may begin once every block has come here, or ended. */
+WK_DEVICE void wk_let_next(void)
+{
+#if __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Until the launch before this one has ended. */
+WK_DEVICE void wk_await_previous(void)
+{
+#if __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 struct wk_frag4 {
 	uint32_t r[4];
@@ -91,12 +130,12 @@ WK_DEVICE uint32_t wk_pack_bf16(float lo, float hi)
 
 WK_DEVICE uint4 wk_load16(const void *p)
 {
-	return __ldg((const uint4 *)p);
+	return *(const uint4 *)p;
 }
 
 WK_DEVICE float4 wk_load_floats(const float *p)
 {
-	return __ldg((const float4 *)p);
+	return *(const float4 *)p;
 }
 #endif
 

@@ -25,7 +25,7 @@ typedef struct cu_graph_s *cu_graph;
 typedef struct cu_graph_exec_s *cu_graph_exec;
 typedef uint64_t cu_memory; /* physical memory, not mapped yet */
 
-enum { CU_OUT_OF_MEMORY = 2, CU_NOT_READY = 600, CU_NOT_SUPPORTED = 801 };
+enum { CU_INVALID = 1, CU_OUT_OF_MEMORY = 2, CU_NOT_READY = 600, CU_NOT_SUPPORTED = 801 };
 enum { CU_CAPTURE_FIRST = 900, CU_CAPTURE_LAST = 908 }; /* errors of a capture alone */
 
 enum cu_attribute {
@@ -36,7 +36,8 @@ enum cu_attribute {
 	CU_VIRTUAL_MEMORY = 102,
 };
 
-enum { CU_FUNCTION_SHARED_BYTES = 8 };
+enum { CU_FUNCTION_PTX_VERSION = 5, CU_FUNCTION_SHARED_BYTES = 8 };
+enum { CU_LAUNCH_OVERLAP = 6 }; /* it may begin before the launch before it has ended */
 enum { CU_STREAM_ASYNC = 1 };
 enum { CU_HOST_PORTABLE = 1, CU_HOST_MAPPED = 2 };
 enum { CU_CAPTURE_THREAD_LOCAL = 1 };
@@ -64,6 +65,22 @@ struct cu_memory_prop {
 struct cu_access {
 	struct cu_location location;
 	int flags; /* 3: read and write */
+};
+
+struct cu_launch_attribute {
+	int id;
+	int pad;
+	union {
+		char bytes[64];
+		int on;
+	} value;
+};
+
+struct cu_launch_config {
+	unsigned grid[3], block[3], shared_bytes;
+	cu_stream stream;
+	struct cu_launch_attribute *attributes;
+	unsigned n_attributes;
 };
 
 /* Of the copies of a batch. */
@@ -121,6 +138,7 @@ struct cu_copy_attributes {
 	X(module_load, cuModuleLoadData, (cu_module * ret, const void *image))                     \
 	X(module_free, cuModuleUnload, (cu_module m))                                              \
 	X(function_get, cuModuleGetFunction, (cu_function * ret, cu_module m, const char *name))   \
+	X(function_is, cuFuncGetAttribute, (int *ret, int attribute, cu_function f))               \
 	X(function_set, cuFuncSetAttribute, (cu_function f, int attribute, int value))             \
 	X(launch, cuLaunchKernel,                                                                  \
 	  (cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,         \
@@ -142,7 +160,9 @@ struct cu_copy_attributes {
 	X(copy_batch_12, cuMemcpyBatchAsync,                                                      \
 	  (const cu_ptr *to, const cu_ptr *from, const size_t *bytes, size_t n,                   \
 	   const struct cu_copy_attributes *attributes, const size_t *first, size_t n_attributes, \
-	   size_t *ret_failed, cu_stream s))
+	   size_t *ret_failed, cu_stream s))                                                      \
+	X(launch_ex, cuLaunchKernelEx,                                                            \
+	  (const struct cu_launch_config *config, cu_function f, void **params, void **extra))
 
 struct cu_driver {
 	void *library; /* owner: of dlopen */

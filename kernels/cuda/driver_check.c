@@ -11,6 +11,7 @@
 
 #define SAME(ours, theirs) _Static_assert((int)(ours) == (int)(theirs), #ours)
 
+SAME(CU_INVALID, CUDA_ERROR_INVALID_VALUE);
 SAME(CU_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY);
 SAME(CU_NOT_READY, CUDA_ERROR_NOT_READY);
 SAME(CU_NOT_SUPPORTED, CUDA_ERROR_NOT_SUPPORTED);
@@ -22,6 +23,8 @@ SAME(CU_CAPABILITY_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
 SAME(CU_SHARED_BYTES_OPTIN, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
 SAME(CU_VIRTUAL_MEMORY, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED);
 SAME(CU_FUNCTION_SHARED_BYTES, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
+SAME(CU_FUNCTION_PTX_VERSION, CU_FUNC_ATTRIBUTE_PTX_VERSION);
+SAME(CU_LAUNCH_OVERLAP, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 SAME(CU_STREAM_ASYNC, CU_STREAM_NON_BLOCKING);
 SAME(CU_HOST_PORTABLE, CU_MEMHOSTALLOC_PORTABLE);
 SAME(CU_HOST_MAPPED, CU_MEMHOSTALLOC_DEVICEMAP);
@@ -38,6 +41,14 @@ SAME(offsetof(struct cu_memory_prop, location), offsetof(CUmemAllocationProp, lo
 SAME(offsetof(struct cu_memory_prop, flags), offsetof(CUmemAllocationProp, allocFlags));
 SAME(sizeof(struct cu_access), sizeof(CUmemAccessDesc));
 SAME(offsetof(struct cu_access, flags), offsetof(CUmemAccessDesc, flags));
+SAME(sizeof(struct cu_launch_attribute), sizeof(CUlaunchAttribute));
+SAME(offsetof(struct cu_launch_attribute, value), offsetof(CUlaunchAttribute, value));
+SAME(sizeof(struct cu_launch_config), sizeof(CUlaunchConfig));
+SAME(offsetof(struct cu_launch_config, block), offsetof(CUlaunchConfig, blockDimX));
+SAME(offsetof(struct cu_launch_config, shared_bytes), offsetof(CUlaunchConfig, sharedMemBytes));
+SAME(offsetof(struct cu_launch_config, stream), offsetof(CUlaunchConfig, hStream));
+SAME(offsetof(struct cu_launch_config, attributes), offsetof(CUlaunchConfig, attrs));
+SAME(offsetof(struct cu_launch_config, n_attributes), offsetof(CUlaunchConfig, numAttrs));
 
 #if CUDA_VERSION >= 12080
 SAME(CU_SOURCE_IN_STREAM_ORDER, CU_MEMCPY_SRC_ACCESS_ORDER_STREAM);

@@ -11,6 +11,13 @@
  * the one used longest ago makes way. A list's pointers may name memory that was freed and given out
  * again: then they name what they would name if sent one by one.
  *
+ * A launch that follows one of our own kernels in its list may begin before that one has ended
+ * (device.cuh). The first of a list never does, nor what follows a product by the library, nor what is
+ * launched outside of a step: before these there may be a transfer, an event, a graph, or a kernel of which
+ * we do not know what it waits for. So a ticket's mark comes when all before it is done, and results are
+ * there. In a graph these are edges of their own kind. A driver that refuses them, at a launch, in a
+ * capture or when the graph is made, is not asked again, and the graph is made without.
+ *
  * If making a graph fails for lack of memory, or a capture refuses what the list does (the library of
  * products may load a kernel, and no version says when), lists are sent one by one from then on.
  */
@@ -36,10 +43,38 @@ static int check_captured(struct wk_backend *be, cu_result r, const char *call, 
 	return cuda_check(be, r, call, what);
 }
 
-static int send_one(struct wk_backend *be, const struct cuda_launch *l, const void *args,
-		    bool captured)
+static bool refused(cu_result r)
+{
+	return r == CU_INVALID || r == CU_NOT_SUPPORTED;
+}
+
+static cu_result launch(struct wk_backend *be, const struct cuda_launch *l, const void *args,
+			bool early)
 {
 	void *params[] = {(void *)(uintptr_t)args};
+	struct cu_launch_attribute overlap = {.id = CU_LAUNCH_OVERLAP, .value = {.on = 1}};
+	const struct cu_launch_config c = {.grid = {l->grid[0], l->grid[1], l->grid[2]},
+					   .block = {l->block, 1, 1},
+					   .shared_bytes = l->shared_bytes,
+					   .stream = be->stream,
+					   .attributes = &overlap,
+					   .n_attributes = 1};
+
+	if (early && be->overlap) {
+		cu_result r = be->cu.launch_ex(&c, be->functions[l->kernel], params, NULL);
+
+		if (!refused(r))
+			return r;
+		be->overlap = false;
+	}
+	return be->cu.launch(be->functions[l->kernel], l->grid[0], l->grid[1], l->grid[2], l->block,
+			     1, 1, l->shared_bytes, be->stream, params, NULL);
+}
+
+/* early: what comes before it in the list is a kernel of ours. */
+static int send_one(struct wk_backend *be, const struct cuda_launch *l, const void *args,
+		    bool early, bool captured)
+{
 	cu_result r;
 
 	cuda_enter(be);
@@ -52,8 +87,7 @@ static int send_one(struct wk_backend *be, const struct cuda_launch *l, const vo
 			cuda_stick(be, EIO, "a product (cublasLtMatmul): status %d", status);
 		return be->sticky;
 	}
-	r = be->cu.launch(be->functions[l->kernel], l->grid[0], l->grid[1], l->grid[2], l->block, 1,
-			  1, l->shared_bytes, be->stream, params, NULL);
+	r = launch(be, l, args, early);
 	return captured ? check_captured(be, r, "launch", names[l->kernel])
 			: cuda_check(be, r, "launch", names[l->kernel]);
 }
@@ -86,7 +120,7 @@ static void note(struct wk_backend *be, const struct cuda_launch *l, const void 
 	if (be->sticky)
 		return;
 	if (!q->open) {
-		int r = send_one(be, l, args, false);
+		int r = send_one(be, l, args, false, false);
 
 		if (r)
 			cuda_stick_last(be, r);
@@ -131,12 +165,14 @@ void cuda_product(struct wk_backend *be, const struct blas_product *p)
 static int send_all(struct wk_backend *be, bool captured)
 {
 	const struct cuda_queue *q = &be->queue;
+	bool early = false;
 	int r = 0;
 
 	for (size_t at = 0; !r && at < q->used;) {
 		const struct cuda_launch *l = (const void *)(q->list + at);
 
-		r = send_one(be, l, l + 1, captured);
+		r = send_one(be, l, l + 1, early, captured);
+		early = l->kernel != K_COUNT;
 		at += sizeof(*l) + ((l->arg_bytes + 7u) & ~7u);
 	}
 	return r;
@@ -196,9 +232,8 @@ static void graph_remember(struct wk_backend *be, uint64_t hash)
 	g->last_used = ++be->graph_clock;
 }
 
-/* Capture the list. Where that is refused, or without the memory: no graphs any more, and nothing is
- * lost. */
-static int graph_make(struct wk_backend *be, struct cuda_graph *g)
+/* The list as a graph. -ECANCELED: it was refused, and nothing is lost. */
+static int capture(struct wk_backend *be, struct cuda_graph *g)
 {
 	cu_graph graph = NULL;
 	int r = cu_ok(be, capture_begin, "beginning a graph", be->stream, CU_CAPTURE_THREAD_LOCAL),
@@ -210,9 +245,31 @@ static int graph_make(struct wk_backend *be, struct cuda_graph *g)
 	r = check_captured(be, be->cu.capture_end(be->stream, &graph), "capture_end",
 			   "ending a graph");
 	r = sent ? sent : r;
-	r = r ? r : cu_ok(be, graph_make, "making a graph", &g->exec, graph, 0);
+	if (!r) {
+		cu_result made = be->cu.graph_make(&g->exec, graph, 0);
+
+		r = be->overlap && refused(made)
+			    ? -ECANCELED
+			    : cuda_check(be, made, "graph_make", "making a graph");
+	}
 	if (graph)
 		be->cu.graph_free(graph);
+	return r;
+}
+
+/* Refused, it is tried once more with launches that do not overlap: a graph is worth more than that. Where
+ * it is refused still, or there is no memory: no graphs any more. */
+static int graph_make(struct wk_backend *be, struct cuda_graph *g)
+{
+	bool overlap = be->overlap;
+	int r = capture(be, g);
+
+	if (r == -ECANCELED && overlap) {
+		be->overlap = false;
+		r = capture(be, g);
+		/* That was not why. */
+		be->overlap = r == -ECANCELED;
+	}
 	if (r != -ENOMEM && r != -ECANCELED)
 		return r;
 	g->exec = NULL;

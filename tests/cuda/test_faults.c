@@ -20,8 +20,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define K 64u
-#define N 48u
+#define K     64u
+#define N     48u
+#define STEPS 4
+#define SENT  2 /* the first, and the first after something has grown */
 
 /* --- one case ----------------------------------------------------------------------------------------*/
 
@@ -101,14 +103,14 @@ static int step(struct rig *r, struct wk_sampled *ret)
 
 static int run(struct rig *r, uint32_t *ret_token)
 {
-	struct wk_sampled got[4];
+	struct wk_sampled got[STEPS];
 	float y[8 * N];
 	int rc = make(r);
 
 	/* Sent, made into a graph, replayed, replayed. */
-	for (int i = 0; !rc && i < 4; i++)
+	for (int i = 0; !rc && i < STEPS; i++)
 		rc = step(r, &got[i]);
-	for (int i = 1; !rc && i < 4; i++)
+	for (int i = 1; !rc && i < STEPS; i++)
 		if (got[i].token != got[0].token || got[i].logprob != got[0].logprob)
 			rc = -EBADMSG;
 	rc = rc ? rc : r->ops->buf_read(r->be, r->y, 0, y, sizeof(y));
@@ -119,6 +121,7 @@ static int run(struct rig *r, uint32_t *ret_token)
 struct answer {
 	int rc;
 	uint32_t token;
+	long overlapping, replayed; /* launches and graphs, by the driver's count */
 	char text[256];
 };
 
@@ -134,6 +137,8 @@ static void child(int fd, const char *plan)
 	a.rc = r.ops ? run(&r, &a.token) : -ENOSYS;
 	if (r.ops)
 		snprintf(a.text, sizeof(a.text), "%s", r.ops->last_error(r.be));
+	a.overlapping = fake_device_number("fake_cuda_overlapping")();
+	a.replayed = fake_device_number("fake_cuda_replayed")();
 	/* Giving back what there is must work in any state. */
 	if (r.be) {
 		r.ops->weight_free(r.be, r.w);
@@ -269,12 +274,23 @@ static const struct {
 	{"event_new", "cuEventCreate", 0},
 	{"event_record", "cuEventRecord", 0},
 	{"event_wait", "cuEventSynchronize", 0},
+	{"function_is", "cuFuncGetAttribute", 0},
 	{"launch", "cuLaunchKernel", 0},
+	{"launch", "cuLaunchKernelEx", 0},
 	{"capture_begin", "cuStreamBeginCapture", 1},
 	{"capture_end", "cuStreamEndCapture", 1},
 	{"graph_make", "cuGraphInstantiate", 1},
 	{"graph_launch", "cuGraphLaunch", 1},
 };
+
+static size_t call_of(const char *fake)
+{
+	size_t i = 0;
+
+	while (strcmp(calls[i].fake, fake))
+		i++;
+	return i;
+}
 
 /* What must come of a call that fails with `code`. */
 static void failing(size_t i, unsigned nth, int code, const char *code_name)
@@ -295,31 +311,98 @@ static void failing(size_t i, unsigned nth, int code, const char *code_name)
 	   "%s, call %u, code %d: %d, %s", calls[i].fake, nth, code, a.rc, a.text);
 }
 
+/* An embedding, eight norms and products, a token: all but the first may overlap. */
+#define LAUNCHES 18
+
+/* How many of the first `last` launches may be refused as a capture's are; so many graphs follow. */
+static unsigned refusable(const char *call, unsigned last, uint32_t token, long replayed)
+{
+	char plan[64];
+	unsigned n = 0;
+
+	/* Of the first three steps only one is captured; elsewhere the same error is one. */
+	for (unsigned nth = 1; nth <= last; nth++) {
+		struct answer a = {0};
+
+		snprintf(plan, sizeof(plan), "%s:%u:900", call, nth);
+		if (!ask(plan, &a) || (a.rc && a.rc != -EIO) ||
+		    (!a.rc && (a.token != token || a.replayed != replayed)))
+			return 0;
+		n += !a.rc;
+	}
+	return n;
+}
+
 /* A capture that is refused, at its end or at any launch in it, is done without. */
 static void refused_captures(uint32_t token)
 {
 	static const char *const plans[] = {"cuStreamEndCapture:1:901", "cuStreamEndCapture:1:904"};
-	char plan[64];
-	struct answer a;
-	unsigned n = 0;
+
+	setenv("WEFT_CUDA_OVERLAP", "0", 1);
+	for (size_t i = 0; i < sizeof(plans) / sizeof(*plans); i++) {
+		struct answer a = {0};
+		bool well = ask(plans[i], &a);
+
+		ok(well && !a.rc && a.token == token && !a.replayed,
+		   "%s: goes on without: %d, %s, %ld graphs", plans[i], a.rc, a.text, a.replayed);
+	}
+	is_int(refusable("cuLaunchKernel", 60, token, 0), LAUNCHES,
+	       "as many launches may be refused as a capture has");
+	unsetenv("WEFT_CUDA_OVERLAP");
+	is_int(refusable("cuLaunchKernelEx", 50, token, STEPS - SENT), LAUNCHES - 1,
+	       "of those that overlap, too, as many as it has");
+}
+
+/* --- launches that overlap ---------------------------------------------------------------------------*/
+
+/* One variable of the environment, or a failure; what comes of it in a few steps, of which some are replayed. */
+static void overlap_case(const char *variable, const char *value, uint32_t token, long overlapping,
+			 long replayed)
+{
+	const char *old = getenv(variable);
+	char keep[512], plan[64] = "";
+	struct answer a = {0};
 	bool well;
 
-	for (size_t i = 0; i < sizeof(plans) / sizeof(*plans); i++) {
-		a = (struct answer){0};
-		well = ask(plans[i], &a);
-		ok(well && !a.rc && a.token == token, "%s: goes on without: %d, %s", plans[i], a.rc,
-		   a.text);
-	}
-	/* Of the first three steps only the third is captured; elsewhere the same error is one. */
-	for (unsigned nth = 1; nth <= 60; nth++) {
-		snprintf(plan, sizeof(plan), "cuLaunchKernel:%u:900", nth);
-		a = (struct answer){0};
-		if (!ask(plan, &a) || (a.rc && a.rc != -EIO) || (!a.rc && a.token != token))
-			break;
-		n += !a.rc;
-	}
-	/* An embedding, eight norms and products, a token. */
-	is_int(n, 18, "as many launches may be refused as a capture has");
+	snprintf(keep, sizeof(keep), "%s", old ? old : "");
+	if (strcmp(variable, "WEFT_FAKE_CUDA_FAIL"))
+		setenv(variable, value, 1);
+	else
+		snprintf(plan, sizeof(plan), "%s", value);
+	well = ask(*plan ? plan : NULL, &a);
+	if (old)
+		setenv(variable, keep, 1);
+	else
+		unsetenv(variable);
+	ok(well && !a.rc && a.token == token && a.overlapping == overlapping &&
+		   a.replayed == replayed,
+	   "%s=%s: %d, %ld launches overlap, %ld graphs: %s", variable, value, a.rc, a.overlapping,
+	   a.replayed, a.text);
+}
+
+static void overlaps(const struct answer *well)
+{
+	const char *fail = "WEFT_FAKE_CUDA_FAIL";
+	/* The first step comes as two lists: in the middle of it room is made for what is sampled. */
+	const long each = LAUNCHES - 1, sent = SENT * each - 1;
+	char old_driver[512];
+
+	is_int(well->overlapping, sent + (STEPS - SENT) * each,
+	       "all launches of a list overlap but its first");
+	is_int(well->replayed, STEPS - SENT, "all steps are graphs but the first of their kind");
+	overlap_case("WEFT_CUDA_OVERLAP", "0", well->token, 0, STEPS - SENT);
+	overlap_case("WEFT_FAKE_CUDA_PTX", "80", well->token, 0, STEPS - SENT);
+	snprintf(old_driver, sizeof(old_driver), "%s", getenv("WEFT_CUDA_DRIVER"));
+	snprintf(strstr(old_driver, ".so.1"), 16, "-old.so.1");
+	overlap_case("WEFT_CUDA_DRIVER", old_driver, well->token, 0, STEPS - SENT);
+	/* Refused at once, in the middle of a step, by a capture, for a graph: done without from then on, and
+	 * never without graphs. */
+	overlap_case(fail, "cuLaunchKernelEx:1:801", well->token, 0, STEPS - SENT);
+	overlap_case(fail, "cuLaunchKernelEx:1:1", well->token, 0, STEPS - SENT);
+	overlap_case(fail, "cuLaunchKernelEx:6:801", well->token, 5, STEPS - SENT);
+	overlap_case(fail, "cuStreamEndCapture:1:900", well->token, sent, STEPS - SENT);
+	overlap_case(fail, "cuGraphInstantiate:1:801", well->token, sent, STEPS - SENT);
+	overlap_case(fail, "cuGraphInstantiate:1:1", well->token, sent, STEPS - SENT);
 }
 
 int main(void)
@@ -333,6 +416,7 @@ int main(void)
 	ok(ask(NULL, &well) && !well.rc, "without a failure all is well: %d, %s", well.rc,
 	   well.text);
 	refused_captures(well.token);
+	overlaps(&well);
 	no_library();
 	unequal_pieces();
 	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
@@ -340,10 +424,11 @@ int main(void)
 		failing(i, 1, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
 	}
 	for (unsigned nth = 2; nth < 20; nth += 4)
-		failing(26, nth, 700, "CUDA_ERROR_ILLEGAL_ADDRESS");
+		failing(call_of("cuLaunchKernelEx"), nth, 700, "CUDA_ERROR_ILLEGAL_ADDRESS");
 	for (unsigned nth = 2; nth < 6; nth++) {
-		failing(11, nth, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
-		failing(17, nth, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
+		failing(call_of("cuMemAlloc"), nth, CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
+		failing(call_of("cuMemHostAlloc"), nth, CU_OUT_OF_MEMORY,
+			"CUDA_ERROR_OUT_OF_MEMORY");
 	}
 	return tap_done();
 }

@@ -10,14 +10,22 @@
  * event has come does one thing more of its stream, with WEFT_FAKE_CUDA_LATE=2 none; asking whether a
  * stream has ended does all that is on it, with 2 up to and with a kernel of a single thread, which is
  * what the backend ends a step with. fake_cuda_waiting() is how much is left to do. Copies of a batch
- * are done last to first. Memory must not go while a copy to or from it waits. A buffer ends where its
- * pages end, with nothing mapped behind it, and fresh memory is full of 0xff.
+ * are done last to first.
+ *
+ * A launch that may begin before those before it have ended runs after them all the same; but what it reads
+ * before it waits is read twice, the first time when the launch comes to its turn from which on they overlap
+ * and then in its own, and must be the same. So a kernel that reads early what a launch before it
+ * writes ends the program. fake_cuda_overlapping() is how many such launches there were, graphs' included,
+ * fake_cuda_replayed() how many graphs were launched; WEFT_FAKE_CUDA_PTX what kernels were compiled for (90).
+ *
+ * Memory must not go while a copy to or from it waits. A buffer ends where its pages end, with nothing
+ * mapped behind it, and fresh memory is full of 0xff.
  *
  * WEFT_FAKE_CUDA_FAIL="cuLaunchKernel:40:700" makes the 40th call of an entry point fail with 700;
  * with ":/a/file" behind it only while that file exists, and takes it away: once, whatever starts
- * again. Errors but 2 (out of memory), 801 (not supported) and a capture's own (9..) stay, as a real
- * context's do: every later call fails with them. WEFT_FAKE_CUDA_BYTES is how much memory there is (4 GiB). fake_cuda_live() is
- * how many things were made and not given back.
+ * again. Errors but 1 (invalid), 2 (out of memory), 801 (not supported) and a capture's own (9..) stay, as
+ * a real context's do: every later call fails with them. WEFT_FAKE_CUDA_BYTES is how much memory there
+ * is (4 GiB). fake_cuda_live() is how many things were made and not given back.
  *
  * One thread at a time, as the backend calls it.
  */
@@ -126,7 +134,8 @@ static cu_result fate(const char *call)
 	once = plan[at] == ':' ? plan + at + 1 : NULL;
 	if (once && unlink(once))
 		return 0;
-	if (code != CU_OUT_OF_MEMORY && code != CU_NOT_SUPPORTED && code < CU_CAPTURE_FIRST)
+	if (code != CU_OUT_OF_MEMORY && code != CU_NOT_SUPPORTED && code != INVALID &&
+	    code < CU_CAPTURE_FIRST)
 		sticky = code;
 	return code;
 }
@@ -153,6 +162,8 @@ struct op {
 	uint64_t count; /* of the event's records: the one that is made or waited for */
 	const struct emu_kernel *kernel;
 	uint32_t grid[3], threads, shared;
+	bool overlaps, looked; /* may begin early; and what it reads then is known */
+	uint64_t digest;
 	char args[]; /* of a launch: copied when it is made */
 };
 
@@ -205,6 +216,28 @@ static void list_add(struct list *l, struct op *op)
 
 static void run_until(cu_event e, uint64_t count);
 
+/* All that follow and overlap may begin when this one does. */
+static void look_ahead(const struct op *first)
+{
+	for (struct op *op = first->next; op && op->kind == OP_LAUNCH && op->overlaps;
+	     op = op->next) {
+		if (op->looked || !emu_is_early(op->kernel))
+			continue;
+		op->digest = emu_run_early(op->kernel, op->grid, op->threads, op->shared, op->args);
+		op->looked = true;
+	}
+}
+
+static void run_kernel(const struct op *op)
+{
+	uint64_t digest = emu_run(op->kernel, op->grid, op->threads, op->shared, op->args);
+
+	if (!op->looked || digest == op->digest)
+		return;
+	fprintf(stderr, "a kernel reads before its wait what a launch before it writes\n");
+	abort();
+}
+
 static void run(const struct op *op)
 {
 	switch (op->kind) {
@@ -215,7 +248,7 @@ static void run(const struct op *op)
 		memset(op->to, op->value, op->bytes);
 		break;
 	case OP_LAUNCH:
-		emu_run(op->kernel, op->grid, op->threads, op->shared, op->args);
+		run_kernel(op);
 		break;
 	case OP_RECORD:
 		op->event->come = op->count;
@@ -230,6 +263,8 @@ static void run_one(cu_stream s)
 {
 	struct op *op = s->waiting.first;
 
+	if (op->kind == OP_LAUNCH)
+		look_ahead(op);
 	s->waiting.first = op->next;
 	if (!op->next)
 		s->waiting.end = &s->waiting.first;
@@ -273,23 +308,42 @@ static bool latest(void)
 	return late && !strcmp(late, "2");
 }
 
-static cu_result put(cu_stream s, struct op op, const void *args, size_t arg_bytes)
+static long overlapping;
+
+EXPORT long fake_cuda_overlapping(void);
+EXPORT long fake_cuda_overlapping(void)
+{
+	return overlapping;
+}
+
+static void queue(cu_stream s, struct op op, const void *args, size_t arg_bytes)
 {
 	struct op *copy;
 
-	if (!s)
-		return INVALID;
 	copy = malloc(sizeof(op) + arg_bytes);
 	*copy = op;
 	if (arg_bytes)
 		memcpy(copy->args, args, arg_bytes);
 	if (s->capture) {
 		list_add(&s->capture->ops, copy);
-		return 0;
+		return;
 	}
 	list_add(&s->waiting, copy);
-	if (!getenv("WEFT_FAKE_CUDA_LATE"))
+	overlapping += op.overlaps;
+}
+
+static void go(cu_stream s)
+{
+	if (!s->capture && !getenv("WEFT_FAKE_CUDA_LATE"))
 		run_stream(s);
+}
+
+static cu_result put(cu_stream s, struct op op, const void *args, size_t arg_bytes)
+{
+	if (!s)
+		return INVALID;
+	queue(s, op, args, arg_bytes);
+	go(s);
 	return 0;
 }
 
@@ -821,13 +875,23 @@ EXPORT cu_result cuGraphExecDestroy(cu_graph_exec g)
 	return 0;
 }
 
+static long replayed;
+
+EXPORT long fake_cuda_replayed(void);
+EXPORT long fake_cuda_replayed(void)
+{
+	return replayed;
+}
+
 EXPORT cu_result cuGraphLaunch(cu_graph_exec g, cu_stream s)
 {
 	CALL(cuGraphLaunch);
 	if (s->capture)
 		return INVALID;
+	replayed++;
 	for (const struct op *op = g->ops.first; op; op = op->next)
-		put(s, *op, op->args, op->kernel ? emu_arg_bytes(op->kernel) : 0);
+		queue(s, *op, op->args, op->kernel ? emu_arg_bytes(op->kernel) : 0);
+	go(s);
 	return 0;
 }
 
@@ -871,6 +935,15 @@ EXPORT cu_result cuModuleGetFunction(cu_function *ret, cu_module m, const char *
 	return 0;
 }
 
+EXPORT cu_result cuFuncGetAttribute(int *ret, int attribute, cu_function f)
+{
+	const char *version = getenv("WEFT_FAKE_CUDA_PTX");
+
+	CALL(cuFuncGetAttribute);
+	*ret = version ? atoi(version) : 90;
+	return f && attribute == CU_FUNCTION_PTX_VERSION ? 0 : INVALID;
+}
+
 EXPORT cu_result cuFuncSetAttribute(cu_function f, int attribute, int value)
 {
 	CALL(cuFuncSetAttribute);
@@ -880,11 +953,10 @@ EXPORT cu_result cuFuncSetAttribute(cu_function f, int attribute, int value)
 	return 0;
 }
 
-EXPORT cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
-				unsigned by, unsigned bz, unsigned shared, cu_stream s,
-				void **params, void **extra)
+static cu_result start(cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+		       unsigned by, unsigned bz, unsigned shared, cu_stream s, void **params,
+		       void **extra, bool overlaps)
 {
-	CALL(cuLaunchKernel);
 	if (!gx || !gy || gz != 1 || gy > 65535 || !bx || by != 1 || bz != 1 || extra ||
 	    bx > emu_max_threads(f->kernel) || shared > f->shared)
 		return INVALID;
@@ -893,6 +965,25 @@ EXPORT cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigne
 			       .kernel = f->kernel,
 			       .grid = {gx, gy, gz},
 			       .threads = bx,
-			       .shared = shared},
+			       .shared = shared,
+			       .overlaps = overlaps},
 		   params[0], emu_arg_bytes(f->kernel));
+}
+
+EXPORT cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+				unsigned by, unsigned bz, unsigned shared, cu_stream s,
+				void **params, void **extra)
+{
+	CALL(cuLaunchKernel);
+	return start(f, gx, gy, gz, bx, by, bz, shared, s, params, extra, false);
+}
+
+EXPORT cu_result cuLaunchKernelEx(const struct cu_launch_config *c, cu_function f, void **params,
+				  void **extra)
+{
+	CALL(cuLaunchKernelEx);
+	if (c->n_attributes != 1 || c->attributes->id != CU_LAUNCH_OVERLAP || c->attributes->pad)
+		return INVALID;
+	return start(f, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2],
+		     c->shared_bytes, c->stream, params, extra, c->attributes->value.on == 1);
 }

@@ -41,6 +41,11 @@ uint32_t emu_arg_bytes(const struct emu_kernel *k)
 	return k->arg_bytes;
 }
 
+int emu_is_early(const struct emu_kernel *k)
+{
+	return k->early;
+}
+
 uint32_t emu_max_threads(const struct emu_kernel *k)
 {
 	return k->max_threads;
@@ -51,9 +56,11 @@ uint32_t emu_max_threads(const struct emu_kernel *k)
 /* Saves the callee's registers on the stack, keeps its top in *from and goes on at `to`. */
 extern "C" void emu_switch(void **from, void *to);
 __asm__(".text\n.globl emu_switch\n.hidden emu_switch\n.type emu_switch, @function\nemu_switch:\n"
-	"	push %rbp\n	push %rbx\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
+	"	push %rbp\n	push %rbx\n	push %r12\n	push %r13\n	push %r14\n	"
+	"push %r15\n"
 	"	mov %rsp, (%rdi)\n	mov %rsi, %rsp\n"
-	"	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbx\n	pop %rbp\n"
+	"	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbx\n	"
+	"pop %rbp\n"
 	"	ret\n.size emu_switch, .-emu_switch\n");
 
 struct warp {
@@ -67,7 +74,9 @@ static struct {
 	char *stacks;
 	void *stack[MAX_THREADS], *caller;
 	uint32_t exchanges[MAX_THREADS];
-	bool over[MAX_THREADS];
+	bool over[MAX_THREADS], waited[MAX_THREADS];
+	bool early_only;
+	uint64_t digest; /* of what was read before the wait */
 	struct warp warps[MAX_THREADS / 32];
 	uint32_t now, n, alive, arrived, round, idle, shared_bytes;
 } emu;
@@ -146,14 +155,12 @@ const uint8_t *emu_exchange(const void *mine, uint32_t bytes)
 	return w->slot[turn][0];
 }
 
-static void fiber(void)
+/* This thread has come to its end, wherever that is: its stack is not gone back to. */
+[[noreturn]] static void end(void)
 {
-	struct warp *w;
-	uint32_t me;
+	uint32_t me = emu.now;
+	struct warp *w = &emu.warps[me / 32];
 
-	emu.kernel->body(emu.args);
-	me = emu.now;
-	w = &emu.warps[me / 32];
 	emu.over[me] = true;
 	emu.idle = 0;
 	w->alive--;
@@ -165,6 +172,42 @@ static void fiber(void)
 		emu_switch(&emu.stack[me], emu.caller);
 	yield();
 	abort();
+}
+
+static void blame(const char *what)
+{
+	fprintf(stderr, "kernel %s: a thread %s without having waited for the launch before\n",
+		emu.kernel->name, what);
+	abort();
+}
+
+static void fiber(void)
+{
+	emu.kernel->body(emu.args);
+	if (!emu.waited[emu.now])
+		blame("ends");
+	end();
+}
+
+void emu_waits(void)
+{
+	emu.waited[emu.now] = true;
+	if (emu.early_only)
+		end();
+}
+
+void emu_must_have_waited(void)
+{
+	if (!emu.waited[emu.now])
+		blame("copies");
+}
+
+void emu_reads_early(const void *from, uint32_t bytes)
+{
+	const uint8_t *p = (const uint8_t *)from;
+
+	for (uint32_t i = 0; i < bytes; i++)
+		emu.digest = (emu.digest ^ p[i]) * 0x100000001b3u;
 }
 
 static void fiber_start(uint32_t i)
@@ -179,6 +222,7 @@ static void fiber_start(uint32_t i)
 	emu.stack[i] = top;
 	emu.exchanges[i] = 0;
 	emu.over[i] = false;
+	emu.waited[i] = false;
 }
 
 static void run_block(void)
@@ -197,9 +241,11 @@ static void run_block(void)
 	emu_switch(&emu.caller, emu.stack[0]);
 }
 
-void emu_run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
-	     uint32_t shared_bytes, const void *args)
+static uint64_t run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
+		    uint32_t shared_bytes, const void *args, bool early_only)
 {
+	emu.early_only = early_only;
+	emu.digest = 0xcbf29ce484222325u;
 	emu.shared_bytes = shared_bytes;
 	if (!emu.stacks) {
 		emu.stacks = (char *)mmap(nullptr, (size_t)MAX_THREADS * STACK_BYTES,
@@ -219,4 +265,17 @@ void emu_run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t thread
 			blockIdx = {x, y, 0};
 			run_block();
 		}
+	return emu.digest;
+}
+
+uint64_t emu_run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
+		 uint32_t shared_bytes, const void *args)
+{
+	return run(k, grid, threads, shared_bytes, args, false);
+}
+
+uint64_t emu_run_early(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
+		       uint32_t shared_bytes, const void *args)
+{
+	return run(k, grid, threads, shared_bytes, args, true);
 }

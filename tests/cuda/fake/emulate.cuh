@@ -7,6 +7,10 @@
  * switches to the next fiber until all have arrived; if none can go on, the kernel has a barrier that
  * not all of its threads reach, and the program ends with its name. So shared memory may be static:
  * there is one block at a time. emulate.cc has the other half.
+ *
+ * A kernel that ends without having waited for the launch before it, or that copies before it has waited by
+ * other than wk_early_*(), ends the program with its name. What it reads early goes into a digest, by
+ * which the driver sees whether a launch before it has changed any of that.
  */
 #ifndef WEFT_TESTS_CUDA_EMULATE_CUH
 #define WEFT_TESTS_CUDA_EMULATE_CUH
@@ -27,11 +31,17 @@ void emu_sync_warp(void);
 /* Every lane of the warp puts `bytes` (at most 32) and then sees what all have put, 32 bytes each. */
 const uint8_t *emu_exchange(const void *mine, uint32_t bytes);
 
+/* A thread waits for the launch before; must have done so; reads something without having done so. */
+void emu_waits(void);
+void emu_must_have_waited(void);
+void emu_reads_early(const void *from, uint32_t bytes);
+
 typedef void (*emu_body_fn)(const void *args);
 
 struct emu_kernel {
 	const char *name;
 	uint32_t arg_bytes, max_threads;
+	bool early;
 	emu_body_fn body;
 	struct emu_kernel *next;
 };
@@ -46,13 +56,28 @@ static inline constexpr uint32_t emu_bounds(uint32_t threads, uint32_t = 0)
 	return threads;
 }
 
-#define WK_KERNEL(name, bounds, type)                                                 \
-	static void name##_body(const type &a);                                       \
-	static struct emu_kernel name##_kernel = {                                    \
-		#name, sizeof(type), emu_bounds bounds,                               \
-		[](const void *args) { name##_body(*(const type *)args); }, nullptr}; \
-	static struct emu_registrar name##_registrar(&name##_kernel);                 \
+#define EMU_KERNEL(name, bounds, type, early)                                               \
+	static void name##_body(const type &a);                                             \
+	static struct emu_kernel name##_kernel = {#name,                                    \
+						  sizeof(type),                             \
+						  emu_bounds bounds,                        \
+						  early,                                    \
+						  [](const void *args) {                    \
+							  name##_body(*(const type *)args); \
+						  },                                        \
+						  nullptr};                                 \
+	static struct emu_registrar name##_registrar(&name##_kernel);                       \
 	static void name##_body(const type &a)
+#define WK_KERNEL_EARLY(name, bounds, type) EMU_KERNEL(name, bounds, type, true)
+#define WK_KERNEL(name, bounds, type)           \
+	static void name##_text(const type &a); \
+	EMU_KERNEL(name, bounds, type, false)   \
+	{                                       \
+		wk_let_next();                  \
+		wk_await_previous();            \
+		name##_text(a);                 \
+	}                                       \
+	static void name##_text(const type &a)
 #define WK_SHARED_BYTES(name)  uint8_t *name = emu_shared_bytes
 #define WK_DEVICE	       static inline
 #define __shared__	       static
@@ -224,6 +249,15 @@ WK_DEVICE void wk_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
 	}
 }
 
+WK_DEVICE void wk_let_next(void)
+{
+}
+
+WK_DEVICE void wk_await_previous(void)
+{
+	emu_waits();
+}
+
 WK_DEVICE void emu_aligned(const void *p)
 {
 	if ((uintptr_t)p % 16)
@@ -233,6 +267,7 @@ WK_DEVICE void emu_aligned(const void *p)
 /* Copies are done at once: nothing shows here if a kernel forgets to wait for them. */
 WK_DEVICE void wk_copy16(void *to, const void *from, uint32_t bytes)
 {
+	emu_must_have_waited();
 	emu_aligned(to);
 	emu_aligned(from);
 	memset(to, 0, 16);

@@ -15,8 +15,13 @@ struct emu_kernel;
 const struct emu_kernel *emu_find(const char *name);
 uint32_t emu_arg_bytes(const struct emu_kernel *k);
 uint32_t emu_max_threads(const struct emu_kernel *k);
-void emu_run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
-	     uint32_t shared_bytes, const void *args);
+/* Whether it does anything before it waits for the launch before it. */
+int emu_is_early(const struct emu_kernel *k);
+/* Only that much of it. Both give a digest of what it has read there. */
+uint64_t emu_run_early(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
+		       uint32_t shared_bytes, const void *args);
+uint64_t emu_run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
+		 uint32_t shared_bytes, const void *args);
 
 #ifdef __cplusplus
 }
