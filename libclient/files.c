@@ -118,7 +118,7 @@ static void pause_for(struct weft *w, int sock, bool down)
 	else
 		nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * NS_PER_MS}, NULL);
 	if (down)
-		wc_session_check(w, false);
+		wc_session_check(w, false, wc_now_ns() + LOOK_MS * NS_PER_MS);
 }
 
 int weft_model_file(struct weft *w, const char *name, const char **ret, size_t *ret_bytes,

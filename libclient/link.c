@@ -140,10 +140,20 @@ static int welcome_check(const struct wctl_welcome *w, int bytes, uint32_t n_fds
 	return 0;
 }
 
-/* Say hello and receive the answer; fds: see WCTL_WELCOME. */
-static int hello(int sock, const struct wctl_hello *h, int64_t deadline_ns,
-		 struct wctl_welcome *welcome, struct wshm_layout *layout,
-		 int fds[WCTL_WELCOME_FDS], struct weft_error *error)
+static int hello(int sock, const struct wctl_hello *h, struct weft_error *error)
+{
+	int r = wctl_send(sock, h, sizeof(*h), NULL, 0);
+
+	/* A daemon that refuses at once may have hung up before it read our hello. */
+	if (r < 0 && r != -EPIPE)
+		return wc_fail(error, r, "say hello to the daemon: %s", strerror(-r));
+	return 0;
+}
+
+/* Receive the answer; fds: see WCTL_WELCOME. */
+static int hello_answer(int sock, int64_t deadline_ns, struct wctl_welcome *welcome,
+			struct wshm_layout *layout, int fds[WCTL_WELCOME_FDS],
+			struct weft_error *error)
 {
 	union {
 		struct wctl_welcome welcome;
@@ -151,13 +161,14 @@ static int hello(int sock, const struct wctl_hello *h, int64_t deadline_ns,
 	} m;
 	int all[WCTL_MAX_FDS];
 	uint32_t n_fds = WCTL_MAX_FDS;
-	int r = wctl_send(sock, h, sizeof(*h), NULL, 0);
+	int r;
 
-	/* A daemon that refuses at once may have hung up before it read our hello. */
-	if (r < 0 && r != -EPIPE)
-		return wc_fail(error, r, "say hello to the daemon: %s", strerror(-r));
 	memset(&m, 0, sizeof(m));
 	r = wc_link_recv(sock, &m, sizeof(m), all, &n_fds, deadline_ns);
+	if (r == -ETIMEDOUT)
+		return wc_fail(error, r,
+			       "wait for the daemon's answer to the hello: none came; weftd "
+			       "listens and is stuck or stopped, see its log");
 	if (r < 0)
 		return wc_fail(error, r, "wait for the daemon's answer to the hello: %s",
 			       strerror(-r));
@@ -229,23 +240,37 @@ static int slots_init(struct link *l, struct weft_error *error)
 	return 0;
 }
 
-int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *h,
-		 int64_t deadline_ns, struct weft_error *error)
+/* Connect and say hello; wc_link_finish() makes a link of it. */
+int wc_link_begin(struct link **ret, const char *path, const struct wctl_hello *h,
+		  int64_t deadline_ns, struct weft_error *error)
 {
-	struct wshm_layout layout;
 	struct link *l = calloc(1, sizeof(*l));
-	int fds[WCTL_WELCOME_FDS] = {-1, -1, -1, -1, -1, -1}, r;
+	int r;
 
 	if (!l)
 		return wc_fail(error, -ENOMEM, "out of memory for a session");
 	l->refs = 1;
 	l->sock = l->wake_fd = l->bell_fd = -1;
 	r = wc_link_connect(path, deadline_ns, &l->sock, error);
+	if (!r)
+		r = hello(l->sock, h, error);
+	if (r < 0) {
+		wc_link_put(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+/* Wait for the answer. After -ETIMEDOUT it can be waited for again; any other error is the end of it. */
+int wc_link_finish(struct link *l, int64_t deadline_ns, struct weft_error *error)
+{
+	int fds[WCTL_WELCOME_FDS] = {-1, -1, -1, -1, -1, -1};
+	struct wshm_layout layout;
+	int r = hello_answer(l->sock, deadline_ns, &l->welcome, &layout, fds, error);
+
 	if (r < 0)
-		goto fail;
-	r = hello(l->sock, h, deadline_ns, &l->welcome, &layout, fds, error);
-	if (r < 0)
-		goto fail;
+		return r;
 	l->wake_fd = fds[2];
 	l->bell_fd = fds[3];
 	r = regions_open(l, &layout, fds[0], fds[1], error);
@@ -255,12 +280,22 @@ int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *h
 	close_fds(&fds[4], 2);
 	if (!r)
 		r = slots_init(l, error);
+	return r;
+}
+
+int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *h,
+		 int64_t deadline_ns, struct weft_error *error)
+{
+	struct link *l;
+	int r = wc_link_begin(&l, path, h, deadline_ns, error);
+
 	if (r < 0)
-		goto fail;
-	*ret = l;
-	return 0;
-fail:
-	wc_link_put(l);
+		return r;
+	r = wc_link_finish(l, deadline_ns, error);
+	if (r < 0)
+		wc_link_put(l);
+	else
+		*ret = l;
 	return r;
 }
 

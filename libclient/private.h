@@ -110,6 +110,8 @@ struct weft {
 	int event_fd; /* epoll: bell, control socket, timer while down; -1: unused */
 	int timer_fd; /* -1: unused */
 	/* guarded by connect_lock */
+	_Atomic(struct link *) joining; /* owner; a hello that is not answered yet; NULL: none */
+	int64_t joining_by_ns;		/* is given up then */
 	_Atomic int64_t down_since_ns, next_try_ns, backoff_ns;
 	_Atomic int64_t last_check_ns, last_complaint_ns;
 	_Atomic int64_t any_quiet_since_ns; /* wait_any was in vain since; 0: not */
@@ -122,6 +124,9 @@ int wc_fail(struct weft_error *error, int code, const char *fmt, ...)
 /* link.c: one connection */
 int64_t wc_now_ns(void);
 int wc_link_connect(const char *path, int64_t deadline_ns, int *ret_sock, struct weft_error *error);
+int wc_link_begin(struct link **ret, const char *path, const struct wctl_hello *hello,
+		  int64_t deadline_ns, struct weft_error *error);
+int wc_link_finish(struct link *l, int64_t deadline_ns, struct weft_error *error);
 int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *hello,
 		 int64_t deadline_ns, struct weft_error *error);
 void wc_link_put(struct link *l); /* under lock; NULL allowed */
@@ -136,7 +141,7 @@ bool wc_link_has_released(const struct link *l);
 
 /* session.c */
 bool wc_session_forked(const struct weft *w);
-int wc_session_check(struct weft *w, bool no_progress);
+int wc_session_check(struct weft *w, bool no_progress, int64_t until_ns);
 int64_t wc_session_retry_in_ns(struct weft *w);
 void wc_session_end(struct weft *w, enum weft_status status);
 void wc_session_put_retired(struct weft *w);

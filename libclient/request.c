@@ -356,6 +356,8 @@ static struct weft_request *request_new(struct weft *w, const struct weft_submit
 /* How long weft_submit() waits for the engine to take back slots that were freed just before: it
  * does so between two steps, and a step of a large prompt takes a while. */
 #define RECLAIM_NS (2 * NS_PER_SEC)
+/* A session that is down: how long it waits at a time for the next daemon's answer. */
+#define SUBMIT_LOOK_NS NS_PER_SEC
 
 /*
  * One try under the lock. -EAGAIN: nothing free; *ret_hope then says whether something that was
@@ -402,11 +404,11 @@ static int submit_patiently(struct weft_request *r, struct wshm_desc *d, const u
 		now = wc_now_ns();
 		deadline = deadline ? deadline : now + RECLAIM_NS;
 		if (err == -ECONNRESET) {
-			err = wc_session_check(w, false);
+			err = wc_session_check(w, false, now + SUBMIT_LOOK_NS);
 			if (err < 0)
 				return err;
 		} else if (now >= deadline) {
-			err = wc_session_check(w, true);
+			err = wc_session_check(w, true, 0);
 			return err < 0 ? err : -EAGAIN;
 		}
 		nanosleep(&(struct timespec){.tv_nsec = pause_ns}, NULL);

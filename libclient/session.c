@@ -9,8 +9,9 @@
  * Nobody watches the control socket in the background: whichever thread waits for tokens, or asks for
  * results in vain, looks at it once a second (wc_session_check()), and at once when the engine says in
  * rx that weftd is gone, which wakes all who wait. While the session is DOWN each call is at most one
- * attempt to connect, so that a caller's own time limit holds but for a daemon that listens and does
- * not answer (HELLO_NS), and there is one at the end of reconnect_ms. The new daemon takes its lock
+ * attempt to connect, and there is one at the end of reconnect_ms. A caller's own time limit holds: a
+ * hello that is not answered within it goes on being waited for by the next call, until HELLO_NS have
+ * passed since it was said. The new daemon takes its lock
  * only once the old engine is gone; so when its welcome is here, nobody writes to the old rx any more,
  * and what the requests have received can be counted.
  *
@@ -32,7 +33,10 @@
 #define DEFAULT_SOCKET	     "/run/weft/weftd.sock"
 #define DEFAULT_WAIT_MS	     120000
 #define DEFAULT_RECONNECT_MS 60000
-#define HELLO_NS	     (5 * NS_PER_SEC) /* a daemon answers at once, or is stuck */
+#define HELLO_NS	     (5 * NS_PER_SEC)  /* a daemon answers at once, or is stuck */
+#define OPEN_HELLO_NS	     (30 * NS_PER_SEC) /* the same, when nothing else can be tried */
+#define LAST_HELLO_NS	     NS_PER_SEC	       /* the last attempt's, when the time is over */
+#define LOOK_NS		     (10 * NS_PER_MS)  /* has another thread had an answer? */
 #define BACKOFF_MIN_NS	     (10 * NS_PER_MS)
 #define BACKOFF_MAX_NS	     (200 * NS_PER_MS) /* who waits for tokens feels it */
 #define COMPLAINT_NS	     (2 * NS_PER_SEC)  /* the daemon limits the rate too */
@@ -266,10 +270,18 @@ static bool refused_for_good(int err)
 	       err == -EOPNOTSUPP;
 }
 
-static void reconnect_once(struct weft *w)
+/* Under connect_lock: when reconnect_ms are over. */
+static int64_t reconnect_end(const struct weft *w)
+{
+	return w->down_since_ns + w->reconnect_ms * NS_PER_MS;
+}
+
+/* Under connect_lock: say hello, with room for what is to be submitted again. */
+static int join_begin(struct weft *w, int64_t until_ns)
 {
 	struct wctl_hello h = w->hello;
 	struct wshm_params *p;
+	int64_t now, last;
 	struct link *to;
 	uint64_t need;
 	int err;
@@ -281,14 +293,53 @@ static void reconnect_once(struct weft *w)
 	h.tx_arena_bytes = need > p->tx_arena_bytes ? need : p->tx_arena_bytes;
 	h.rx_arena_bytes = p->rx_arena_bytes;
 	pthread_mutex_unlock(&w->lock);
-	err = wc_link_open(&to, w->socket, &h, wc_now_ns() + HELLO_NS, NULL);
+	err = wc_link_begin(&to, w->socket, &h, until_ns, NULL);
+	if (err)
+		return err;
+	now = wc_now_ns();
+	last = reconnect_end(w);
+	w->joining_by_ns = now + HELLO_NS;
+	if (w->joining_by_ns > last)
+		w->joining_by_ns = last > now + LAST_HELLO_NS ? last : now + LAST_HELLO_NS;
+	atomic_store(&w->joining, to);
+	return 0;
+}
+
+/* Who has an event loop comes back when there is an answer, or there will be none. */
+static void join_watch(struct weft *w, const struct link *to)
+{
+	int64_t left = w->joining_by_ns - wc_now_ns();
+
+	pthread_mutex_lock(&w->lock);
+	event_watch(w, to->sock);
+	event_timer(w, left > 0 ? left : 1);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* Under connect_lock: one attempt, or a while more of the one that is under way. */
+static void reconnect_once(struct weft *w, int64_t until_ns)
+{
+	int err = w->joining ? 0 : join_begin(w, until_ns);
+	struct link *to = w->joining;
+
+	if (to) {
+		err = wc_link_finish(to, until_ns < w->joining_by_ns ? until_ns : w->joining_by_ns,
+				     NULL);
+		if (err == -ETIMEDOUT && wc_now_ns() < w->joining_by_ns) {
+			join_watch(w, to);
+			return;
+		}
+		atomic_store(&w->joining, NULL);
+		if (err)
+			wc_link_put(to);
+	}
 	pthread_mutex_lock(&w->lock);
 	if (!err) {
 		session_adopt(w, to);
 	} else if (refused_for_good(err)) {
 		wc_session_end(w, WEFT_LOST);
 	} else {
-		int64_t now = wc_now_ns(), last = w->down_since_ns + w->reconnect_ms * NS_PER_MS;
+		int64_t now = wc_now_ns(), last = reconnect_end(w);
 
 		w->next_try_ns = now + w->backoff_ns;
 		if (w->next_try_ns > last)
@@ -300,17 +351,16 @@ static void reconnect_once(struct weft *w)
 	pthread_mutex_unlock(&w->lock);
 }
 
-static int check_down(struct weft *w)
+static int check_down(struct weft *w, int64_t until_ns)
 {
 	int64_t now = wc_now_ns();
 
 	if (pthread_mutex_trylock(&w->connect_lock))
 		return 0; /* another thread is at it */
-	if (w->state == SESSION_DOWN && now >= w->next_try_ns) {
-		reconnect_once(w);
+	if (w->state == SESSION_DOWN && (w->joining || now >= w->next_try_ns)) {
+		reconnect_once(w, until_ns);
 		pthread_mutex_lock(&w->lock);
-		if (w->state == SESSION_DOWN &&
-		    now - w->down_since_ns >= w->reconnect_ms * NS_PER_MS)
+		if (w->state == SESSION_DOWN && !w->joining && wc_now_ns() >= reconnect_end(w))
 			wc_session_end(w, WEFT_LOST);
 		pthread_mutex_unlock(&w->lock);
 	}
@@ -320,17 +370,18 @@ static int check_down(struct weft *w)
 
 /*
  * Look after the session: 0, or -ECONNRESET when it is over. no_progress: the caller has seen
- * nothing for a while, so the daemon is asked to look at its engine.
+ * nothing for a while, so the daemon is asked to look at its engine. until_ns: how long the caller can
+ * wait for a daemon that has been said hello to; 0: only look.
  */
-int wc_session_check(struct weft *w, bool no_progress)
+int wc_session_check(struct weft *w, bool no_progress, int64_t until_ns)
 {
 	switch (atomic_load(&w->state)) {
 	case SESSION_UP:
 		if (check_up(w, no_progress) < 0)
 			return -ECONNRESET;
-		return w->state == SESSION_DOWN ? check_down(w) : 0;
+		return w->state == SESSION_DOWN ? check_down(w, until_ns) : 0;
 	case SESSION_DOWN:
-		return check_down(w);
+		return check_down(w, until_ns);
 	default:
 		return -ECONNRESET;
 	}
@@ -341,6 +392,8 @@ int64_t wc_session_retry_in_ns(struct weft *w)
 {
 	int64_t in = w->next_try_ns - wc_now_ns();
 
+	if (atomic_load(&w->joining))
+		return LOOK_NS;
 	/* The figure may be stale (another thread is connecting): stay within sane bounds. */
 	return in < NS_PER_MS ? NS_PER_MS : in > BACKOFF_MAX_NS ? BACKOFF_MAX_NS : in;
 }
@@ -559,8 +612,8 @@ int weft_open(struct weft **ret, const struct weft_open_options *options, struct
 {
 	struct weft_open_options defaults = WEFT_OPEN_OPTIONS_INIT;
 	const struct weft_open_options *o = options ? options : &defaults;
+	int64_t deadline, hello_by;
 	struct link *l = NULL;
-	int64_t deadline;
 	struct weft *w;
 	int err;
 
@@ -573,13 +626,15 @@ int weft_open(struct weft **ret, const struct weft_open_options *options, struct
 	if (!w)
 		return error && error->code ? error->code : -ENOMEM;
 	deadline = wc_now_ns() + w->wait_ready_ms * NS_PER_MS;
+	/* Models take their time to load, an answer takes none; who sets a limit means both. */
+	hello_by = o->wait_ready_ms ? deadline : wc_now_ns() + OPEN_HELLO_NS;
 	err = hello_init(w, o, error);
 	if (!err)
-		err = wc_link_open(&l, w->socket, &w->hello, deadline, error);
+		err = wc_link_open(&l, w->socket, &w->hello, hello_by, error);
 	if (!err)
 		err = wait_ready(l, deadline, error);
 	if (!err)
-		err = learn_model(l, wc_now_ns() + HELLO_NS, error);
+		err = learn_model(l, deadline, error);
 	if (err < 0) {
 		wc_link_put(l);
 		session_free(w);
@@ -618,6 +673,8 @@ static void close_in_child(struct weft *w)
 		link_put_in_child(l);
 	}
 	link_put_in_child(w->link);
+	if (w->joining)
+		link_put_in_child(w->joining);
 	session_free(w);
 }
 
@@ -633,5 +690,6 @@ void weft_close(struct weft *w)
 		weft_free(w->requests);
 	wc_session_put_retired(w);
 	wc_link_put(w->link);
+	wc_link_put(w->joining);
 	session_free(w);
 }

@@ -40,6 +40,15 @@ static void sleep_ns(int64_t ns)
 	nanosleep(&(struct timespec){ns / NS_PER_SEC, ns % NS_PER_SEC}, NULL);
 }
 
+/* A session that is down, and this thread's attempt is over or another thread is at it. */
+static void sleep_until_retry(struct weft *w, int64_t until_ns)
+{
+	int64_t left = until_ns - wc_now_ns(), in = wc_session_retry_in_ns(w);
+
+	if (left > 0)
+		sleep_ns(in < left ? in : left);
+}
+
 static int64_t deadline_of(int timeout_ms)
 {
 	if (timeout_ms < 0)
@@ -91,10 +100,11 @@ static bool spin(const struct attempt *a, uint32_t seen, int64_t until_ns)
 	return false;
 }
 
-/* Has nobody looked after the session for a second? */
+/* Has nobody looked after the session for a second, or is there a daemon to be found? */
 static bool check_due(struct weft *w)
 {
-	return wc_now_ns() - atomic_load(&w->last_check_ns) >= SLICE_NS;
+	return atomic_load(&w->state) == SESSION_DOWN ||
+	       wc_now_ns() - atomic_load(&w->last_check_ns) >= SLICE_NS;
 }
 
 /*
@@ -106,7 +116,7 @@ static void waited_in_vain(struct weft_request *r)
 	if (!r->quiet_since_ns)
 		r->quiet_since_ns = wc_now_ns();
 	else if (wc_now_ns() - r->quiet_since_ns >= SLICE_NS && check_due(r->w))
-		wc_session_check(r->w, true);
+		wc_session_check(r->w, true, 0);
 }
 
 /*
@@ -125,13 +135,13 @@ void wc_wait_polled(struct weft_request *r)
 	if (wc_request_ended(r))
 		return;
 	if (atomic_load(&w->state) != SESSION_UP || engine_over(&a->link->c)) {
-		wc_session_check(w, false);
+		wc_session_check(w, false, 0);
 		return;
 	}
 	now = wc_now_ns();
 	if (since && progress == atomic_load_explicit(&r->polled_progress, memory_order_relaxed)) {
 		if (now - since >= SLICE_NS && check_due(w))
-			wc_session_check(w, true);
+			wc_session_check(w, true, 0);
 		return;
 	}
 	atomic_store_explicit(&r->polled_progress, progress, memory_order_relaxed);
@@ -141,7 +151,7 @@ void wc_wait_polled(struct weft_request *r)
 static void check_engine(struct weft *w, const struct wshm_client *c)
 {
 	if (engine_over(c))
-		wc_session_check(w, false);
+		wc_session_check(w, false, 0);
 }
 
 /* Sleep or spin for one slice. 0: look again; -EINTR. */
@@ -157,9 +167,9 @@ static int wait_slice(struct weft_request *r, const struct attempt *a, uint32_t 
 	if (atomic_load(&w->state) == SESSION_UP)
 		check_engine(w, &a->link->c);
 	if (atomic_load(&w->state) != SESSION_UP) {
-		err = wc_session_check(w, false);
+		err = wc_session_check(w, false, until);
 		if (!err && atomic_load(&w->state) == SESSION_DOWN)
-			sleep_ns(min_ns(wc_session_retry_in_ns(w), until - now));
+			sleep_until_retry(w, until);
 		return 0; /* a dead session has ended the request */
 	}
 	if (w->flags & WEFT_POLL_ALWAYS) {
@@ -301,7 +311,7 @@ static int check_now_and_then(struct weft *w)
 {
 	bool quiet = any_is_quiet(w);
 
-	return !(w->flags & WEFT_POLL_ALWAYS) || check_due(w) ? wc_session_check(w, quiet) : 0;
+	return !(w->flags & WEFT_POLL_ALWAYS) || check_due(w) ? wc_session_check(w, quiet, 0) : 0;
 }
 
 static int spin_any(const struct wshm_client *c, int64_t until_ns)
@@ -329,9 +339,9 @@ static int wait_any_slice(struct weft *w, int64_t deadline_ns)
 	int err;
 
 	if (atomic_load(&w->state) != SESSION_UP) {
-		err = wc_session_check(w, false);
+		err = wc_session_check(w, false, until);
 		if (!err && atomic_load(&w->state) == SESSION_DOWN)
-			sleep_ns(min_ns(wc_session_retry_in_ns(w), until - now));
+			sleep_until_retry(w, until);
 		return err;
 	}
 	/* A copy of the ring's end, so that our position cannot change under the sleeper, and a
@@ -352,9 +362,9 @@ static int wait_any_slice(struct weft *w, int64_t deadline_ns)
 	wc_link_put(l);
 	pthread_mutex_unlock(&w->lock);
 	if (err == -ETIMEDOUT && wc_now_ns() - now >= SLICE_NS)
-		err = wc_session_check(w, any_is_quiet(w));
+		err = wc_session_check(w, any_is_quiet(w), 0);
 	else if (err == -EINTR && check_due(w))
-		wc_session_check(w, any_is_quiet(w));
+		wc_session_check(w, any_is_quiet(w), 0);
 	return err == -ETIMEDOUT ? 0 : err;
 }
 

@@ -52,7 +52,8 @@ struct weft_open_options {
 	uint32_t slots;		/* concurrent requests wanted; 0: default 64 */
 	uint64_t prompt_bytes;	/* room for prompts in flight; 0: default */
 	uint64_t result_bytes;	/* room for results not yet freed; 0: default */
-	uint32_t wait_ready_ms; /* wait so long for the engine to have loaded; 0: default 120 s */
+	uint32_t wait_ready_ms; /* wait so long for the daemon's answer and the model's loading; 0:
+				 * 30 s, and 120 s in all */
 	uint32_t reconnect_ms;	/* try so long to reach a daemon that went away; 0: 60 s */
 	uint32_t flags;		/* WEFT_POLL_ALWAYS */
 };

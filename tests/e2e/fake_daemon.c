@@ -388,6 +388,9 @@ static bool greet(struct fake_session *s)
 		usleep(500);
 	if (r != (int)sizeof(h) || h.head.type != WCTL_HELLO)
 		return false;
+	atomic_fetch_add(&f->c.hellos, 1);
+	while (atomic_load(&f->c.hold_hellos) && !f->stop)
+		usleep(500);
 	if (f->o.fault == FAKE_SILENT)
 		return false;
 	if (f->o.fault == FAKE_REFUSE) {

@@ -55,6 +55,8 @@ struct fake_controls {
 	_Atomic uint32_t loads;	      /* 1 while it does */
 	_Atomic uint32_t files_asked; /* WCTL_FILES received */
 	_Atomic uint32_t hold_files;  /* 1: they are answered once it is 0 again */
+	_Atomic uint32_t hellos;      /* received */
+	_Atomic uint32_t hold_hellos; /* 1: they are answered once it is 0 again */
 	/* what the slots of requests admitted from now on say */
 	_Atomic uint32_t cached_tokens, invocation;
 	_Atomic uint64_t activation, adapter_instance; /* activation UINT64_MAX from the start */

@@ -319,6 +319,137 @@ static void test_own_limit(void)
 	weft_close(w);
 }
 
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + now.tv_nsec / 1e9;
+}
+
+enum way { WAIT, WAIT_ANY, ASK };
+
+/* One call with a limit of 100 ms, or none to wait. */
+static int64_t call_briefly(struct weft *w, struct weft_request *r, enum way way)
+{
+	struct weft_request *got[4];
+
+	switch (way) {
+	case WAIT:
+		return weft_wait(r, 0, 5, 100);
+	case WAIT_ANY:
+		return weft_wait_any(w, got, 4, 100);
+	default:
+		usleep(1000);
+		return cu_status(r) == WEFT_RUNNING ? -ETIMEDOUT : 0;
+	}
+}
+
+/* The next daemon listens and does not answer for a while. How long did the call take that said hello? */
+static double silent_once(enum way way)
+{
+	struct fake *f = start(5);
+	struct weft *w = cu_open(NULL);
+	double from, took = 0, began;
+	struct weft_request *r;
+	int64_t said = 0;
+
+	r = n_of(w, 5, 30);
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	atomic_store(&fake_controls_of(f)->hold_hellos, 1);
+	began = seconds();
+	while (!atomic_load(&fake_controls_of(f)->hellos)) {
+		from = seconds();
+		said = call_briefly(w, r, way);
+		took = seconds() - from;
+	}
+	is_int(said, -ETIMEDOUT, "no answer within the limit");
+	atomic_store(&fake_controls_of(f)->hold_hellos, 0);
+	if (way == ASK)
+		is_int(poll_to_end(r), WEFT_OK, "goes on when the daemon answers");
+	else
+		is_int(cu_wait_end(r, 0), 30, "goes on when the daemon answers");
+	ok(cu_right(r, 0, 30), "with the right tokens");
+	ok(atomic_load(&fake_controls_of(f)->hellos) == 1 || seconds() - began > 4.5,
+	   "to the hello that it had been said");
+	weft_close(w);
+	fake_kill(f);
+	return took;
+}
+
+/* A hello is given up after five seconds: a call that takes four has waited for it, whatever its caller
+ * said. (A machine that stands still so long does not do so five times.) */
+static void silent_daemon(const char *what, enum way way)
+{
+	double took = silent_once(way);
+
+	for (int i = 0; i < 4 && took >= 4; i++)
+		took = silent_once(way);
+	ok(took < 4, "%s: the caller's limit holds (%.2f s)", what, took);
+}
+
+/* A program with an event loop is called when the answer is there, and not again and again before. */
+static void test_silent_events(void)
+{
+	struct fake *f = start(5);
+	struct weft *w = cu_open(NULL);
+	struct weft_request *r, *got[4];
+	struct pollfd p = {weft_event_fd(w), POLLIN, 0};
+	uint32_t turns = 0;
+
+	r = n_of(w, 5, 30);
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	atomic_store(&fake_controls_of(f)->hold_hellos, 1);
+	for (double end = seconds() + 60; cu_status(r) == WEFT_RUNNING && seconds() < end;
+	     turns++) {
+		if (!weft_event_arm(w) && !poll(&p, 1, 300))
+			atomic_store(&fake_controls_of(f)->hold_hellos, 0);
+		while (weft_wait_any(w, got, 4, 0) > 0)
+			;
+	}
+	ok(cu_right(r, 0, 30), "an event loop goes on when the daemon answers");
+	ok(turns < 200, "and is left alone meanwhile (%u turns)", turns);
+	weft_close(w);
+	fake_kill(f);
+}
+
+static void test_silent_daemon(void)
+{
+	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
+	struct fake *f;
+	struct weft_request *r;
+	struct weft *w;
+
+	silent_daemon("a wait", WAIT);
+	silent_daemon("a wait for any", WAIT_ANY);
+	silent_daemon("a question", ASK);
+	test_silent_events();
+	/* A session can be closed, and end, while a hello is on its way. */
+	f = start(5);
+	oo.reconnect_ms = 300;
+	w = cu_open(&oo);
+	r = n_of(w, 5, 30);
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	atomic_store(&fake_controls_of(f)->hold_hellos, 1);
+	is_int(weft_wait(r, 0, 5, 60000), 5, "a daemon that never answers: the request ends");
+	is_int(cu_status(r), WEFT_LOST, "as lost");
+	weft_close(w);
+	fake_kill(f);
+	f = start(5);
+	w = cu_open(NULL);
+	r = n_of(w, 5, 30);
+	fake_kill(f);
+	f = start(UINT32_MAX);
+	atomic_store(&fake_controls_of(f)->hold_hellos, 1);
+	while (!atomic_load(&fake_controls_of(f)->hellos))
+		weft_wait(r, 0, 5, 10);
+	weft_close(w);
+	fake_kill(f);
+}
+
 static void test_no_other_daemon(void)
 {
 	struct weft_open_options oo = WEFT_OPEN_OPTIONS_INIT;
@@ -491,6 +622,7 @@ int main(void)
 	test_polls();
 	test_short_waits();
 	test_own_limit();
+	test_silent_daemon();
 	test_no_other_daemon();
 	test_ends_without_daemon();
 	test_bye();
