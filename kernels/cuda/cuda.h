@@ -120,13 +120,14 @@ struct cuda_queue {
 };
 
 #define CUDA_GRAPHS 128
+#define CUDA_SEEN   64 /* lists that came once */
 
-/* A list that was sent before. */
+/* A list that came more than once; list NULL: none. */
 struct cuda_graph {
 	uint64_t hash, last_used;
 	char *list; /* owner: a copy, compared before the graph is used */
 	size_t bytes;
-	cu_graph_exec exec; /* NULL: seen once, not made yet */
+	cu_graph_exec exec; /* owner */
 };
 
 /* --- step.c ------------------------------------------------------------------------------------------*/
@@ -233,6 +234,8 @@ struct wk_backend {
 	struct cuda_queue queue;
 	struct cuda_graph graphs[CUDA_GRAPHS];
 	uint64_t graph_clock;
+	uint64_t seen[CUDA_SEEN]; /* hashes, a ring */
+	uint32_t n_seen;
 
 	struct cuda_shared done; /* owner: the ticket that is done, written by the device */
 	uint64_t ticket;	 /* given out last */

@@ -8,8 +8,9 @@
  * rows make the same list, byte by byte. A list that comes for the second time is captured into a
  * graph; from then on it is one call. A graph is used only for a list that equals its own copy: a
  * buffer that has moved, or another number of rows, is another list. There are at most CUDA_GRAPHS;
- * the one used longest ago makes way. A list's pointers may name memory that was freed and given out
- * again: then they name what they would name if sent one by one.
+ * the one used longest ago makes way. Of a list that came once only its hash is kept, for a while, so
+ * that prompts of all lengths push out no graph. A list's pointers may name memory that was freed and
+ * given out again: then they name what they would name if sent one by one.
  *
  * A launch that follows one of our own kernels in its list may begin before that one has ended
  * (device.cuh). The first of a list never does, nor what follows a product by the library, nor what is
@@ -197,7 +198,7 @@ static uint64_t hash_list(const struct cuda_queue *q)
 
 static void graph_drop(struct wk_backend *be, struct cuda_graph *g)
 {
-	if (g->exec)
+	if (g->list)
 		be->cu.graph_exec_free(g->exec);
 	free(g->list);
 	memset(g, 0, sizeof(*g));
@@ -215,25 +216,18 @@ static struct cuda_graph *graph_find(struct wk_backend *be, uint64_t hash)
 	return NULL;
 }
 
-static void graph_remember(struct wk_backend *be, uint64_t hash)
+/* Whether a list of this hash has come before, lately; from now on it has. */
+static bool seen(struct wk_backend *be, uint64_t hash)
 {
-	struct cuda_graph *g = be->graphs;
-
-	for (int i = 1; i < CUDA_GRAPHS; i++)
-		if (be->graphs[i].last_used < g->last_used)
-			g = &be->graphs[i];
-	graph_drop(be, g);
-	g->list = malloc(be->queue.used);
-	if (!g->list)
-		return;
-	memcpy(g->list, be->queue.list, be->queue.used);
-	g->bytes = be->queue.used;
-	g->hash = hash;
-	g->last_used = ++be->graph_clock;
+	for (int i = 0; i < CUDA_SEEN; i++)
+		if (be->seen[i] == hash)
+			return true;
+	be->seen[be->n_seen++ % CUDA_SEEN] = hash;
+	return false;
 }
 
 /* The list as a graph. -ECANCELED: it was refused, and nothing is lost. */
-static int capture(struct wk_backend *be, struct cuda_graph *g)
+static int capture(struct wk_backend *be, cu_graph_exec *ret)
 {
 	cu_graph graph = NULL;
 	int r = cu_ok(be, capture_begin, "beginning a graph", be->stream, CU_CAPTURE_THREAD_LOCAL),
@@ -246,7 +240,7 @@ static int capture(struct wk_backend *be, struct cuda_graph *g)
 			   "ending a graph");
 	r = sent ? sent : r;
 	if (!r) {
-		cu_result made = be->cu.graph_make(&g->exec, graph, 0);
+		cu_result made = be->cu.graph_make(ret, graph, 0);
 
 		r = be->overlap && refused(made)
 			    ? -ECANCELED
@@ -258,22 +252,47 @@ static int capture(struct wk_backend *be, struct cuda_graph *g)
 }
 
 /* Refused, it is tried once more with launches that do not overlap: a graph is worth more than that. Where
- * it is refused still, or there is no memory: no graphs any more. */
-static int graph_make(struct wk_backend *be, struct cuda_graph *g)
+ * it is refused still, or there is no memory: no graphs any more. *ret NULL: none was made. */
+static int capture_or_not(struct wk_backend *be, cu_graph_exec *ret)
 {
 	bool overlap = be->overlap;
-	int r = capture(be, g);
+	int r = capture(be, ret);
 
 	if (r == -ECANCELED && overlap) {
 		be->overlap = false;
-		r = capture(be, g);
+		r = capture(be, ret);
 		/* That was not why. */
 		be->overlap = r == -ECANCELED;
 	}
 	if (r != -ENOMEM && r != -ECANCELED)
 		return r;
-	g->exec = NULL;
+	*ret = NULL;
 	be->graphs_on = false;
+	return 0;
+}
+
+/* A graph of the list, in the place of the one used longest ago. *ret NULL: none was made. */
+static int graph_add(struct wk_backend *be, uint64_t hash, struct cuda_graph **ret)
+{
+	struct cuda_graph *g = be->graphs, made = {.hash = hash, .bytes = be->queue.used};
+	int r;
+
+	*ret = NULL;
+	made.list = malloc(made.bytes);
+	if (!made.list)
+		return 0;
+	memcpy(made.list, be->queue.list, made.bytes);
+	r = capture_or_not(be, &made.exec);
+	if (r || !made.exec) {
+		free(made.list);
+		return r;
+	}
+	for (int i = 1; i < CUDA_GRAPHS; i++)
+		if (be->graphs[i].last_used < g->last_used)
+			g = &be->graphs[i];
+	graph_drop(be, g);
+	*g = made;
+	*ret = g;
 	return 0;
 }
 
@@ -287,15 +306,11 @@ static int send(struct wk_backend *be)
 		return send_all(be, false);
 	hash = hash_list(&be->queue);
 	g = graph_find(be, hash);
-	if (!g) {
-		graph_remember(be, hash);
-		return send_all(be, false);
-	}
-	g->last_used = ++be->graph_clock;
-	if (!g->exec)
-		r = graph_make(be, g);
-	if (r || !g->exec)
+	if (!g && seen(be, hash))
+		r = graph_add(be, hash, &g);
+	if (r || !g)
 		return r ? r : send_all(be, false);
+	g->last_used = ++be->graph_clock;
 	return cu_ok(be, graph_launch, "launching a graph", g->exec, be->stream);
 }
 
@@ -313,8 +328,7 @@ void cuda_flush(struct wk_backend *be)
 void cuda_queue_fini(struct wk_backend *be)
 {
 	for (int i = 0; i < CUDA_GRAPHS; i++)
-		if (be->graphs[i].list)
-			graph_drop(be, &be->graphs[i]);
+		graph_drop(be, &be->graphs[i]);
 	free(be->queue.list);
 	memset(&be->queue, 0, sizeof(be->queue));
 }
