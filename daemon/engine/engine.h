@@ -477,6 +477,9 @@ bool step_run(struct engine *e);
 void step_finish(struct engine *e); /* the pass that is queued, if one is, and its results */
 void step_quiet(struct engine *e);  /* the device has nothing queued; results come later */
 
+/* warm.c: a device's first passes, before the core thread starts. 0 or -errno */
+int warm_up(struct engine *e, struct weft_err *err);
+
 /* ahead.c */
 /* May a pass be queued behind this one, whose results are not there yet? Then advance it and plan. */
 bool ahead_possible(const struct engine *e, const struct step *st);

@@ -26,8 +26,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Work space of a pass, graphs and the driver's own: 1 GiB; attention's partial results: 256 MiB of
- * sums, and at most a quarter of that beside them (kernels/cuda/attention.c). */
+/* Work space of a pass (gates and ups of 2,048 rows: 224 MiB of an 8B model), graphs and the driver's
+ * own: 1 GiB; attention's partial results: 256 MiB of sums, and at most a quarter of that beside them (kernels/cuda/attention.c). */
 #define DEVICE_MARGIN ((UINT64_C(1) << 30) + (UINT64_C(320) << 20))
 
 #define DEFAULT_KV_SEQS 4 /* sequences of full length that the default pool holds */
@@ -360,7 +360,8 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a memfd that is too large is an error */
 	orphan_guard_start(e);
-	if (device_open(e, &err) || load(e, &err) || cache_start(e, &err) || start(e, &core, &err))
+	if (device_open(e, &err) || load(e, &err) || warm_up(e, &err) || cache_start(e, &err) ||
+	    start(e, &core, &err))
 		return link_fail(&err);
 	log_line(LOG_LEVEL_INFO,
 		 "event=ready type=%s backend=%s path=%s threads=%u weight_bytes=%llu blocks=%u "

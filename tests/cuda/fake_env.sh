@@ -7,4 +7,6 @@ if [ ! -e "$fake/libcuda.so.1" ] || [ ! -e "$fake/weft-cuda.so" ]; then
 	echo "1..0 # SKIP no C++ compiler for the emulated device, or a sanitizer that knows no fibers"
 	exit 0
 fi
+# Engines that ran every kind of pass first would take minutes.
+export WEFT_TEST_COLD=1
 export WEFT_CUDA_MODULE="$fake/weft-cuda.so" WEFT_CUDA_DRIVER="$fake/libcuda.so.1" WEFT_CUBLASLT=

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A device with too little room: an engine that is to take for its KV pool what is free must say how
- * much that is, and not size the pool by the host's memory. Told how much to take it serves.
+ * much that is, and not size the pool by the host's memory. Told how much to take it serves, once its
+ * first passes have run; if these find no room, it says so instead.
  *
  * The engine is started as weftd does it, with a socket and a heartbeat page; what it logs is read
  * from its standard error until it ends.
@@ -46,7 +47,8 @@ static void become_engine(int sock, int log, const char *kv_bytes)
 	if (dup2(sock, WLINK_FD_SOCKET) < 0 || dup2(page, WLINK_FD_HEARTBEAT) < 0)
 		_exit(126);
 	execl(engine, engine, "--name", "m", "--model", model, "--backend", "cuda", "--threads",
-	      "1", kv_bytes ? "--kv-bytes" : NULL, kv_bytes, (char *)NULL);
+	      "1", "--max-seqs", "2", "--max-batch-tokens", "40", kv_bytes ? "--kv-bytes" : NULL,
+	      kv_bytes, (char *)NULL);
 	_exit(127);
 }
 
@@ -101,9 +103,16 @@ int main(void)
 		   strstr(log, " bytes free"),
 	   "a device with less free than a pass may need is refused, with what is free");
 	diag("%s", last_line(log));
+	unsetenv("WEFT_TEST_COLD");
+	log_of("734003200", log, sizeof(log));
+	ok(!strstr(log, "event=ready") && strstr(log, "the first passes: ") &&
+		   strstr(log, "OUT_OF_MEMORY"),
+	   "a pool that leaves a pass no room is noticed before anyone is served");
+	diag("%s", last_line(log));
 	setenv("WEFT_CUBLASLT", "/nonexistent/libcublasLt.so", 1);
 	log_of("4194304", log, sizeof(log));
 	ok(strstr(log, "event=ready") != NULL, "told how much to take, the engine serves");
+	ok(strstr(log, "event=warm seconds=") != NULL, "after its first passes");
 	ok(strstr(log, "event=no-cublaslt why=\"/nonexistent/"),
 	   "and says that it goes without cuBLASLt, and why");
 	diag("%s", last_line(log));
