@@ -23,7 +23,8 @@
  */
 #include "daemon/engine/engine.h"
 
-#define LEAD_NS UINT64_C(300000) /* a plan, a batch and its launches, with room to spare */
+/* A plan, a batch and a graph, with room to spare; where launches are sent one by one it takes longer. */
+#define LEAD_NS UINT64_C(300000)
 
 bool ahead_possible(const struct engine *e, const struct step *st)
 {
@@ -42,7 +43,9 @@ bool ahead_possible(const struct engine *e, const struct step *st)
 
 bool ahead_early(const struct engine *e, const struct step *st, uint64_t now)
 {
-	if (st->n_rows != e->last_rows || now + LEAD_NS >= st->begun_ns + e->last_ns)
+	uint64_t lead = 2 * st->made_ns > LEAD_NS ? 2 * st->made_ns : LEAD_NS;
+
+	if (st->n_rows != e->last_rows || now + lead >= st->begun_ns + e->last_ns)
 		return false;
 	return ahead_possible(e, st) && !e->ops->query(e->be, st->ticket);
 }

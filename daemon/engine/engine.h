@@ -206,6 +206,7 @@ struct step {
 	double flops;
 	uint64_t ticket;
 	uint64_t begun_ns; /* on the device: when it was queued, or the one before it ended */
+	uint64_t made_ns;  /* the host's time for it: its batch, and to queue it */
 	bool advanced;	   /* what is known of its outcome beforehand has been noted */
 };
 

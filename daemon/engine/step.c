@@ -441,15 +441,17 @@ static void own_time(struct own_times *t, uint64_t ns)
 /* Its plan is made. */
 static void queue(struct engine *e, struct step *st)
 {
+	uint64_t begin = now_ns();
 	struct wk_batch batch;
 
-	batch_build(e, st, &batch, now_ns());
+	batch_build(e, st, &batch, begin);
 	st->flops = plan_flops(e, &st->plan);
 	if (!e->flying) {
 		publish_wake_end(e); /* what of it is left to this thread is its own work */
 		heartbeat_start(e, st, now_ns());
 	}
 	forward(e, st, &batch);
+	st->made_ns = now_ns() - begin;
 }
 
 /* What comes next anyway, behind a pass that is queued. NULL: that is not known yet. */
