@@ -11,6 +11,7 @@
 #include <math.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static struct engine_oracle oracle;
 
