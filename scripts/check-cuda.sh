@@ -57,7 +57,7 @@ for file in $(echo "$needs" | awk '{ print $2 }' | sort -u); do
 done >"$sass.faults"
 
 # Kernels that copy weights before they wait.
-early='^(none)$'
+early='^wk_gemm_'
 for file in "$dir"/*.fatbin; do
 	"$cuobjdump" --dump-sass "$file" | awk -v early="$early" -v file="$(basename "$file")" '
 		function close_one() {

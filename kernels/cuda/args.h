@@ -144,6 +144,8 @@ struct ka_gemm {
 	uint32_t x_stride, w_stride, out_stride;
 	float scale;
 	uint32_t add;
+	uint32_t ahead; /* bytes of a row of w that come into the cache early, a multiple of 16 */
+	uint32_t first_blocks; /* whose rows do: those that begin at once */
 };
 
 struct ka_bias_add {

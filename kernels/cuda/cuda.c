@@ -10,7 +10,7 @@
  * (an empty WEFT_CUBLASLT: own kernels only; not set: blas_libraries), WEFT_CUDA_DEVICE the device's
  * number; WEFT_CUDA_GRAPHS=0 sends every launch by itself, WEFT_CUDA_BATCH=0 every copy of blocks (1:
  * the older of the driver's two calls for many); WEFT_CUDA_OVERLAP=0 begins no launch before the one
- * before it has ended.
+ * before it has ended; WEFT_CUDA_SMALL=0 leaves products of few rows to cuBLASLt, too.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -198,7 +198,7 @@ static int load_kernels(struct wk_backend *be)
 static int choose_overlap(struct wk_backend *be)
 {
 	const char *given = getenv("WEFT_CUDA_OVERLAP");
-	int version = OVERLAP_FROM, r = 0;
+	int version = OVERLAP_FROM, cache = 0, r = 0;
 
 	be->overlap = be->capability >= OVERLAP_FROM && be->cu.launch_ex &&
 		      !(given && !strcmp(given, "0"));
@@ -207,6 +207,10 @@ static int choose_overlap(struct wk_backend *be)
 			  be->functions[i]);
 		be->overlap = version >= OVERLAP_FROM;
 	}
+	if (!r && be->overlap)
+		r = cu_ok(be, device_attribute, "the device's cache", &cache, CU_CACHE_BYTES,
+			  be->device);
+	be->fetch_bytes = (uint32_t)cache / 4;
 	return r;
 }
 
@@ -285,7 +289,7 @@ static int start(struct wk_backend *be, const struct wk_open_options *opt)
 
 static int cuda_open(const struct wk_open_options *opt, struct wk_backend **ret)
 {
-	const char *graphs = getenv("WEFT_CUDA_GRAPHS");
+	const char *graphs = getenv("WEFT_CUDA_GRAPHS"), *small = getenv("WEFT_CUDA_SMALL");
 	struct wk_backend *be;
 	int r;
 
@@ -296,6 +300,7 @@ static int cuda_open(const struct wk_open_options *opt, struct wk_backend **ret)
 	if (!be)
 		return cuda_fail(NULL, ENOMEM, "no memory for a backend");
 	be->deterministic = opt->deterministic;
+	be->small = !small || strcmp(small, "0");
 	be->graphs_on = !graphs || strcmp(graphs, "0");
 	r = start(be, opt);
 	if (!r) {
@@ -308,14 +313,14 @@ static int cuda_open(const struct wk_open_options *opt, struct wk_backend **ret)
 }
 
 /* Results depend on the device's kind and size (by which cuBLASLt chooses, and goes_whole()), the
- * library and the mode; identity says all four. */
+ * library, the mode and who does products of few rows; identity says all of it. */
 static uint64_t arith_rev(const struct wk_backend *be)
 {
 	uint64_t blas = be->blas ? blas_version(be->blas) : 0;
 
 	return (uint64_t)'g' << 56 | (uint64_t)WK_CUDA_REV << 48 | (uint64_t)be->capability << 40 |
 	       (uint64_t)be->deterministic << 39 | (uint64_t)(be->multiprocessors & 0xffff) << 23 |
-	       (blas & 0x7fffff);
+	       (uint64_t)(be->blas && be->small) << 22 | (blas & 0x3fffff);
 }
 
 static void cuda_info(const struct wk_backend *be, struct wk_info *ret)

@@ -37,7 +37,7 @@
 #include "kernels/drawn.h"
 #include "kernels/lora.h"
 
-#define WK_CUDA_REV   3u  /* raise whenever a result may change by a bit */
+#define WK_CUDA_REV   4u  /* raise whenever a result may change by a bit */
 #define WK_CUDA_ALIGN 128 /* of rows of x, y and h: a sector of the cache or more */
 
 /* X(kernel, file). Attention: one for each step of head sizes, whole and split. */
@@ -186,7 +186,9 @@ struct wk_backend {
 	cu_function functions[K_COUNT];
 	int capability, multiprocessors;
 	uint32_t shared_bytes; /* that a thread block may have */
+	uint32_t fetch_bytes;  /* of weights that come into the cache early (linear.c); 0: none */
 	bool deterministic, graphs_on;
+	bool small;   /* products of few rows by our own kernel, even where there is cuBLASLt */
 	bool overlap; /* launches may begin before those before them have ended (queue.c) */
 	char device_name[64];
 	struct blas *blas; /* owner; NULL: own kernels */

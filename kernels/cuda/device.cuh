@@ -100,6 +100,21 @@ WK_DEVICE void wk_copy16(void *to, const void *from, uint32_t bytes)
 		     : "memory");
 }
 
+/* The same of what never changes: it may stand before the wait. */
+WK_DEVICE void wk_early_copy16(void *to, const void *from, uint32_t bytes)
+{
+	wk_copy16(to, from, bytes);
+}
+
+/* Into the cache: whole 16 bytes, of what never changes. */
+WK_DEVICE void wk_early_fetch(const void *from, uint32_t bytes)
+{
+#if __CUDA_ARCH__ >= 900
+	asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes)
+		     : "memory");
+#endif
+}
+
 WK_DEVICE void wk_copy_commit(void)
 {
 	asm volatile("cp.async.commit_group;" ::: "memory");

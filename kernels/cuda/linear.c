@@ -3,7 +3,11 @@
  * linear.c - weights, embedding, norm and matrix products.
  *
  * A weight is bf16 [n][k], rows padded with zeros to 16 bytes; nothing else is packed, since both
- * cuBLASLt and our own kernels take it as it is. It is written once and constant from then on.
+ * cuBLASLt and our own kernels take it as it is. It is written once, before anyone else has its address, and
+ * constant until the device is idle and it is given back: kernels rely on that (device.cuh).
+ *
+ * Products of few rows go to our own kernel, which reads weights before the launch before it has ended; the
+ * others to cuBLASLt.
  *
  * A product: s of the adapters' rows first, from x as it is now; then scale * (x w + bias) into out,
  * or onto it; then the adapters' B s onto that. SwiGLU goes through an fp32 buffer that gates and ups
@@ -17,7 +21,8 @@
 #include "kernels/convert.h"
 #include "kernels/cuda/cuda.h"
 
-#define MAX_DIM (1u << 24)
+#define MAX_DIM	 (1u << 24)
+#define FEW_ROWS 16u /* of a product that is bound by the weights' bytes: our own kernel */
 
 /* --- weights -----------------------------------------------------------------------------------------*/
 
@@ -195,10 +200,27 @@ static const struct {
 	enum cuda_kernel kernel;
 	uint32_t rows, cols, depth;
 } tiles[] = {
-	{K_wk_gemm_16, 16, 32, 128},
+	{K_wk_gemm_16, 16, 32, 256},
 	{K_wk_gemm_64, 64, 64, 64},
 	{K_wk_gemm_128, 128, 128, 32},
 };
+
+/*
+ * Of a product of few rows, what comes into the cache before the launches before it have ended. While these
+ * are short (a norm, attention of one row) memory has nothing else to do for some 4 us, which are 18 MB of
+ * weights. The buffers of the blocks that begin at once hold 6 to 13 MB, so a quarter of the cache (12 MB
+ * of 50) is about what there is time for; much more would be gone before it is read. By count, not measured.
+ * It does not change when a driver turns out to refuse overlap: lists that were seen must come again.
+ */
+static void fetch_early(const struct wk_backend *be, struct ka_gemm *a, uint32_t cols,
+			uint32_t bytes)
+{
+	uint32_t blocks = cuda_div_up(a->n, cols);
+	uint32_t at_once = (uint32_t)be->multiprocessors * (be->shared_bytes / bytes);
+
+	a->first_blocks = blocks < at_once ? blocks : at_once;
+	a->ahead = be->fetch_bytes / (a->first_blocks * cols) & ~15u;
+}
 
 static void own_product(struct wk_backend *be, const struct blas_product *p, cu_ptr bias)
 {
@@ -214,9 +236,11 @@ static void own_product(struct wk_backend *be, const struct blas_product *p, cu_
 			    .out_stride = p->out_stride,
 			    .scale = p->scale,
 			    .add = p->add};
-	uint32_t t = p->m <= 16 ? 0 : p->m <= 128 ? 1 : 2;
+	uint32_t t = p->m <= FEW_ROWS ? 0 : p->m <= 128 ? 1 : 2;
 	uint32_t bytes = 4 * (tiles[t].rows + tiles[t].cols) * (tiles[t].depth * 2 + 16);
 
+	if (p->m <= FEW_ROWS)
+		fetch_early(be, &a, tiles[t].cols, bytes);
 	cuda_launch(be, tiles[t].kernel, cuda_div_up(p->n, tiles[t].cols),
 		    cuda_div_up(p->m, tiles[t].rows), 128, bytes, &a, sizeof(a));
 }
@@ -230,7 +254,7 @@ static void product(struct wk_backend *be, struct blas_product *p, cu_ptr bias)
 				.out_stride = p->out_stride,
 				.scale = p->scale};
 
-	if (!be->blas || !blas_takes(be->blas, p)) {
+	if (!be->blas || (be->small && p->m <= FEW_ROWS) || !blas_takes(be->blas, p)) {
 		own_product(be, p, bias);
 		return;
 	}

@@ -31,12 +31,17 @@ bool fake_device(void)
 
 long (*fake_device_number(const char *function))(void)
 {
-	void *library = dlopen(getenv("WEFT_CUDA_DRIVER"), RTLD_NOW | RTLD_LOCAL);
+	return fake_device_number_of("WEFT_CUDA_DRIVER", function);
+}
+
+long (*fake_device_number_of(const char *variable, const char *function))(void)
+{
+	void *library = dlopen(getenv(variable), RTLD_NOW | RTLD_LOCAL);
 	void *symbol = library ? dlsym(library, function) : NULL;
 	long (*number)(void);
 
 	if (!symbol)
-		bail_out("the emulated driver does not tell");
+		bail_out("an emulated library does not tell");
 	memcpy(&number, &symbol, sizeof(symbol));
 	return number;
 }

@@ -10,5 +10,7 @@ bool fake_device(void);
 /* A number that the driver of this process keeps: the function of its that tells; ends the program if
  * there is none. */
 long (*fake_device_number(const char *function))(void);
+/* The same of the library that a variable of the environment names. */
+long (*fake_device_number_of(const char *variable, const char *function))(void);
 
 #endif

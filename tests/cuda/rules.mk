@@ -22,12 +22,16 @@ $(fake_dir)/libcuda-old.so.1: $(fake_dir)/libcuda.so.1 tests/cuda/fake/old.map
 	$(say) LINK $@
 	$(Q)$(CXX_FOUND) -shared -Wl,--version-script,tests/cuda/fake/old.map -o $@ \
 		$(fake_dir)/fake/driver.o $(fake_dir)/fake/emulate.o $(fake_kernels)
+$(fake_dir)/libcublasLt-fake.so: $(fake_dir)/fake/blas.o
+	$(say) LINK $@
+	$(Q)$(CC) $(base_ldflags) $(LDFLAGS) -shared -o $@ $^
 $(fake_dir)/weft-cuda.so: $(call obj,$(cuda_src) tests/cuda/fake/image.c $(cuda_shared))
 	$(say) LINK $@
 	$(Q)$(CC) $(base_ldflags) $(LDFLAGS) -shared -Wl,-z,defs -o $@ $(filter %.o,$^) -ldl -lm
 
 # Sanitizers know nothing of fibers.
 fake_cuda := $(if $(and $(CXX_FOUND),$(if $(SAN),,1)),$(fake_dir)/libcuda.so.1 $(fake_dir)/libcuda-old.so.1 \
+	$(fake_dir)/libcublasLt-fake.so \
 	$(fake_dir)/weft-cuda.so)
 
 # What takes minutes under emulation: called where check-cuda is.

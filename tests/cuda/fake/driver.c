@@ -433,6 +433,9 @@ EXPORT cu_result cuDeviceGetAttribute(int *ret, int attribute, cu_device dev)
 	case CU_MULTIPROCESSORS:
 		*ret = 3;
 		return 0;
+	case CU_CACHE_BYTES:
+		*ret = 1 << 20;
+		return 0;
 	case CU_CAPABILITY_MAJOR:
 		*ret = 9;
 		return 0;

@@ -274,6 +274,23 @@ WK_DEVICE void wk_copy16(void *to, const void *from, uint32_t bytes)
 	memcpy(to, from, bytes);
 }
 
+WK_DEVICE void wk_early_copy16(void *to, const void *from, uint32_t bytes)
+{
+	emu_aligned(to);
+	emu_aligned(from);
+	emu_reads_early(from, bytes);
+	memset(to, 0, 16);
+	memcpy(to, from, bytes);
+}
+
+WK_DEVICE void wk_early_fetch(const void *from, uint32_t bytes)
+{
+	emu_aligned(from);
+	if (!bytes || bytes % 16)
+		__builtin_trap();
+	emu_reads_early(from, bytes);
+}
+
 WK_DEVICE void wk_copy_commit(void)
 {
 }
