@@ -81,7 +81,7 @@ static int start(struct stream *s, struct conversation *c)
 		return 0;
 	}
 	if (err < 0) {
-		cli_fail("bench pipeline: %s", e.message);
+		cli_fail("%s: %s", cli_name(), e.message);
 		return -1;
 	}
 	s->live_tokens += live(c);
@@ -169,7 +169,7 @@ static int run(struct stream *s)
 			return -1;
 		n = weft_wait_any(s->p->weft, news, 64, wait_ms);
 		if (n < 0 && n != -ETIMEDOUT && n != -EINTR) {
-			cli_fail("bench pipeline: wait for news: %s", strerror(-n));
+			cli_fail("%s: wait for news: %s", cli_name(), strerror(-n));
 			return -1;
 		}
 		for (int i = 0; i < n; i++) {
@@ -194,7 +194,7 @@ static int prepare(struct stream *s)
 
 	s->c = calloc(s->n, sizeof(*s->c));
 	if (!s->c)
-		return cli_fail("bench pipeline: out of memory");
+		return cli_fail("%s: out of memory", cli_name());
 	pipe_seed(p, (uint64_t)PIPE_ASYNC << 32, (uint64_t)(s->rate * 1e3), 0);
 	for (uint32_t i = 0; i < s->n && !err; i++) {
 		double u = (double)((pipe_draw(p) >> 11) + 1) / 9007199254740993.0;

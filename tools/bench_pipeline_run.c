@@ -39,7 +39,7 @@ void pipe_seed(struct pipe *p, uint64_t a, uint64_t b, uint64_t c)
 
 static int out_of_memory(void)
 {
-	cli_fail("bench pipeline: out of memory");
+	cli_fail("%s: out of memory", cli_name());
 	return -1;
 }
 
@@ -92,10 +92,10 @@ int pipe_finish(struct pipe_call *c, struct weft_request *r)
 	tokens = weft_tokens(r, 0, &n);
 	if (res.status != WEFT_OK || n != c->max_tokens) {
 		weft_status_text(&res, text, sizeof(text));
-		cli_fail("bench pipeline: a call of %s with %u prompt tokens ended after %u of %u "
+		cli_fail("%s: a call of %s with %u prompt tokens ended after %u of %u "
 			 "tokens: %s",
-			 c->adapter ? c->adapter : "the base model", c->n_prompt, n, c->max_tokens,
-			 text);
+			 cli_name(), c->adapter ? c->adapter : "the base model", c->n_prompt, n,
+			 c->max_tokens, text);
 		return -1;
 	}
 	c->arrival_s = res.arrival_ns * 1e-9;
@@ -116,7 +116,7 @@ static int wait_end(struct weft_request *r)
 		have = (uint32_t)n;
 	if (n >= 0)
 		return 0;
-	cli_fail("bench pipeline: wait for tokens: %s", strerror((int)-n));
+	cli_fail("%s: wait for tokens: %s", cli_name(), strerror((int)-n));
 	return -1;
 }
 
@@ -131,7 +131,7 @@ int pipe_calls(struct pipe *p, struct pipe_call *calls, uint32_t n)
 		pipe_submit_options(&calls[i], &o);
 		err = weft_submit(p->weft, &r[i], &o, &e);
 		if (err < 0)
-			cli_fail("bench pipeline: %s", e.message);
+			cli_fail("%s: %s", cli_name(), e.message);
 	}
 	for (uint32_t i = 0; i < n && !err; i++)
 		err = wait_end(r[i]);

@@ -364,9 +364,18 @@ static int parse_option(const struct cli_command *c, char **argv, int i, int arg
 	return used;
 }
 
+static const char *name_parsed = "";
+
+const char *cli_name(void)
+{
+	return name_parsed;
+}
+
 int cli_parse(const struct cli_command *c, int argc, char **argv)
 {
 	int n = 0, options = 1;
+
+	name_parsed = c->name;
 
 	for (int i = 1; i < argc;) {
 		if (options && !strcmp(argv[i], "--")) {

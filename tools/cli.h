@@ -55,6 +55,8 @@ int cli_tokens_add(struct cli_tokens *t, uint32_t token);
  */
 int cli_read_prompt(struct cli_tokens *t, int n, char **argv, const char *file);
 
+/* The command whose options were parsed last, for messages of code that several share: "bench probe". */
+const char *cli_name(void);
 /* Parse argv[1..]; returns the number of positional arguments, moved to argv[1..]. */
 int cli_parse(const struct cli_command *c, int argc, char **argv);
 

@@ -175,6 +175,16 @@ r = {r['name']: r for r in json.load(open('$dir/out'))}
 assert r['probe: system calls made']['pass'] and 484 <= r['probe: tokens found cached']['value'] < 500
 assert r['probe: a cached prompt of 500 tokens']['value'] > 0"
 check $? "bench probe: the prompt is found, without a system call"
+positions=$(python3 -c "import json; print(json.load(open('$dir/model/config.json'))['max_position_embeddings'])")
+weft bench probe --probes 5 > "$dir/out"
+check $? "bench probe asks no more than the model can take"
+grep -q "a cached prompt of $((positions - 1)) tokens" "$dir/out"
+check $? "all but one of $positions positions"
+weft bench probe --prompt "$positions" > "$dir/out" 2>&1
+is "$?: $(cat "$dir/out")" "1: weft: bench probe: a prompt of $positions tokens: the model has $positions positions, which leaves $((positions - 1)) for it (--prompt)" \
+	"unless it is told to"
+weft bench probe --model other 2>&1 | grep -q '^weft: .*other'
+check $? "and speaks for itself when something fails"
 for i in 2 3 4 5; do weft adapter unload a$i > /dev/null; done
 weft bench pipeline --pipelines parallel --arms alora --prompts 40 -g 8 --reps 1 > "$dir/out" 2> "$dir/err"
 is "$(grep only "$dir/err")" 'weft: bench pipeline: "parallel" makes 5 calls at once, but only 1 activated adapter is loaded: calls share it' \
