@@ -3,9 +3,10 @@
  * device.c - device-bench: one stage of measuring the CUDA backend, or the report over all of them.
  * on_device.sh calls it stage by stage, each under a time limit of its own.
  *
- *   device-bench limits FILE [small]
+ *   device-bench limits|products FILE [small]
  *   device-bench model FILE DIR [small]		DIR: config.json of the shape, no weights
  *   device-bench deterministic FILE DIR [small]
+ *   device-bench without-overlap|without-small FILE DIR [small]
  *   device-bench report FILE STAGE-FILE...
  */
 #include <stdio.h>
@@ -15,8 +16,9 @@
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: device-bench limits FILE [small]\n"
+	fprintf(stderr, "usage: device-bench limits|products FILE [small]\n"
 			"       device-bench model|deterministic FILE DIR [small]\n"
+			"       device-bench without-overlap|without-small FILE DIR [small]\n"
 			"       device-bench report FILE STAGE-FILE...\n");
 	return 2;
 }
@@ -36,6 +38,13 @@ int main(int argc, char **argv)
 		return 1;
 	if (!strcmp(argv[1], "limits")) {
 		r = stage_limits(&f);
+	} else if (!strcmp(argv[1], "products")) {
+		r = stage_products(&f);
+	} else if (argc > 3 && !strncmp(argv[1], "without-", 8)) {
+		o.dir = argv[3];
+		o.without =
+			strcmp(argv[1], "without-small") ? "WEFT_CUDA_OVERLAP" : "WEFT_CUDA_SMALL";
+		r = stage_model(&f, &o);
 	} else if (argc > 3 && (!strcmp(argv[1], "model") || !strcmp(argv[1], "deterministic"))) {
 		o.dir = argv[3];
 		o.deterministic = *argv[1] == 'd';

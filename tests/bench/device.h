@@ -64,11 +64,17 @@ double limits_bandwidth(struct limits *l);
 
 int stage_limits(struct figures *f);
 
+/* --- products of one row -----------------------------------------------------------------------*/
+
+int stage_products(struct figures *f);
+
 /* --- a model -----------------------------------------------------------------------------------*/
 
 struct model_stage {
 	const char *dir; /* with config.json alone */
 	bool deterministic;
+	const char *
+		without; /* decoding of one row alone, without this variable of the environment, or NULL */
 	bool small;
 };
 

@@ -60,7 +60,7 @@ struct bench {
 	uint64_t copy_ticket; /* of a copy that steps run beside */
 	bool copying;	      /* until it has been seen to be done */
 	double copied;	      /* when that was */
-	char prefix[16];
+	char prefix[32];
 };
 
 static int fail(struct bench *b, const char *what)
@@ -319,7 +319,8 @@ static int decode(struct bench *b, uint32_t seqs, const char *name)
 		}
 	}
 	if (seqs == 1) {
-		add(b, name, "ms a token", samples, FIGURE_AT_MOST, 3.9);
+		add(b, name, "ms a token", samples, b->o->without ? FIGURE_NONE : FIGURE_AT_MOST,
+		    3.9);
 		return 0;
 	}
 	add(b, name, "tokens/s", samples, FIGURE_AT_LEAST, 9000);
@@ -330,7 +331,7 @@ static int decode(struct bench *b, uint32_t seqs, const char *name)
 static int prefill(struct bench *b, uint32_t n, uint32_t reps, double target)
 {
 	double samples[REPS];
-	char name[64];
+	char name[96];
 
 	snprintf(name, sizeof(name), "%sprefill %u, passes and first token", b->prefix, n);
 	for (uint32_t i = 0; i < reps; i++) {
@@ -751,6 +752,12 @@ static int deterministic(struct bench *b)
 	       prefill(b, b->s.prompts[0], 3, 0);
 }
 
+/* Decoding of one row alone, with less. */
+static int without(struct bench *b)
+{
+	return decode(b, 1, "decode, batch 1");
+}
+
 static int all(struct bench *b)
 {
 	char longest[64], middle[64], few[64], many[64];
@@ -780,9 +787,16 @@ int stage_model(struct figures *f, const struct model_stage *o)
 		b.s.adapters = 1;
 		b.s.prompts[2] = b.s.prompts[0];
 	}
+	if (o->without) {
+		snprintf(b.prefix, sizeof(b.prefix), "%s=0: ", o->without);
+		setenv(o->without, "0", 1);
+		b.s.longest = b.s.middle;
+		b.s.seqs = b.s.adapters = 1;
+		b.s.prompts[2] = b.s.prompts[0];
+	}
 	r = limits_open(&b.limits, o->small ? (size_t)1 << 20 : (size_t)2 << 30);
 	r = r || open_model(&b) || make_pool(&b);
-	r = r || (o->deterministic ? deterministic(&b) : all(&b));
+	r = r || (o->without ? without(&b) : o->deterministic ? deterministic(&b) : all(&b));
 	close_all(&b);
 	return r ? -1 : 0;
 }

@@ -6,9 +6,9 @@
 #
 # It lies in the folder that `make cuda-bundle` makes, with all that it needs. Stages come in this order,
 # each under a time limit, all together under N seconds (530): what the device can do at most; whether
-# results are right; the figures, the most important first; requests through weftd; the deterministic
-# mode; a start with weights from a file, where disk and memory hold them; compute-sanitizer where it is
-# installed. After each, DIR/report.json and DIR/table.txt have
+# results are right; the figures, the most important first; products of one row; requests through weftd;
+# the deterministic mode; a start with weights from a file, where disk and memory hold them; decoding of one
+# row with less; compute-sanitizer where it is installed. After each, DIR/report.json and DIR/table.txt have
 # everything so far, and DIR/running.json what the stage under way has measured. DIR/log.txt has the
 # rest. --small: tiny shapes, in which figures mean nothing: whether all of it runs.
 set -u
@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
 	--out) out=$2; shift ;;
 	--seconds) seconds=$2; shift ;;
 	--small) small=small ;;
-	*) sed -n '3,15s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	*) sed -n '3,16s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 	esac
 	shift
 done
@@ -77,7 +77,8 @@ say() { echo "$(($(date +%s) - began)) s: $*" | tee -a "$out/log.txt"; }
 # Everything that is there, into one document and one table.
 merge() {
 	set --
-	for f in env limits tests model start pipeline steps deterministic written sanitizer; do
+	for f in env limits products tests model start pipeline steps deterministic written \
+		without-overlap without-small sanitizer; do
 		[ ! -s "$work/$f.json" ] || set -- "$@" "$work/$f.json"
 	done
 	"$bench" report "$out/report.json" "$@" > "$out/table.txt" 2>> "$out/log.txt"
@@ -182,6 +183,8 @@ tests_json "$work/tests.json"
 # --- figures ---------------------------------------------------------------------------------------
 
 measure model 240 "$work/model"
+
+measure products 40
 
 # --- through weftd -----------------------------------------------------------------------------------
 
@@ -301,6 +304,12 @@ if [ -n "$small" ] || { [ "$(limit 110)" -ge 110 ] && [ "$disk" -ge 20 ] && [ "$
 else
 	say "no start with weights from a file: $(limit 530) s, $disk GiB of disk, $memory GiB of memory left"
 fi
+# Decoding of one row once more, with launches that do not overlap, and with cuBLASLt.
+for without in overlap small; do
+	if [ -n "$small" ] || [ "$(limit 50)" -ge 40 ]; then
+		measure without-$without 50 "$work/model"
+	fi
+done
 sanitize() { # tool
 	most=$(limit 60)
 	[ "$most" -gt 10 ] || return 0
