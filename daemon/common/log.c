@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* log.c - see log.h. The name and level are set before threads start and only read afterwards. */
 #include "daemon/common/log.h"
+#include "daemon/common/plain.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -42,9 +43,7 @@ static void line_write(enum log_level level, const char *fmt, va_list ap, uint32
 		len = LINE_BYTES - 32;
 	if (dropped)
 		len += snprintf(line + len, sizeof(line) - (size_t)len, " dropped=%u", dropped);
-	for (int i = 0; i < len; i++)
-		if ((unsigned char)line[i] < 32 || line[i] == 127)
-			line[i] = '?';
+	plain_text(line, (size_t)len);
 	line[len++] = '\n';
 	/* Where nobody reads the log there is nothing better to do. */
 	if (write(STDERR_FILENO, line, (size_t)len) < 0)

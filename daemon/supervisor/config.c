@@ -8,6 +8,7 @@
  * scratch configuration; the caller's is written only when nothing was wrong.
  */
 #include "daemon/supervisor/config.h"
+#include "daemon/common/plain.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -156,10 +157,12 @@ static void report(struct parse *p, const char *file, int line, const char *fmt,
 		n = snprintf(r->text + r->bytes, room, "%s:%d: %s\n", file, line, text);
 	else
 		n = snprintf(r->text + r->bytes, room, "%s: %s\n", file, text);
-	if (n > 0 && (size_t)n < room)
+	if (n > 0 && (size_t)n < room) {
+		plain_text(r->text + r->bytes, (size_t)n - 1);
 		r->bytes += (size_t)n;
-	else
+	} else {
 		r->text[r->bytes] = 0; /* full: the count still tells */
+	}
 }
 
 static void origin_set(struct config_origin *o, const struct parse *p)

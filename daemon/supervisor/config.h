@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #define CONFIG_MAX_TENANTS  64u
@@ -106,6 +107,12 @@ struct config_report {
  * -EINVAL with *ret untouched and everything that was found in *report; -ENOMEM.
  */
 int config_load(struct config *ret, const char *path, struct config_report *report);
+
+/*
+ * Are the folders and files of its models and adapters there, and can the calling user read them? A line
+ * for each fault; the number of them.
+ */
+uint32_t config_look(const struct config *c, FILE *to);
 
 /*
  * The tenant of a peer: by uid first, then by group, then the default. Its index in tenants, or

@@ -19,10 +19,25 @@ static const char usage[] =
 	"  --runtime-dir DIR  sockets and locks, instead of the configuration's runtime_dir\n"
 	"  --engine PATH      weft-engine to start (default: $WEFT_ENGINE, else beside weftd)\n"
 	"  --foreground       stay in the foreground (a service manager wants this)\n"
-	"  --check            read the configuration, say OK or everything that is wrong\n"
+	"  --check            read the configuration, look for the files that it names, say OK or\n"
+	"                     everything that is wrong\n"
 	"  --version, --help\n\n"
 	"SIGTERM drains and stops; a second one stops at once. SIGHUP reads tenants and adapters "
 	"again.\n";
+
+/* As the user who will read them. 0, or -EINVAL: it is said what is missing. */
+static int check_files(const struct config *c)
+{
+	struct weft_err err = {0};
+	uid_t uid;
+	int rc = privilege_engine_user(c->daemon.engine_user, &uid, &err);
+
+	if (!rc)
+		rc = privilege_become(c->daemon.engine_user, uid);
+	if (rc)
+		fprintf(stderr, "%s\n", err.code ? err.message : strerror(-rc));
+	return rc || config_look(c, stderr) ? -EINVAL : 0;
+}
 
 static int check(const char *file)
 {
@@ -30,6 +45,8 @@ static int check(const char *file)
 	struct config *c = calloc(1, sizeof(*c));
 	int rc = report && c ? config_load(c, file, report) : -ENOMEM;
 
+	if (!rc)
+		rc = check_files(c);
 	if (!rc)
 		printf("OK: %u models, %u adapters, %u tenants\n", c->n_models, c->n_adapters,
 		       c->n_tenants);

@@ -20,8 +20,17 @@ check()
 }
 
 "$weftd" --check --config "$src/packaging/weftd.conf" > "$tmp/out" 2>&1
-check $? "packaging/weftd.conf passes weftd --check"
+[ $? = 1 ] && [ "$(grep -v '^<4>.*no user weft' "$tmp/out")" = \
+	"[model granite-3.1-8b]: /srv/models/granite-3.1-8b-instruct: No such file or directory" ]
+check $? "packaging/weftd.conf lacks nothing but the model that it is an example of"
 sed 's/^/# /' "$tmp/out"
+mkdir "$tmp/model"
+touch "$tmp/model/config.json" "$tmp/model/model.safetensors"
+sed "s|^path = .*|path = $tmp/model|; s|^\[daemon\]|&\nengine_user = root|" \
+	"$src/packaging/weftd.conf" > "$tmp/there.conf"
+out=$("$weftd" --check --config "$tmp/there.conf" 2>&1)
+[ "$?: $out" = "0: OK: 1 models, 0 adapters, 2 tenants" ]
+check $? "with a model there it passes weftd --check ($out)"
 
 # {"key",   VALUE_... in the tables; .TP then .B key in the manual, from the sections on.
 sed -n 's/^[[:space:]]*{"\([a-z_]*\)",[[:space:]]*VALUE_.*/\1/p' \

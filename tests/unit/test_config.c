@@ -63,7 +63,6 @@ static void test_full(void)
 				   "[tenant rest]\ndefault = yes\n";
 
 	if (!ok(!load(text), "a full file is accepted"))
-		diag("%s", report.text);
 	is_int(report.errors, 0, "without errors");
 	is_str(conf.daemon.runtime_dir, "/run/x", "a comment after a value ends it");
 	is_int(conf.daemon.socket_mode, 0660, "modes are octal; indented lines are lines");
@@ -340,6 +339,68 @@ static void test_adapters(void)
 	refused(text, "more than 256 adapters");
 }
 
+/* A terminal obeys control characters, C1 as one byte of Latin-1 or two of UTF-8; JSON takes no broken UTF-8. */
+static void test_harmless(void)
+{
+	is_int(load("[daemon]\na\033[31mb = 1\nc\302\233d = 1\ne\233f = 1\ng\303\244h = 1\n" MODEL),
+	       -EINVAL, "keys with control characters");
+	ok(strstr(report.text, ":2: unknown key \"a?[31mb\"\n"), "one byte");
+	ok(strstr(report.text, ":3: unknown key \"c??d\"\n"), "two");
+	ok(strstr(report.text, ":4: unknown key \"e?f\"\n"), "no UTF-8");
+	ok(strstr(report.text, ":5: unknown key \"g\303\244h\"\n"), "a letter stays");
+}
+
+/* The lines of config_look() after the folder's name, faults counted. */
+static uint32_t look(char *text, size_t bytes)
+{
+	FILE *f = fmemopen(text, bytes, "w");
+	uint32_t n;
+
+	if (!f)
+		bail_out("fmemopen");
+	n = config_look(&conf, f);
+	fclose(f);
+	return n;
+}
+
+static void make_folder(const char *name)
+{
+	if (mkdir(file_at(name), 0700))
+		bail_out("mkdir");
+}
+
+static void test_look(void)
+{
+	char text[2048], all[1024], want[256];
+
+	snprintf(all, sizeof(all),
+		 "[model m]\npath = %s/m\n[model n]\npath = %s/n\ndummy_weights = on\n"
+		 "[adapter a]\nmodel = m\npath = %s/a\n[adapter b]\nmodel = m\npath = "
+		 "%s/weftd.conf\n",
+		 dir, dir, dir, dir);
+	make_folder("m");
+	make_folder("n");
+	make_folder("n/config.json");
+	make_folder("a");
+	put("a/adapter_config.json", "");
+	ok(!load(all), "a configuration");
+	is_int(look(text, sizeof(text)), 5, "a folder that lacks both files, and so on");
+	snprintf(want, sizeof(want), "[model m]: %s/m/config.json: No such file or directory\n",
+		 dir);
+	ok(strstr(text, want), "no config.json");
+	ok(strstr(text, "m/model.safetensors: No such file"), "no weights");
+	ok(strstr(text, "n/config.json: is no regular file"), "a folder in its place");
+	ok(!strstr(text, "n/model.safetensors"), "made up weights are of no file");
+	ok(strstr(text, "[adapter a]: ") &&
+		   strstr(text, "a/adapter_model.safetensors: No such file"),
+	   "an adapter without weights");
+	ok(strstr(text, "[adapter b]: ") && strstr(text, "/weftd.conf: is no folder"), "a file");
+	put("m/config.json", "");
+	put("m/model.safetensors.index.json", "");
+	put("a/adapter_model.safetensors", "");
+	is_int(look(text, sizeof(text)), 2, "an index stands for shards");
+}
+
 int main(void)
 {
 	if (!mkdtemp(dir))
@@ -355,6 +416,8 @@ int main(void)
 	test_adapters();
 	test_drop_ins();
 	test_odd_files();
+	test_harmless();
+	test_look();
 	is_int(config_load(&conf, "/nonexistent/weftd.conf", &report), -EINVAL, "no file");
 	ok(strstr(report.text, "No such file"), "is said");
 	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
