@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Completion of weft for fish: the command itself says what it takes (weft COMMAND --complete).
+# Completion of weft for fish: the command itself says what it takes (weft COMMAND --complete). Files are offered
+# beside that, and alone behind an option that takes a value.
 function __weft_complete
 	set -l words (commandline -opc)
 	set -l given
@@ -10,7 +11,9 @@ function __weft_complete
 	end
 	contains -- "$given[1]" model adapter cache bench; and set keep 2
 	set -q given[(math $keep + 1)]; and set given $given[1..$keep]
-	command $words[1] $given --complete 2>/dev/null
+	set -l said (command $words[1] $given --complete 2>/dev/null)
+	contains -- "$words[-1]=" $said; and return
+	string join \n -- $said
 end
 # Is the word a command's name, so that files make no sense?
 function __weft_names

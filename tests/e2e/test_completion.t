@@ -17,7 +17,7 @@ in_bash() {
 }
 in_zsh() { # compadd is the editor's own, which chooses those that fit the word
 	zsh -f -c 'compadd() { shift "${@[(i)--]}"; print -lr -- "$@"; return $((! $#)) }
-		_files() { print files; }
+		_files() { print -l *(N); }
 		fpath=("${0:h}" $fpath); autoload -U _weft
 		words=("$@") CURRENT=$#; _weft' "$scripts/_weft" "$@" | grep "^${last:-.}"
 }
@@ -31,7 +31,8 @@ offers() { # SHELL WORD...
 	in_$shell "$@" | sed 's/=$//' | sort
 }
 
-cd "$dir" && : > a-file || exit 1
+scratch=$dir/scratch/offers
+mkdir "$dir/scratch" "$dir/files" && cd "$dir/files" && : > a-file || exit 1
 groups='model adapter cache bench'
 for shell in bash zsh fish; do
 	if ! command -v $shell > /dev/null; then
@@ -57,6 +58,13 @@ for shell in bash zsh fish; do
 	is "$(offers $shell weft run 'a text' --raw --)" "$(options run)" "$shell: behind other words"
 	is "$(offers $shell weft run --mod)" --model "$shell: an option that is begun"
 	[ $shell = zsh ] || is "$(offers $shell weft run a-f)" a-file "$shell: files where a text may stand"
+	missing=
+	for words in 'eval' 'adapter load judge' 'run --raw' 'chat --stats'; do
+		offers $shell weft $words '' > "$scratch"
+		grep -qx a-file "$scratch" && grep -qx -e --socket "$scratch" || missing="$missing $words"
+	done
+	is "$missing" "" "$shell: files and options where either may stand"
+	is "$(offers $shell weft run --socket '')" a-file "$shell: files alone for an option's value"
 done
 [ -n "$(commands)" ] && [ -n "$(commands bench)" ] && [ "$(options run | wc -l)" -gt 20 ]
 check $? "the help names some"

@@ -63,7 +63,7 @@ static void test_full(void)
 				   "[tenant rest]\ndefault = yes\n";
 
 	if (!ok(!load(text), "a full file is accepted"))
-	is_int(report.errors, 0, "without errors");
+		is_int(report.errors, 0, "without errors");
 	is_str(conf.daemon.runtime_dir, "/run/x", "a comment after a value ends it");
 	is_int(conf.daemon.socket_mode, 0660, "modes are octal; indented lines are lines");
 	is_int(conf.daemon.drain_seconds, 7, "blanks and carriage returns do not matter");
