@@ -55,6 +55,19 @@ is "$(run --adapter one $prompt)" "$one" "the first once more: its answer, too"
 expect 0 '"kind":"alora"' weft adapter info one --json
 expect 0 '"activation_offset":1' weft adapter load off "$dir/a1" --offset 1 --on-missing base --json
 expect 0 'on_missing_invocation *base' weft adapter info off
+# What is said has its line in a manual page: an engine's own part in its own page.
+i=0 # an engine that is slow to answer is shown without its own part
+while weft status > "$dir/status" && grep -q '^    engine  *null' "$dir/status" && [ $i -lt 60 ]; do i=$((i + 1)); done
+awk '/^    engine$/ { own = 1; next } /^ ? ? ? ?[^ ]/ { own = 0 } { sub(/^ */, ""); print (own ? "engine " : "weftd ") $1 }' \
+	"$dir/status" | grep -v ' [0-9]*$' | sort -u > "$dir/keys"
+for page in weftd weft-engine; do
+	sed -n '/^\.SH STATUS/,/^\.SH [^S]/s/^\.[BIR][BIR]* //p' "$src/man/$page.8" | tr -cs 'a-z0-9_\n' '\n' |
+		sed "s/^/${page#weft-} /"
+done | sort -u > "$dir/explained"
+comm -23 "$dir/keys" "$dir/explained" > "$dir/unexplained"
+is "$(tr '\n' ' ' < "$dir/unexplained")" "" "the pages explain every key of the status"
+[ "$(grep -c '^engine' "$dir/keys")" -gt 50 ] && [ "$(grep -c '^weftd' "$dir/keys")" -gt 40 ]
+check $? "of which there are $(wc -l < "$dir/keys")"
 expect 1 'no adapter' weft adapter info nobody
 is "$(run --adapter off 1 2 3 4)" "$(run 1 2 3 4)" "without an invocation: the base model's answer"
 expect 1 "$dir/run/adapter_config.json: No such" weft adapter load bad "$dir/run"
