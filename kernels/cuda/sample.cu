@@ -7,6 +7,9 @@
  * last token that the filters keep (its place in the order: logit descending, id ascending) is found
  * by digits of the logit's bits, largest first, counting tokens (top_k) or weight (top_p). The draw
  * walks the kept tokens in ascending id until the sum passes u of the total.
+ *
+ * A row is read several times, by one multiprocessor: what that takes is its loads' latency over how many of
+ * them are under way, so a thread asks for 64 bytes before it looks at any (visit()).
  */
 #include "kernels/cuda/device.cuh"
 
@@ -14,6 +17,7 @@
 #define WARPS	    (THREADS / 32)
 #define WEIGHT_BITS 40
 #define NO_TOKEN    0xffffffffu
+#define AT_ONCE	    4 /* loads of 16 bytes that a thread has under way */
 
 typedef unsigned long long count_t;
 
@@ -60,6 +64,41 @@ WK_DEVICE uint32_t key_of(float logit)
 WK_DEVICE float logit_of(uint32_t key)
 {
 	return __uint_as_float(key & 0x80000000 ? key & 0x7fffffff : ~key);
+}
+
+/*
+ * f(logit, id) for tokens from .. end - 1 that are this thread's, in no order: `me` of `of` threads that
+ * share them. from is a multiple of four. Rows of any model are aligned; others go a token at a time.
+ */
+template <class F>
+WK_DEVICE void visit(const float *logits, uint32_t from, uint32_t end, uint32_t me, uint32_t of,
+		     F f)
+{
+	const uint32_t four = 4 * of;
+	uint32_t whole = (uint64_t)logits % 16 || end < from ? from : from + (end - from) / 4 * 4;
+	uint32_t i = from + 4 * me;
+
+	for (; i < whole && whole - i > (AT_ONCE - 1) * four; i += AT_ONCE * four) {
+		float4 v[AT_ONCE];
+
+#pragma unroll
+		for (uint32_t j = 0; j < AT_ONCE; j++)
+			v[j] = wk_load_floats(logits + i + j * four);
+#pragma unroll
+		for (uint32_t j = 0; j < AT_ONCE; j++) {
+			f(v[j].x, i + j * four);
+			f(v[j].y, i + j * four + 1);
+			f(v[j].z, i + j * four + 2);
+			f(v[j].w, i + j * four + 3);
+		}
+	}
+	/* The rest is less than one round: a token at a time, without a copy of f for each of many. */
+#pragma unroll 1
+	for (uint32_t j = 0; i + j < whole; j = j == 3 ? (i += four, 0) : j + 1)
+		f(logits[i + j], i + j);
+#pragma unroll 1
+	for (i = whole + me; i < end; i += of)
+		f(logits[i], i);
 }
 
 /* A row with what it is drawn by. */
@@ -129,8 +168,8 @@ WK_DEVICE count_t total(const struct amount &m, const struct row &r, struct shar
 {
 	count_t sum = 0;
 
-	for (uint32_t i = threadIdx.x; i < r.n; i += THREADS)
-		sum += amount_of(m, r, r.logits[i], i);
+	visit(r.logits, 0, r.n, threadIdx.x, THREADS,
+	      [&](float logit, uint32_t i) { sum += amount_of(m, r, logit, i); });
 	return block_total(sum, s);
 }
 
@@ -140,12 +179,10 @@ WK_DEVICE bool row_max(const float *logits, uint32_t n, struct shared_state *s, 
 	float max = -plus_infinity();
 	uint32_t nan = 0;
 
-	for (uint32_t i = threadIdx.x; i < n; i += THREADS) {
-		float v = logits[i];
-
+	visit(logits, 0, n, threadIdx.x, THREADS, [&](float v, uint32_t) {
 		nan |= v != v;
 		max = v > max ? v : max;
-	}
+	});
 	for (int i = 16; i; i >>= 1) {
 		max = fmaxf(max, __shfl_xor_sync(WK_ALL, max, i));
 		nan |= __shfl_xor_sync(WK_ALL, nan, i);
@@ -178,9 +215,10 @@ WK_DEVICE uint32_t walk(const struct amount &m, const struct row &r, bool all, u
 	uint32_t end = at + stretch < r.n ? at + stretch : r.n;
 	count_t sum = 0, before = 0;
 
-	for (uint32_t i = at + lane; i < end; i += 32)
-		if (all || key_of(r.logits[i]) == key)
-			sum += amount_of(m, r, r.logits[i], i);
+	visit(r.logits, at, end, lane, 32, [&](float logit, uint32_t i) {
+		if (all || key_of(logit) == key)
+			sum += amount_of(m, r, logit, i);
+	});
 	sum = warp_total(sum);
 	__syncthreads();
 	if (lane == 0)
@@ -243,13 +281,13 @@ WK_DEVICE struct place select(const struct amount &m, const struct row &r, count
 		for (uint32_t i = threadIdx.x; i < 256; i += THREADS)
 			s->bins.lo[i] = s->bins.hi[i] = 0;
 		__syncthreads();
-		for (uint32_t i = threadIdx.x; i < r.n; i += THREADS) {
-			uint32_t key = key_of(r.logits[i]);
-			count_t v = (key & mask) == last.key ? amount_of(m, r, r.logits[i], i) : 0;
+		visit(r.logits, 0, r.n, threadIdx.x, THREADS, [&](float logit, uint32_t i) {
+			uint32_t key = key_of(logit);
+			count_t v = (key & mask) == last.key ? amount_of(m, r, logit, i) : 0;
 
 			if (v)
 				add(&s->bins, key >> shift & 255, v);
-		}
+		});
 		__syncthreads();
 		if (threadIdx.x == 0) {
 			uint32_t d = 255;
@@ -356,9 +394,10 @@ WK_DEVICE uint32_t arg_max(const struct row &r, struct shared_state *s)
 {
 	uint32_t id = NO_TOKEN;
 
-	for (uint32_t i = threadIdx.x; i < r.n; i += THREADS)
-		if (r.logits[i] == r.max && i < id)
+	visit(r.logits, 0, r.n, threadIdx.x, THREADS, [&](float logit, uint32_t i) {
+		if (logit == r.max && i < id)
 			id = i;
+	});
 	for (int i = 16; i; i >>= 1) {
 		uint32_t other = __shfl_xor_sync(WK_ALL, id, i);
 

@@ -165,7 +165,7 @@ static bool row_right(const float *l, uint32_t n, const struct wk_sample *s,
 
 #define N_CASES 120
 
-static const uint32_t vocabs[] = {1, 2, 63, 64, 65, 1000, 1024, 1025, 5003, 20000};
+static const uint32_t vocabs[] = {1, 2, 63, 64, 65, 1000, 1024, 1025, 5003, 20003};
 
 static struct wk_bias biases[] = {{0, 3}, {5, -INFINITY}, {64, -2}, {999999, 1}};
 static struct wk_count counts[] = {{0, 0, 2}, {1, 3, 0}, {7, 1, 1}, {62, 2, 0}};
@@ -220,7 +220,8 @@ static bool have_first;
 
 static void check_vocab(struct kt *t, uint32_t v)
 {
-	uint32_t n = vocabs[v], stride = n + 64 - n % 64, wrong = 0;
+	/* Of the largest every other row is not aligned: nobody has promised that they are. */
+	uint32_t n = vocabs[v], stride = n > 20000 ? n + 3 : n + 64 - n % 64, wrong = 0;
 	float *l = kt_alloc((size_t)N_CASES * stride, sizeof(float));
 	struct wk_sample s[N_CASES];
 	struct wk_sampled out[N_CASES];
