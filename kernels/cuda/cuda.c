@@ -210,7 +210,7 @@ static int choose_overlap(struct wk_backend *be)
 	if (!r && be->overlap)
 		r = cu_ok(be, device_attribute, "the device's cache", &cache, CU_CACHE_BYTES,
 			  be->device);
-	be->fetch_bytes = (uint32_t)cache / 4;
+	be->fetch_bytes = (uint32_t)cache / 8 * 3;
 	return r;
 }
 

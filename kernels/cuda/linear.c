@@ -207,10 +207,11 @@ static const struct {
 
 /*
  * Of a product of few rows, what comes into the cache before the launches before it have ended. While these
- * are short (a norm, attention of one row) memory has nothing else to do for some 4 us, which are 18 MB of
- * weights. The buffers of the blocks that begin at once hold 6 to 13 MB, so a quarter of the cache (12 MB
- * of 50) is about what there is time for; much more would be gone before it is read. By count, not measured.
- * It does not change when a driver turns out to refuse overlap: lists that were seen must come again.
+ * compute, memory has nothing else to do: some 3 us for a norm, 9 for rotation and attention of one row, in
+ * which 13 and 40 MB of weights could come. The buffers of the blocks that begin at once hold 6 to 13 MB, the
+ * cache three eighths of itself (19 MB of 50) besides: it is two halves, which may hold the same things
+ * twice, and much more would be gone before it is read. By count, not measured. It does not change
+ * when a driver turns out to refuse overlap: lists that were seen must come again.
  */
 static void fetch_early(const struct wk_backend *be, struct ka_gemm *a, uint32_t cols,
 			uint32_t bytes)
@@ -218,6 +219,8 @@ static void fetch_early(const struct wk_backend *be, struct ka_gemm *a, uint32_t
 	uint32_t blocks = cuda_div_up(a->n, cols);
 	uint32_t at_once = (uint32_t)be->multiprocessors * (be->shared_bytes / bytes);
 
+	if (!be->fetch_bytes)
+		return;
 	a->first_blocks = blocks < at_once ? blocks : at_once;
 	a->ahead = be->fetch_bytes / (a->first_blocks * cols) & ~15u;
 }
