@@ -67,7 +67,8 @@ done
 
 "$root/bin/weft" --help > log 2>&1 && "$root/bin/weftd" --help > log 2>&1 && [ -x "$root/lib/weft/weft-engine" ]
 check $? "the programs are there"
-printf '[model m]\npath = /nowhere\n' > weftd.conf
+mkdir m && : > m/config.json && : > m/model.safetensors
+printf '[daemon]\nengine_user = root\n[model m]\npath = %s/m\n' "$dir" > weftd.conf
 "$root/bin/weftd" --check --config weftd.conf > log 2>&1
 check $? "weftd finds what it needs beside itself"
 [ -e "$root/share/bash-completion/completions/weft" ] && [ -e "$root/share/zsh/site-functions/_weft" ] &&
