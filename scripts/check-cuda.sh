@@ -56,8 +56,8 @@ for file in $(echo "$needs" | awk '{ print $2 }' | sort -u); do
 	done
 done >"$sass.faults"
 
-# Kernels that copy weights before they wait.
-early='^wk_gemm_'
+# Kernels that copy weights before they wait, or bring them into the cache.
+early='^wk_(gemm_|norm$)'
 for file in "$dir"/*.fatbin; do
 	"$cuobjdump" --dump-sass "$file" | awk -v early="$early" -v file="$(basename "$file")" '
 		function close_one() {

@@ -66,11 +66,9 @@ WK_DEVICE float block_sum(float v, float *shared)
 	return sum;
 }
 
-/* A thread block for each row. h and weight are read 16 bytes at a time. */
-WK_KERNEL(wk_norm, (NORM_THREADS), struct ka_norm)
+WK_DEVICE void norm_row(const struct ka_norm &a, uint32_t row, float *shared)
 {
-	__shared__ float shared[NORM_THREADS / 32];
-	uint32_t row = a.rows ? a.rows[blockIdx.x] : blockIdx.x, whole = a.dim / 4 * 4;
+	uint32_t whole = a.dim / 4 * 4;
 	const float *h = a.h + (uint64_t)row * a.h_stride;
 	uint16_t *x = a.x + (uint64_t)blockIdx.x * a.x_stride;
 	float sum = 0, inv;
@@ -93,6 +91,20 @@ WK_KERNEL(wk_norm, (NORM_THREADS), struct ka_norm)
 	}
 	for (uint32_t i = whole + threadIdx.x; i < a.dim; i += NORM_THREADS)
 		x[i] = (uint16_t)wk_to_bf16(a.weight[i] * (h[i] * inv));
+}
+
+/* A thread block for each row. h and weight are read 16 bytes at a time. Between two steps whatever is read
+ * once a step has left the cache: the weight is on its way back before there is anything to norm. */
+WK_KERNEL_EARLY(wk_norm, (NORM_THREADS), struct ka_norm)
+{
+	__shared__ float shared[NORM_THREADS / 32];
+	uint32_t whole = a.dim / 4 * 4;
+
+	wk_let_next();
+	if (blockIdx.x == 0 && threadIdx.x == 0 && whole)
+		wk_early_fetch(a.weight, whole * sizeof(float));
+	wk_await_previous();
+	norm_row(a, a.rows ? a.rows[blockIdx.x] : blockIdx.x, shared);
 }
 
 /* --- after a product -------------------------------------------------------------------------------*/

@@ -9,14 +9,15 @@
  * kernel that contains it.
  *
  * Launches that overlap (capability 9.0; queue.c says which). A launch may begin when all blocks of the one
- * before it have begun, if that one is ours too: every kernel lets its successor begin first of all, and
- * then waits until its predecessor has ended and what that has written can be seen. Whoever waits in
+ * before it have begun, or ended where that one is not ours: every kernel lets its successor begin first of
+ * all, and then waits until its predecessor has ended and what that has written can be seen. Whoever waits in
  * every block cannot end before its predecessor, so when the wait for the one before is over, all that came
  * earlier are over too, those that they waited for, and the transfers and events before the first of
  * them: after the wait everything is as if launches did not overlap, writes over what an earlier one reads
- * included. Before it a kernel may touch only its arguments, its own shared memory, and what no launch
+ * included. Before it a kernel may read only its arguments, its own shared memory, and what no launch
  * or transfer of this stream changes while it is there: base weights. These are written by a transfer that the
- * host waits for before anyone can name them, and freed when the device is idle.
+ * host waits for before anyone can name them, and freed when the device is idle. (To bring something into
+ * the cache that all multiprocessors share is not to read it: it can still be written.)
  *
  * WK_KERNEL waits before its text begins, so that none can forget to. WK_KERNEL_EARLY is for text that
  * does so itself, and that reads before it by wk_early_*() alone. Loads by the path for data that is

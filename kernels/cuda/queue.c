@@ -12,12 +12,12 @@
  * that prompts of all lengths push out no graph. A list's pointers may name memory that was freed and
  * given out again: then they name what they would name if sent one by one.
  *
- * A launch that follows one of our own kernels in its list may begin before that one has ended
- * (device.cuh). The first of a list never does, nor what follows a product by the library, nor what is
- * launched outside of a step: before these there may be a transfer, an event, a graph, or a kernel of which
- * we do not know what it waits for. So a ticket's mark comes when all before it is done, and results are
- * there. In a graph these are edges of their own kind. A driver that refuses them, at a launch, in a
- * capture or when the graph is made, is not asked again, and the graph is made without.
+ * A kernel of ours may begin before what stands before it in its list has ended (device.cuh). The first of a
+ * list never does, nor what is launched outside of a step: before these there may be a transfer, an event or
+ * a graph. So a ticket's mark comes when all before it is done, and results are there. Of a product by the
+ * library we know that when its last kernel has ended, all before it has: whoever queues a transfer behind a
+ * product relies on no more. In a graph these are edges of their own kind. A driver that refuses them, at
+ * a launch, in a capture or when the graph is made, is not asked again, and the graph is made without.
  *
  * If making a graph fails for lack of memory, or a capture refuses what the list does (the library of
  * products may load a kernel, and no version says when), lists are sent one by one from then on.
@@ -72,7 +72,7 @@ static cu_result launch(struct wk_backend *be, const struct cuda_launch *l, cons
 			     1, 1, l->shared_bytes, be->stream, params, NULL);
 }
 
-/* early: what comes before it in the list is a kernel of ours. */
+/* early: it is not the first of a list. */
 static int send_one(struct wk_backend *be, const struct cuda_launch *l, const void *args,
 		    bool early, bool captured)
 {
@@ -173,7 +173,7 @@ static int send_all(struct wk_backend *be, bool captured)
 		const struct cuda_launch *l = (const void *)(q->list + at);
 
 		r = send_one(be, l, l + 1, early, captured);
-		early = l->kernel != K_COUNT;
+		early = true;
 		at += sizeof(*l) + ((l->arg_bytes + 7u) & ~7u);
 	}
 	return r;
