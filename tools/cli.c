@@ -144,14 +144,14 @@ int cli_read_prompt(struct cli_tokens *t, int n, char **argv, const char *file)
 
 	if (file && n)
 		return cli_fail("a prompt is given both as arguments and as a file");
-	if (file) {
+	if (file && strcmp(file, "-")) {
 		FILE *f = fopen(file, "r");
 
 		if (!f)
 			return cli_fail("open %s: %s", file, strerror(errno));
 		err = read_stream(t, f, file);
 		fclose(f);
-	} else if (!n || (n == 1 && !strcmp(argv[1], "-"))) {
+	} else if (file || !n || (n == 1 && !strcmp(argv[1], "-"))) {
 		err = read_stream(t, stdin, "standard input");
 	}
 	for (int i = 1; i <= n && !err; i++)
@@ -279,16 +279,21 @@ static void help(const struct cli_command *c)
 	printf("  %-28s %s\n", "--help", "this text");
 }
 
+static void usage_args(const char *name, const char *fmt, va_list ap)
+{
+	fprintf(stderr, "weft %s: ", name);
+	print_args(stderr, fmt, ap);
+	fprintf(stderr, " (weft %s --help)\n", name);
+}
+
 static void __attribute__((noreturn, format(printf, 2, 3)))
 usage(const struct cli_command *c, const char *fmt, ...)
 {
 	va_list ap;
 
-	fprintf(stderr, "weft %s: ", c->name);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	usage_args(c->name, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, " (weft %s --help)\n", c->name);
 	exit(2);
 }
 
@@ -371,6 +376,16 @@ const char *cli_name(void)
 	return name_parsed;
 }
 
+int cli_usage(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	usage_args(name_parsed, fmt, ap);
+	va_end(ap);
+	return 2;
+}
+
 int cli_parse(const struct cli_command *c, int argc, char **argv)
 {
 	int n = 0, options = 1;
@@ -397,7 +412,6 @@ int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t 
 {
 	bool complete = argc > 1 && !strcmp(argv[1], "--complete");
 	bool asked = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
-	FILE *to = asked ? stdout : stderr;
 	int width = 0;
 
 	for (uint32_t i = 0; argc > 1 && i < n; i++) {
@@ -408,12 +422,22 @@ int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t 
 	}
 	if (complete)
 		return 0;
-	if (argc > 1 && !asked)
-		fprintf(to, "%s: unknown command \"%s\"\n", usage, argv[1]);
-	fprintf(to, "usage: %s COMMAND [OPTION...]\n\n", usage);
+	if (!asked) {
+		fprintf(stderr, argc > 1 ? "%s: unknown command \"%s\"" : "%s: which command?",
+			usage, argv[1]);
+		for (uint32_t i = 0; i < n; i++)
+			fprintf(stderr, "%s%s",
+				i	   ? ", "
+				: argc > 1 ? "; there are "
+					   : " ",
+				entries[i].name);
+		fprintf(stderr, " (%s --help)\n", usage);
+		return 2;
+	}
+	printf("usage: %s COMMAND [OPTION...]\n\n", usage);
 	for (uint32_t i = 0; i < n; i++)
 		width = (int)strlen(entries[i].name) > width ? (int)strlen(entries[i].name) : width;
 	for (uint32_t i = 0; i < n; i++)
-		fprintf(to, "  %-*s  %s\n", width, entries[i].name, entries[i].about);
-	return asked ? 0 : 2;
+		printf("  %-*s  %s\n", width, entries[i].name, entries[i].about);
+	return 0;
 }

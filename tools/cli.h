@@ -50,8 +50,8 @@ int cli_set_tokens(void *value, const char *text); /* struct cli_tokens * */
 int cli_tokens_add(struct cli_tokens *t, uint32_t token);
 
 /*
- * A prompt of token ids: argv[1..n]; or `file` if not NULL; or standard input without either, or for
- * the only word "-". 0, or 1 after cli_fail().
+ * A prompt of token ids: argv[1..n]; or `file` if not NULL ("-": standard input); or standard input
+ * without either, or for the only word "-". 0, or 1 after cli_fail().
  */
 int cli_read_prompt(struct cli_tokens *t, int n, char **argv, const char *file);
 
@@ -70,6 +70,8 @@ struct cli_entry {
 /* Run the entry that argv[1] names; --help and --complete list them. */
 int cli_subcommand(const char *usage, const struct cli_entry *entries, uint32_t n, int argc,
 		   char **argv);
+/* "weft COMMAND: ... (weft COMMAND --help)" of the command that was parsed; returns 2. */
+int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* "weft: ..." to stderr; returns 1 so that a command can `return cli_fail(...)`. */
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The exit status of a command that ends with rc: not 0 if standard output lost anything. */

@@ -62,7 +62,7 @@ static int make(int argc, char **argv)
 	int r;
 
 	if (cli_parse(&make_command, argc, argv) != 1 || !make_options.model)
-		return cli_fail("adapter make: name the folder to write and --model") + 1;
+		return cli_usage("name the folder to write and --model");
 	make_options.dir = argv[1];
 	make_options.rslora = rslora;
 	make_options.invocation = invocation.tokens;
@@ -172,7 +172,7 @@ static int load(int argc, char **argv)
 	json_t *request, *reply, *a;
 
 	if (cli_parse(&load_command, argc, argv) != 2)
-		return cli_fail("adapter load: give it a name, and name its folder") + 1;
+		return cli_usage("give it a name, and name its folder");
 	if (!realpath(argv[2], path))
 		return cli_fail("%s: %s", argv[2], strerror(errno));
 	request = json_pack("{s:s, s:s, s:s, s:i, s:b, s:b}", "cmd", "adapter-load", "name",
@@ -225,7 +225,7 @@ static int unload(int argc, char **argv)
 	int rc;
 
 	if (cli_parse(&unload_command, argc, argv) != 1)
-		return cli_fail("adapter unload: name the adapter") + 1;
+		return cli_usage("name the adapter");
 	request = json_pack("{s:s, s:s, s:b}", "cmd", "adapter-unload", "name", argv[1], "force",
 			    force);
 	if (!request)
@@ -303,9 +303,9 @@ static int info(int argc, char **argv)
 	struct stat st;
 
 	if (cli_parse(&info_command, argc, argv) != 1)
-		return cli_fail("adapter info: name a folder and --model, or an adapter") + 1;
+		return cli_usage("name a folder and --model, or an adapter");
 	if (strchr(argv[1], '/') && !stat(argv[1], &st) && S_ISDIR(st.st_mode) && !model)
-		return cli_fail("adapter info: to look at a folder takes its --model") + 1;
+		return cli_usage("to look at a folder takes its --model");
 	if (!model || stat(argv[1], &st) || !S_ISDIR(st.st_mode))
 		return info_loaded(argv[1]);
 	return adapter_info(argv[1], model, json, stdout, &e) ? cli_fail("%s", e.message) : 0;

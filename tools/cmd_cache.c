@@ -124,7 +124,7 @@ static int pin(int argc, char **argv)
 	int n = cli_parse(&pin_command, argc, argv);
 
 	if (!n && !file)
-		return cli_fail("cache pin: give it tokens, or --file") + 1;
+		return cli_usage("give it tokens, or --file");
 	if (cli_read_prompt(&t, n, argv, file && strcmp(file, "-") ? file : NULL)) {
 		free(t.tokens);
 		return 1;
@@ -154,7 +154,7 @@ static int unpin(int argc, char **argv)
 	json_t *reply;
 
 	if (cli_parse(&unpin_command, argc, argv) != 1 || cli_set_u32(&id, argv[1]) || !id)
-		return cli_fail("cache unpin: name the pin by its number (weft cache pins)") + 1;
+		return cli_usage("name the pin by its number (weft cache pins)");
 	reply = admin_do(json_pack("{s:s, s:i}", "cmd", "cache-unpin", "id", (int)id), ADMIN_QUICK,
 			 json);
 	if (reply && !json)

@@ -277,7 +277,7 @@ static int on_adapter(const char *rest)
 		return 0;
 	}
 	if (strcmp(rest, "none") && !text_adapter(chat.w, rest, &a))
-		return cli_fail("no adapter %s is loaded (/adapters)", rest);
+		return text_no_adapter(chat.w, rest);
 	chat.adapter = a;
 	return 0;
 }
@@ -462,7 +462,8 @@ static int set_up(void)
 		chat.submit.stop_tokens = &chat.model.eos;
 		chat.submit.n_stop_tokens = 1;
 	}
-	if (chat.adapter_name && on_adapter(chat.adapter_name))
+	if (chat.adapter_name && !text_adapter(chat.w, chat.adapter_name, &chat.adapter) &&
+	    strcmp(chat.adapter_name, "none") && text_no_adapter(chat.w, chat.adapter_name))
 		return 1;
 	if (chat.system && on_system(chat.system))
 		return 1;

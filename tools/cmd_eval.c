@@ -265,7 +265,7 @@ int cmd_eval(int argc, char **argv)
 	open_options = (struct weft_open_options)WEFT_OPEN_OPTIONS_INIT;
 	n = cli_parse(&command, argc, argv);
 	if (!n)
-		return cli_fail("no test set");
+		return cli_usage("name a test set");
 	if (!eval.in_flight || eval.in_flight > 1024)
 		return cli_fail("--in-flight must be 1 to 1024");
 	for (int i = 1; i <= n && !err; i++)

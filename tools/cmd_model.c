@@ -106,7 +106,7 @@ static int make(int argc, char **argv)
 	struct weft_err e;
 
 	if (cli_parse(&make_command, argc, argv) != 1)
-		return cli_fail("model make: name the folder to write") + 1;
+		return cli_usage("name the folder to write");
 	make_options.dir = argv[1];
 	make_options.quiet = quiet;
 	if (model_make(&make_options, &e) < 0)
@@ -126,7 +126,7 @@ static int info(int argc, char **argv)
 	struct weft_err e;
 
 	if (cli_parse(&info_command, argc, argv) != 1)
-		return cli_fail("model info: name the folder to look at") + 1;
+		return cli_usage("name the folder to look at");
 	if (model_info(argv[1], json, stdout, &e) < 0)
 		return cli_fail("%s", e.message);
 	return 0;

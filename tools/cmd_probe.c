@@ -6,6 +6,7 @@
 #include "libclient/weft.h"
 #include "tools/cli.h"
 #include "tools/patience.h"
+#include "tools/text.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -65,10 +66,10 @@ static void print_json(const struct weft_probe *p)
 	puts("}");
 }
 
-static int fail(int err)
+static int fail(struct weft *w, int err)
 {
 	if (err == -ENOENT)
-		return cli_fail("no adapter %s is loaded", adapter);
+		return text_no_adapter(w, adapter);
 	if (err == -EAGAIN)
 		return cli_fail("the engine has not published an index; is it being restarted?");
 	return cli_fail("probe: %s", strerror(-err));
@@ -89,7 +90,7 @@ int cmd_probe(int argc, char **argv)
 		return 1;
 	err = weft_probe(w, adapter, prompt.tokens, prompt.n, &p);
 	if (err < 0)
-		err = fail(err);
+		err = fail(w, err);
 	else if (json)
 		print_json(&p);
 	else

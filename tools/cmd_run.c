@@ -406,7 +406,7 @@ static int64_t show_answer(struct weft_request *r, uint32_t sample)
 	return err;
 }
 
-static int show(struct weft_request *r)
+static int show(struct weft *w, struct weft_request *r)
 {
 	struct weft_result res = {.size = sizeof(res)};
 	char text[256];
@@ -429,8 +429,7 @@ static int show(struct weft_request *r)
 	if (res.status == WEFT_OK || (res.status == WEFT_CANCELLED && run.cancelled))
 		return 0;
 	if (res.status == WEFT_NO_ADAPTER && run.submit.adapter)
-		return cli_fail("no adapter %s is loaded for this model (weft adapter list)",
-				run.submit.adapter);
+		return text_no_adapter(w, run.submit.adapter);
 	weft_status_text(&res, text, sizeof(text));
 	return cli_fail("%s", text);
 }
@@ -521,7 +520,7 @@ static int submit(struct weft *w)
 	run.submit.bias = run.bias;
 	if (weft_submit(w, &r, &run.submit, &e) < 0)
 		return cli_fail("%s", e.message);
-	return show(r);
+	return show(w, r);
 }
 
 static uint64_t prompt_bytes(void)

@@ -9,6 +9,7 @@
 #include "libclient/text/weft_text.h"
 #include "tools/cli.h"
 #include "tools/eval.h"
+#include "tools/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,7 +128,7 @@ static int submit(struct eval *e, struct weft *w, enum eval_pass pass, struct fl
 }
 
 /* Take a request's answer if it has ended: 1, 0 if it has not, -1 after cli_fail(). */
-static int collect(struct eval *e, enum eval_pass pass, struct flight *f)
+static int collect(struct eval *e, struct weft *w, enum eval_pass pass, struct flight *f)
 {
 	struct weft_result res = {.size = sizeof(res)};
 	struct eval_answer *a = &f->c->answers[pass];
@@ -140,12 +141,11 @@ static int collect(struct eval *e, enum eval_pass pass, struct flight *f)
 	if (res.status == WEFT_RUNNING)
 		return 0;
 	if (res.status != WEFT_OK) {
+		weft_status_text(&res, text, sizeof(text));
 		if (res.status == WEFT_NO_ADAPTER)
-			snprintf(text, sizeof(text), "no adapter %s is loaded (weft adapter list)",
-				 eval_adapter(e, f->c->arm, f->c->set, name));
+			text_no_adapter(w, eval_adapter(e, f->c->arm, f->c->set, name));
 		else
-			weft_status_text(&res, text, sizeof(text));
-		cli_fail("item %u of %s: %s", f->c->item, e->sets[f->c->set].task, text);
+			cli_fail("item %u of %s: %s", f->c->item, e->sets[f->c->set].task, text);
 		return -1;
 	}
 	ids = weft_tokens(f->request, 0, &n);
@@ -183,7 +183,7 @@ static int run_all(struct eval *e, struct weft *w, enum eval_pass pass, struct f
 		if (n < 0)
 			return cli_fail("wait for answers: %s", strerror(-n));
 		for (uint32_t i = 0; i < e->in_flight; i++) {
-			int r = flights[i].request ? collect(e, pass, &flights[i]) : 0;
+			int r = flights[i].request ? collect(e, w, pass, &flights[i]) : 0;
 
 			if (r < 0)
 				return 1;

@@ -53,7 +53,8 @@ void text_drop_newline(struct text *t)
 
 int text_read(struct text *t, int n, char **argv, const char *file)
 {
-	FILE *f = file ? fopen(file, "rb") : stdin;
+	bool named = file && strcmp(file, "-");
+	FILE *f = named ? fopen(file, "rb") : stdin;
 	bool from_stdin = text_is_piped(n, argv);
 	int err = 0;
 
@@ -62,8 +63,8 @@ int text_read(struct text *t, int n, char **argv, const char *file)
 	if (n && file)
 		err = cli_fail("a text is given both as arguments and as a file");
 	else if (file || from_stdin)
-		err = read_stream(t, f, file ? file : "standard input");
-	if (file)
+		err = read_stream(t, f, named ? file : "standard input");
+	if (named)
 		fclose(f);
 	for (int i = 1; i <= n && !from_stdin && !err; i++) {
 		err = i > 1 ? text_append(t, " ", 1) : 0;
@@ -129,6 +130,24 @@ bool text_adapter(struct weft *w, const char *name, struct weft_adapter *ret)
 	}
 	free(all);
 	return found;
+}
+
+#define MOST_NAMED 20 /* a line is to be read */
+
+int text_no_adapter(struct weft *w, const char *name)
+{
+	struct weft_adapter all[MOST_NAMED];
+	int n = weft_adapters(w, all, MOST_NAMED);
+	char names[MOST_NAMED * (sizeof(all->name) + 2)];
+	size_t used = 0;
+
+	if (n <= 0)
+		return cli_fail("no adapter %s is loaded; none is", name);
+	for (int i = 0; i < n && i < MOST_NAMED; i++)
+		used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", i ? ", " : "",
+					 all[i].name);
+	return cli_fail("no adapter %s is loaded; there %s %s%s", name, n > 1 ? "are" : "is", names,
+			n > MOST_NAMED ? ", and more (weft adapter list)" : "");
 }
 
 static bool holds(const uint32_t *ids, size_t n, const struct weft_adapter *a)

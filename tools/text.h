@@ -47,6 +47,8 @@ int text_tokenizer_open(struct weft_tokenizer **ret, const char *folder, struct 
 
 /* What the daemon says of an adapter; false: it has none of that name. */
 bool text_adapter(struct weft *w, const char *name, struct weft_adapter *ret);
+/* cli_fail(): there is none of that name, but these there are. Returns 1. */
+int text_no_adapter(struct weft *w, const char *name);
 
 /*
  * The ids of a conversation (flags: WEFT_CHAT_...) that end where the model, or adapter `a` (NULL:

@@ -104,6 +104,15 @@ expect 1 'both as' weft probe --file "$dir/out" 1
 expect 1 'cannot\|No such' weft probe --file "$dir/none"
 expect 2 'unknown command' weft fly
 expect 2 'weft model: unknown command "fly"' weft model fly
+expect 2 'weft model: which command? list, make, info' weft model
+for c in 'adapter fly' 'cache' 'bench fly' 'adapter load' 'adapter unload' 'adapter make' 'model info' 'cache unpin' 'eval' 'run --fly'; do
+	weft $c > "$dir/out" 2> "$dir/err" < /dev/null
+	is "$? $(wc -l < "$dir/out") $(grep -c "^weft ${c%% *}.* (weft ${c%% *}.*--help)$" "$dir/err") $(wc -l < "$dir/err")" "2 0 1 1" \
+		"weft $c: one line, which names the help ($(cat "$dir/err"))"
+done
+expect 1 'no adapter ghost is loaded; ' weft probe -a ghost 1 2
+seq 10 30 > "$dir/ids"
+is "$(weft probe --file - < "$dir/ids")" "$(weft probe --file "$dir/ids")" "a file - is standard input"
 expect 2 'unknown option' weft run --fly 1
 expect 2 'not a valid' weft run --tokens --top-k many 1
 expect 2 'not a valid' weft run --tokens --top-k -1 1

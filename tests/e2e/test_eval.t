@@ -92,7 +92,9 @@ expect '1 of [0-9]* answers are not those' $all -n 6 -r "$dir/reference" "$topic
 echo '{"task": "three", "item": 0, "answer": ""}' > "$dir/reference"
 expect 'no answer to any' -n 2 -r "$dir/reference" "$topic"
 expect 'no adapter ghost-topic is loaded' -a 'ghost-*' -n 2 "$topic"
-expect 'no test set'
+run
+[ $? = 2 ] && grep -q 'name a test set' "$dir/err"
+check $? "fails: no test set"
 expect 'cannot\|No such' "$dir/none"
 echo '{"task": "one", "invocation": "x", "max_tokens": 0}' > "$dir/set"
 expect 'max_tokens' "$dir/set"
