@@ -23,7 +23,13 @@ for log in "$dir"/*.fatbin.log; do
 	[ -z "$spills" ] || fault "$log: $spills"
 done
 
-# kernel prefix, file, instruction: each kernel of that name, for each device, has at least one.
+# The compiler waits after each product of a warpgroup, or gives it no registers, and says so.
+for log in "$dir"/*.fatbin.log; do
+	slow=$(grep -E 'wgmma.*serialized|setmaxnreg.*ignored' "$log" || true)
+	[ -z "$slow" ] || fault "$log: $slow"
+done
+
+# kernel prefix, file, instruction, device (each without it): each kernel of that name has at least one.
 needs='wk_norm basic LDG.E.128
 wk_swiglu basic LDG.E.128
 wk_zero basic STG.E.128
@@ -33,6 +39,15 @@ wk_attn_whole attention HMMA.16816.F32.BF16
 wk_attn_whole attention LDGSTS.E.BYPASS.*128
 wk_attn_split attention HMMA.16816.F32.BF16
 wk_attn_split attention LDGSTS.E.BYPASS.*128
+wk_flash_gather flash LDG.E.128
+wk_flash_gather flash STG.E.128
+wk_flash_64 flash HGMMA.64x128x16.F32.BF16 sm_90a
+wk_flash_64 flash HGMMA.64x64x16.F32.BF16 sm_90a
+wk_flash_64 flash UBLKCP sm_90a
+wk_flash_64 flash USETMAXREG sm_90a
+wk_flash_128 flash HGMMA.64x128x16.F32.BF16 sm_90a
+wk_flash_128 flash UBLKCP sm_90a
+wk_flash_128 flash USETMAXREG sm_90a
 wk_shrink lora HMMA.16816.F32.BF16
 wk_shrink lora LDG.E.128
 wk_expand lora LDG.E.128'
@@ -46,15 +61,28 @@ sass=$(mktemp)
 trap 'rm -f "$sass"' EXIT
 for file in $(echo "$needs" | awk '{ print $2 }' | sort -u); do
 	"$cuobjdump" --dump-sass "$dir/$file.fatbin" >"$sass"
-	echo "$needs" | awk -v f="$file" '$2 == f { print $1, $3 }' | while read -r kernel what; do
-		awk -v k="$kernel" -v what="$what" '
+	echo "$needs" | awk -v f="$file" '$2 == f { print $1, $3, $4 }' | while read -r kernel what on; do
+		awk -v k="$kernel" -v what="$what" -v on="$on" '
 			function close_one() { if (inside && !seen) print name; inside = 0 }
-			/Function :/ { close_one(); name = $NF; inside = index(name, k) == 1; seen = 0; n += inside }
+			/^arch =/ { close_one(); arch = $3 }
+			/Function :/ { close_one(); name = $NF; seen = 0
+				inside = index(name, k) == 1 && (on == "" || arch == on); n += inside }
 			inside && $0 ~ what { seen = 1 }
 			END { close_one(); if (!n) print k " is not there" }' "$sass" |
 			sed "s/\$/ has no $what/"
 	done
 done >"$sass.faults"
+
+# While the values of a tile are added up its successor's softmax is done: between the wait for the scores and
+# the one for the values there are its 64 exponentials.
+"$cuobjdump" --dump-sass "$dir/flash.fatbin" | awk '
+	/Function :/ { name = $NF; beside = 0 }
+	/WARPGROUP.DEPBAR.LE gsb0, 0x1/ { beside = 1; n = 0 }
+	beside && /MUFU.EX2/ { n++ }
+	beside && /WARPGROUP.DEPBAR.LE gsb0, 0x0/ {
+		beside = 0; seen++
+		if (n < 64) print name " does " n " exponentials beside its products" }
+	END { if (seen != 2) print "flash: " seen + 0 " loops with products under way" }' >>"$sass.faults"
 
 # Kernels that copy weights before they wait, or bring them into the cache.
 early='^wk_(gemm_|norm$)'

@@ -234,7 +234,8 @@ static int device_open(struct engine *e, struct weft_err *err)
 	if (e->opt.max_batch_tokens > e->info.max_rows)
 		e->opt.max_batch_tokens = e->info.max_rows;
 	if (!strcmp(name, "cuda") && *e->ops->last_error(e->be))
-		log_line(LOG_LEVEL_WARN, "event=no-cublaslt why=\"%s\"", e->ops->last_error(e->be));
+		log_line(LOG_LEVEL_WARN, "event=goes-without why=\"%s\"",
+			 e->ops->last_error(e->be));
 	return 0;
 }
 

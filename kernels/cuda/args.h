@@ -14,6 +14,7 @@
 
 #define KA_CUT		256 /* WK_ATTN_CUT */
 #define KA_TILE		32  /* keys of one online softmax step; part of the arithmetic */
+#define KA_FLASH	128 /* keys of a tile of flash.cu */
 #define KA_CHUNK	16  /* rows of a LoRA chunk */
 #define KA_ZERO_BLOCKS	120
 #define KA_MAX_LOGPROBS 20
@@ -42,6 +43,17 @@ struct ka_whole {
 /* Where a row's partial results are: of cut c at part + c * step; n_cuts 0: there are none. */
 struct ka_merge {
 	uint32_t part, step, n_cuts, pos;
+};
+
+/* A sequence whose K and V are gathered (flash.cu): its tile 0 is tile `first` of those that are. */
+struct ka_gathered {
+	uint32_t seq, first;
+};
+
+/* How much there is for flash.cu: gathered sequences, their tiles, units (ka_whole, of 128 pairs and with
+ * the number of a gathered sequence). */
+struct ka_flash_counts {
+	uint32_t n_seqs, n_tiles, n_units;
 };
 
 /* One linear of an adapter. */
@@ -198,6 +210,30 @@ struct ka_attn_merge {
 	const float *part, *part_ml;
 	uint16_t *x;
 	uint32_t n_heads, dim, dim_pad, x_stride, window, pad;
+};
+
+struct ka_gather {
+	const uint8_t *pool;
+	uint8_t *tiles; /* [tile][KV head][K, V] */
+	const struct ka_seq *seqs;
+	const uint32_t *table;
+	const struct ka_gathered *gathered; /* ascending by first */
+	const struct ka_flash_counts *counts;
+	uint64_t block_bytes;
+	uint64_t layer_offset;
+	uint32_t n_kv, dim, window, pad;
+};
+
+struct ka_flash {
+	const uint16_t *q;
+	uint16_t *x;
+	const uint8_t *tiles;
+	const struct ka_seq *seqs;
+	const struct ka_gathered *gathered;
+	const struct ka_whole *units;
+	const struct ka_flash_counts *counts;
+	uint32_t n_heads, n_kv, q_stride, x_stride, window;
+	float scale; /* of the scores, times log2(e) */
 };
 
 struct ka_shrink {

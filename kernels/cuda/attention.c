@@ -5,7 +5,8 @@
  * A batch is divided for attention when its first attention comes, since only then the number of
  * query heads to a KV head is known. Each sequence goes one of two ways, with the same bits
  * (attention.cu): its rows with all of their keys at once, if there are enough of them to fill the
- * device; or cut by cut, with partial results in memory. The room for those is made at the first
+ * device; or cut by cut, with partial results in memory. Of those that fill the device, Hopper devices
+ * take a third way, faster and with bits of its own (flash.c). The room for those is made at the first
  * attention, which says how many heads a row has: a device must have it free beside the pool (the
  * engine leaves it, DEVICE_MARGIN), and one that has not fails that step. A sequence for which no
  * room is left in it goes the first way.
@@ -19,7 +20,6 @@
 #define WHOLE_PAIRS 64u
 #define SPLIT_WARPS 6u
 #define SPLIT_PAIRS 16u
-#define LOG2E	    1.44269504088896340736f
 #define HEAD_SIZES  6
 #define FIRST_BYTES ((size_t)256 << 10) /* of units: 64 sequences of 32k, or a pass of all rows */
 
@@ -208,14 +208,20 @@ struct division {
 	struct ka_merge *merge;
 	uint32_t n_whole, n_split, parts;
 	uint32_t room_parts;
+	struct cuda_flash_division flash;
 };
+
+static void nothing_to_merge(struct division *d, const struct wk_seq *s)
+{
+	for (uint32_t i = 0; i < s->n_rows; i++)
+		d->merge[s->row + i] = (struct ka_merge){0};
+}
 
 static void divide_whole(struct division *d, const struct wk_seq *s, uint32_t index, uint32_t pairs)
 {
 	for (uint32_t p = 0; p < pairs; p += WHOLE_PAIRS)
 		d->whole[d->n_whole++] = (struct ka_whole){index, p};
-	for (uint32_t i = 0; i < s->n_rows; i++)
-		d->merge[s->row + i] = (struct ka_merge){0};
+	nothing_to_merge(d, s);
 }
 
 static void divide_split(struct division *d, const struct wk_seq *s, uint32_t index, uint32_t pairs)
@@ -235,8 +241,11 @@ static void divide(struct wk_backend *be, uint32_t group, struct division *d)
 	for (uint32_t i = 0; i < be->batch.n_seqs; i++) {
 		const struct wk_seq *s = &be->seqs[i];
 		uint64_t parts = (uint64_t)cuts_of(s) * s->n_rows;
+		bool whole = goes_whole(be, s, group);
 
-		if (goes_whole(be, s, group) || parts > d->room_parts - d->parts)
+		if (whole && be->flashed && cuda_flash_add(be, &d->flash, s, i, group))
+			nothing_to_merge(d, s);
+		else if (whole || parts > d->room_parts - d->parts)
 			divide_whole(d, s, i, s->n_rows * group);
 		else
 			divide_split(d, s, i, s->n_rows * group);
@@ -259,18 +268,21 @@ static void count_units(const struct wk_backend *be, uint32_t group, size_t *ret
 	}
 }
 
-/* Places in the units' buffer: two counts, rows to merge, units. They follow from the number of rows,
+/* Places in the units' buffer: counts, rows to merge, units. They follow from the number of rows,
  * unless groups of more than 32 heads make more whole units than rows. */
 static int lay_out_units(struct wk_backend *be, size_t whole, size_t split)
 {
 	struct cuda_layout *at = &be->at;
-	size_t need;
+	size_t rows = be->batch.n_rows, most = whole > rows ? whole : rows, need;
 
 	at->n_units = 0;
+	at->flash_counts = 128;
 	at->merge = 256;
-	at->whole = at->merge + be->batch.n_rows * sizeof(struct ka_merge);
-	at->split = at->whole +
-		    (whole > be->batch.n_rows ? whole : be->batch.n_rows) * sizeof(struct ka_whole);
+	at->whole = at->merge + rows * sizeof(struct ka_merge);
+	at->flash = at->whole + most * sizeof(struct ka_whole);
+	at->gathered = at->flash + (be->flashed ? most * sizeof(struct ka_whole) : 0);
+	at->split = at->gathered + (be->flashed ? rows * sizeof(struct ka_gathered) : 0);
+	at->split = (at->split + 15) / 16 * 16;
 	at->units_bytes = at->split + split * sizeof(struct ka_split);
 	need = at->units_bytes > FIRST_BYTES ? at->units_bytes : FIRST_BYTES;
 	if (cuda_shared_reserve(be, &be->slots[be->slot].units, need))
@@ -294,10 +306,15 @@ static int upload_units(struct wk_backend *be, uint32_t group)
 	d.whole = (struct ka_whole *)(to + be->at.whole);
 	d.split = (struct ka_split *)(to + be->at.split);
 	d.merge = (struct ka_merge *)(to + be->at.merge);
+	d.flash.units = (struct ka_whole *)(to + be->at.flash);
+	d.flash.gathered = (struct ka_gathered *)(to + be->at.gathered);
 	divide(be, group, &d);
+	cuda_flash_sort(be, &d.flash);
 	counts = (uint32_t *)to;
 	counts[0] = be->n_whole = d.n_whole;
 	counts[1] = be->n_split = d.n_split;
+	memcpy(to + be->at.flash_counts, &d.flash.counts, sizeof(d.flash.counts));
+	be->n_flash = d.flash.counts.n_units;
 	be->group = group;
 	return cu_ok(be, copy_to, "uploading attention's units", be->units->at, to,
 		     d.n_split ? be->at.units_bytes : be->at.split, be->stream);
@@ -306,14 +323,18 @@ static int upload_units(struct wk_backend *be, uint32_t group)
 static int prepare(struct wk_backend *be, const struct wk_attention *op)
 {
 	uint32_t group = op->n_heads / be->kv.n_kv_heads;
+	bool flashed = cuda_flash_fits(be, op);
 	int r;
 
-	if (be->group == group)
+	if (be->group == group && be->flashed == flashed)
 		return 0;
 	/* Another division of the same batch: what was noted needs the first one. */
 	if (be->group)
 		cuda_flush(be);
+	be->flashed = flashed;
 	r = reserve_parts(be, op->n_heads);
+	r = r || !flashed ? r : cuda_flash_reserve(be);
+	be->flashed = be->flashed && be->flash;
 	if (!r && be->group)
 		r = cuda_drain(be); /* the slot's units may be on their way */
 	r = r ? r : upload_units(be, group);
@@ -381,7 +402,7 @@ void cuda_attention(struct wk_backend *be, const struct wk_attention *op)
 			    .q_stride = op->q_stride,
 			    .x_stride = op->x_stride,
 			    .window = op->window,
-			    .scale = op->scale * LOG2E};
+			    .scale = op->scale * CUDA_LOG2E};
 
 	if (layer_wrong(be, "attention", op->layer, op->n_heads) || prepare(be, op))
 		return;
@@ -392,6 +413,8 @@ void cuda_attention(struct wk_backend *be, const struct wk_attention *op)
 	}
 	a.part = device(be->part->at);
 	a.part_ml = device(be->part_ml->at);
+	if (be->n_flash)
+		cuda_flash_run(be, &a);
 	if (be->n_whole)
 		run_whole(be, a, size);
 	if (be->n_split)

@@ -10,7 +10,8 @@
  * (an empty WEFT_CUBLASLT: own kernels only; not set: blas_libraries), WEFT_CUDA_DEVICE the device's
  * number; WEFT_CUDA_GRAPHS=0 sends every launch by itself, WEFT_CUDA_BATCH=0 every copy of blocks (1:
  * the older of the driver's two calls for many); WEFT_CUDA_OVERLAP=0 begins no launch before the one
- * before it has ended; WEFT_CUDA_SMALL=0 leaves products of few rows to cuBLASLt, too.
+ * before it has ended; WEFT_CUDA_SMALL=0 leaves products of few rows to cuBLASLt, too; WEFT_CUDA_FLASH=0
+ * leaves long prompts to the attention that decoding has.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -184,7 +185,8 @@ static int load_kernels(struct wk_backend *be)
 			  kernel_names[i]);
 		/* These have tiles of more than the 48 KB that everyone may have. */
 		if (!r && (kernel_images[i] == CUDA_IMAGE_gemm ||
-			   (kernel_images[i] == CUDA_IMAGE_attention && i != K_wk_attn_merge)))
+			   (kernel_images[i] == CUDA_IMAGE_attention && i != K_wk_attn_merge) ||
+			   (kernel_images[i] == CUDA_IMAGE_flash && i != K_wk_flash_gather)))
 			r = cu_ok(be, function_set, what, be->functions[i],
 				  CU_FUNCTION_SHARED_BYTES, (int)be->shared_bytes);
 		if (r)
@@ -284,25 +286,47 @@ static int start(struct wk_backend *be, const struct wk_open_options *opt)
 	r = r ? r : load_kernels(be);
 	r = r ? r : choose_overlap(be);
 	r = r ? r : cuda_step_init(be);
-	return r ? r : open_blas(be, opt);
+	r = r ? r : open_blas(be, opt);
+	return r ? r : cuda_flash_open(be);
+}
+
+static struct wk_backend *backend_new(const struct wk_open_options *opt, bool flash)
+{
+	const char *graphs = getenv("WEFT_CUDA_GRAPHS"), *small = getenv("WEFT_CUDA_SMALL");
+	struct wk_backend *be = calloc(1, sizeof(*be));
+
+	if (!be)
+		return NULL;
+	be->deterministic = opt->deterministic;
+	be->small = !small || strcmp(small, "0");
+	be->graphs_on = !graphs || strcmp(graphs, "0");
+	be->flash = flash;
+	return be;
 }
 
 static int cuda_open(const struct wk_open_options *opt, struct wk_backend **ret)
 {
-	const char *graphs = getenv("WEFT_CUDA_GRAPHS"), *small = getenv("WEFT_CUDA_SMALL");
+	const char *flash = getenv("WEFT_CUDA_FLASH");
 	struct wk_backend *be;
 	int r;
 
 	if (opt->path && strcmp(opt->path, "own") && strcmp(opt->path, "cublaslt"))
 		return cuda_fail(NULL, EINVAL, "CUDA path %s: know only own and cublaslt",
 				 opt->path);
-	be = calloc(1, sizeof(*be));
+	be = backend_new(opt, !flash || strcmp(flash, "0"));
+	r = be ? start(be, opt) : -ENOMEM;
+	if (be && be->flash_checking) {
+		/* Its kernels end with an error: once more without them, in a new context. */
+		memcpy(open_error, be->error, sizeof(open_error));
+		cuda_close(be);
+		be = backend_new(opt, false);
+		r = be ? start(be, opt) : -ENOMEM;
+		if (!r && !*be->error)
+			snprintf(be->error, sizeof(be->error), "attention with wgmma: %.200s",
+				 open_error);
+	}
 	if (!be)
 		return cuda_fail(NULL, ENOMEM, "no memory for a backend");
-	be->deterministic = opt->deterministic;
-	be->small = !small || strcmp(small, "0");
-	be->graphs_on = !graphs || strcmp(graphs, "0");
-	r = start(be, opt);
 	if (!r) {
 		*ret = be;
 		return 0;
@@ -313,13 +337,14 @@ static int cuda_open(const struct wk_open_options *opt, struct wk_backend **ret)
 }
 
 /* Results depend on the device's kind and size (by which cuBLASLt chooses, and goes_whole()), the
- * library, the mode and who does products of few rows; identity says all of it. */
+ * library, the mode, who does products of few rows and attention of long prompts; identity says all of it. */
 static uint64_t arith_rev(const struct wk_backend *be)
 {
 	uint64_t blas = be->blas ? blas_version(be->blas) : 0;
 
 	return (uint64_t)'g' << 56 | (uint64_t)WK_CUDA_REV << 48 | (uint64_t)be->capability << 40 |
-	       (uint64_t)be->deterministic << 39 | (uint64_t)(be->multiprocessors & 0xffff) << 23 |
+	       (uint64_t)be->deterministic << 39 | (uint64_t)be->flash << 38 |
+	       (uint64_t)(be->multiprocessors & 0x7fff) << 23 |
 	       (uint64_t)(be->blas && be->small) << 22 | (blas & 0x3fffff);
 }
 
@@ -343,7 +368,10 @@ static void cuda_info(const struct wk_backend *be, struct wk_info *ret)
 	ret->device_bytes_free = free_bytes;
 	snprintf(ret->name, sizeof(ret->name), "cuda");
 	snprintf(ret->path, sizeof(ret->path), "sm_%d%s%s", be->capability,
-		 be->blas ? "+cublaslt" : "", be->deterministic ? "+deterministic" : "");
+		 be->blas ? "+cublaslt" : "",
+		 be->deterministic ? "+deterministic"
+		 : be->flash	   ? "+wgmma"
+				   : "");
 }
 
 static void *buf_host(struct wk_buf *buf)

@@ -37,7 +37,8 @@
 #include "kernels/drawn.h"
 #include "kernels/lora.h"
 
-#define WK_CUDA_REV   4u  /* raise whenever a result may change by a bit */
+#define WK_CUDA_REV   4u /* raise whenever a result may change by a bit */
+#define CUDA_LOG2E    1.44269504088896340736f
 #define WK_CUDA_ALIGN 128 /* of rows of x, y and h: a sector of the cache or more */
 
 /* X(kernel, file). Attention: one for each step of head sizes, whole and split. */
@@ -66,6 +67,9 @@
 	X(wk_attn_whole_256, attention) \
 	X(wk_attn_split_256, attention) \
 	X(wk_attn_merge, attention)     \
+	X(wk_flash_gather, flash)       \
+	X(wk_flash_64, flash)           \
+	X(wk_flash_128, flash)          \
 	X(wk_shrink, lora)              \
 	X(wk_expand, lora)              \
 	X(wk_sample, sample)
@@ -139,7 +143,7 @@ struct cuda_graph {
 /* The arrays of a step in device memory, placed for its number of rows; offsets in bytes. */
 struct cuda_layout {
 	size_t tokens, row_seq, out_rows, seqs, chunks, table;
-	size_t n_units, whole, split, merge, units_bytes;
+	size_t n_units, whole, split, merge, flash_counts, flash, gathered, units_bytes;
 };
 
 /* Pinned memory that an upload comes from, until its ticket is done. */
@@ -182,7 +186,7 @@ struct wk_backend {
 	cu_device device;
 	cu_context context;
 	cu_stream stream;
-	cu_module modules[5];
+	cu_module modules[6];
 	cu_function functions[K_COUNT];
 	int capability, multiprocessors;
 	uint32_t shared_bytes; /* that a thread block may have */
@@ -214,10 +218,15 @@ struct wk_backend {
 
 	/* Attention's division of this batch, made when its group is known. */
 	uint32_t group; /* 0: not made yet */
-	uint32_t n_whole, n_split, n_merge;
+	bool flashed;	/* made for operations that flash.cu can do */
+	uint32_t n_whole, n_split, n_flash;
 	struct wk_buf *part, *part_ml; /* owner: partial results of split rows */
 	uint32_t part_rows;	       /* room in them, in rows */
 	uint32_t part_heads;	       /* for which they were made */
+
+	bool flash, flash_checking; /* flash.cu is used; its check is not over */
+	struct wk_buf *tiles;	    /* owner: K and V of a layer, gathered */
+	uint32_t tiles_room;
 
 	struct wk_buf *glu; /* owner: fp32 gates and ups of a pass */
 	struct wk_buf *s;   /* owner: what LoRA shrinks to */
@@ -338,6 +347,24 @@ void cuda_kv_copy_rows(struct wk_backend *be, struct wk_buf *pool, uint32_t src,
 		       uint32_t n_rows);
 void cuda_rope_append(struct wk_backend *be, const struct wk_rope_append *op);
 void cuda_attention(struct wk_backend *be, const struct wk_attention *op);
+
+/* What of a batch goes by flash.cu. */
+struct cuda_flash_division {
+	struct ka_flash_counts counts;
+	struct ka_whole *units;
+	struct ka_gathered *gathered;
+};
+
+/* Whether it is used on this device, wanted (be->flash) and right; all errors but of memory are sticky. */
+int cuda_flash_open(struct wk_backend *be);
+/* Whether flash.cu can do this operation; then its memory; then, for sequences whose rows are many enough,
+ * whether they find room in it, and the order of their units. */
+bool cuda_flash_fits(const struct wk_backend *be, const struct wk_attention *op);
+int cuda_flash_reserve(struct wk_backend *be);
+bool cuda_flash_add(const struct wk_backend *be, struct cuda_flash_division *d,
+		    const struct wk_seq *s, uint32_t index, uint32_t group);
+void cuda_flash_sort(const struct wk_backend *be, struct cuda_flash_division *d);
+void cuda_flash_run(struct wk_backend *be, const struct ka_attn *a);
 
 size_t cuda_lora_piece_bytes(const struct wk_backend *be, uint32_t n, uint32_t k);
 int cuda_lora_pack(const struct wk_backend *be, const struct wk_lora_source *src, uint32_t first,

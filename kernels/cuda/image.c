@@ -16,14 +16,15 @@
 IMAGE(basic);
 IMAGE(gemm);
 IMAGE(attention);
+IMAGE(flash);
 IMAGE(lora);
 IMAGE(sample);
 
 const void *cuda_image(enum cuda_image i)
 {
 	static const void *const images[CUDA_IMAGES] = {
-		cuda_fatbin_basic, cuda_fatbin_gemm,   cuda_fatbin_attention,
-		cuda_fatbin_lora,  cuda_fatbin_sample,
+		cuda_fatbin_basic, cuda_fatbin_gemm, cuda_fatbin_attention,
+		cuda_fatbin_flash, cuda_fatbin_lora, cuda_fatbin_sample,
 	};
 
 	return images[i];

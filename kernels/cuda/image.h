@@ -7,6 +7,7 @@ enum cuda_image {
 	CUDA_IMAGE_basic,
 	CUDA_IMAGE_gemm,
 	CUDA_IMAGE_attention,
+	CUDA_IMAGE_flash,
 	CUDA_IMAGE_lora,
 	CUDA_IMAGE_sample,
 	CUDA_IMAGES

@@ -19,7 +19,8 @@ cuda_src     := $(filter-out %/driver_check.c %/image.c,$(wildcard kernels/cuda/
 cuda_shared  := kernels/lora.c kernels/uniform.c
 
 # -Xptxas -v says how many registers each kernel has and what it spills: kept, and read by check-cuda.
-$(O)/kernels/cuda/%.fatbin: kernels/cuda/%.cu kernels/cuda/device.cuh kernels/cuda/args.h $(O)/.flags
+$(O)/kernels/cuda/%.fatbin: kernels/cuda/%.cu kernels/cuda/device.cuh kernels/cuda/hopper.cuh \
+		kernels/cuda/args.h $(O)/.flags
 	@mkdir -p $(@D)
 	$(say) NVCC $<
 	$(Q)$(NVCC) -fatbin -std=c++17 $(CUDA_ARCHS) -fmad=false -O3 -I. -Xptxas -v \

@@ -68,8 +68,9 @@ int cuda_step_init(struct wk_backend *be)
 
 void cuda_step_fini(struct wk_backend *be)
 {
-	struct wk_buf *const bufs[] = {be->arrays, be->units,	be->part,    be->part_ml, be->glu,
-				       be->s,	   be->samples, be->scratch, be->drawn};
+	struct wk_buf *const bufs[] = {be->arrays, be->units, be->part,	   be->part_ml,
+				       be->glu,	   be->s,     be->samples, be->scratch,
+				       be->drawn,  be->tiles};
 
 	for (size_t i = 0; i < sizeof(bufs) / sizeof(*bufs); i++)
 		cuda_buf_free(be, bufs[i]);

@@ -301,6 +301,71 @@ static int attention(struct bench *b, uint32_t context, const char *name)
 	return 0;
 }
 
+/* Queries that are not all the same: what is multiplied decides what the device draws, and how fast it is
+ * allowed to be. */
+static int made_up_queries(struct bench *b, size_t n, struct wk_buf **ret)
+{
+	uint16_t *bits = malloc(n * sizeof(*bits));
+	uint32_t state = 1;
+	int r = bits ? b->ops->buf_new(b->be, n * sizeof(*bits), ret) : -1;
+
+	for (size_t i = 0; bits && i < n; i++) {
+		state = state * 1664525u + 1013904223u;
+		bits[i] = (uint16_t)(0x3f00 | (state >> 16 & 0x80ff)); /* 0.5 to 2, either sign */
+	}
+	r = r ? r : b->ops->buf_write(b->be, *ret, 0, bits, n * sizeof(*bits));
+	free(bits);
+	return r;
+}
+
+/* Attention of all layers of a pass that ends a prompt of so many tokens. */
+static int prompt_attention(struct bench *b, uint32_t context, double target)
+{
+	const uint32_t rows = context < b->info.max_rows ? context : b->info.max_rows;
+	const uint32_t n_q = b->c->n_heads * b->c->head_dim;
+	const double seen = (double)rows * context - (double)rows * (rows - 1) / 2;
+	const double work = 4.0 * seen * n_q * b->c->n_layers;
+	struct wk_seq seq = {0, rows, context - rows, 0};
+	struct wk_batch batch = {.n_rows = rows,
+				 .n_seqs = 1,
+				 .n_table = context / WK_BLOCK_TOKENS,
+				 .seqs = &seq,
+				 .block_table = b->table};
+	struct wk_attention op = {.pool = b->pool,
+				  .n_heads = b->c->n_heads,
+				  .q_stride = n_q,
+				  .x_stride = n_q,
+				  .scale = b->c->attention_scale};
+	uint32_t *tokens = calloc(rows, sizeof(*tokens));
+	struct wk_buf *q = NULL, *x = NULL;
+	double samples[REPS];
+	char name[64];
+	int r = tokens ? made_up_queries(b, (size_t)rows * n_q, &q) : -1;
+
+	snprintf(name, sizeof(name), "attention of prompts, %u rows at %u", rows, context);
+	r = r ? r : b->ops->buf_new(b->be, (size_t)rows * n_q * 2, &x);
+	batch.tokens = tokens;
+	op.q = q;
+	op.x = x;
+	for (int i = -3; !r && i < REPS; i++) {
+		double start = wk_seconds();
+
+		r = b->ops->batch_set(b->be, &batch);
+		for (op.layer = 0; !r && op.layer < b->c->n_layers; op.layer++)
+			b->ops->attention(b->be, &op);
+		r = r ? r : b->ops->wait(b->be, b->ops->record(b->be));
+		if (i >= 0)
+			samples[i] = work / (wk_seconds() - start) / 1e12;
+	}
+	b->ops->buf_free(b->be, q);
+	b->ops->buf_free(b->be, x);
+	free(tokens);
+	if (r)
+		return fail(b, name);
+	add(b, name, "TFLOP/s", samples, target > 0 ? FIGURE_AT_LEAST : FIGURE_NONE, target);
+	return 0;
+}
+
 static int decode(struct bench *b, uint32_t seqs, const char *name)
 {
 	struct step s = {.seqs = seqs, .rows = 1, .pos = b->s.middle - 1, .draw = true};
@@ -749,7 +814,8 @@ static void close_all(struct bench *b)
 static int deterministic(struct bench *b)
 {
 	return decode(b, b->s.seqs, "decode, the batch") || decode(b, 1, "decode, batch 1") ||
-	       prefill(b, b->s.prompts[0], 3, 0);
+	       prefill(b, b->s.prompts[0], 3, 0) || prompt_attention(b, b->s.prompts[0], 0) ||
+	       prompt_attention(b, b->s.prompts[1], 0);
 }
 
 /* Decoding of one row alone, with less. */
@@ -769,8 +835,10 @@ static int all(struct bench *b)
 	snprintf(many, sizeof(many), "decode on %u adapters of r = 16", b->s.adapters);
 	return attention(b, b->s.longest, longest) || attention(b, b->s.middle, middle) ||
 	       decode(b, 1, "decode, batch 1") || decode(b, b->s.seqs, "decode, the batch") ||
-	       prefill(b, b->s.prompts[0], 5, 0.21) || prefill(b, b->s.prompts[1], 3, 1.2) ||
-	       make_adapters(b) || distinct(b) ||
+	       prompt_attention(b, b->s.prompts[0], 0) ||
+	       prompt_attention(b, b->s.prompts[1], 550) ||
+	       prompt_attention(b, b->s.prompts[2], 550) || prefill(b, b->s.prompts[0], 5, 0.21) ||
+	       prefill(b, b->s.prompts[1], 3, 1.2) || make_adapters(b) || distinct(b) ||
 	       adapted(b, b->s.adapters < 4 ? b->s.adapters : 4, few, 0.93) ||
 	       adapted(b, b->s.adapters, many, 0.65) || unused(b) || block_copies(b) ||
 	       prefill(b, b->s.prompts[2], 1, 3.5);

@@ -6,7 +6,7 @@ set -eu
 
 build=$1 src=$2 dest=$3 module=$4
 tests='kernels/test_linear kernels/test_lora_refuse kernels/test_sample kernels/test_lora
-kernels/test_attention kernels/test_copies kernels/test_queued kernels/test_lora_invariance
+kernels/test_attention kernels/test_attention_mixed kernels/test_copies kernels/test_queued kernels/test_lora_invariance
 kernels/test_attention_invariance
 model/test_oracle model/test_adapter_oracle model/test_chunks model/test_adapter_mix'
 

@@ -13,4 +13,7 @@ long (*fake_device_number(const char *function))(void);
 /* The same of the library that a variable of the environment names. */
 long (*fake_device_number_of(const char *variable, const char *function))(void);
 
+/* How often the emulated device has run a kernel. */
+long fake_device_runs(const char *kernel);
+
 #endif

@@ -10,3 +10,5 @@ fi
 # Engines that ran every kind of pass first would take minutes.
 export WEFT_TEST_COLD=1
 export WEFT_CUDA_MODULE="$fake/weft-cuda.so" WEFT_CUDA_DRIVER="$fake/libcuda.so.1" WEFT_CUBLASLT=
+# Attention with wgmma where a test wants it: it is checked at every open, and has bits of its own.
+export WEFT_CUDA_FLASH="${WEFT_CUDA_FLASH:-0}"

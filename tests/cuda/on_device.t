@@ -28,7 +28,7 @@ unset WEFT_CUDA_MODULE WEFT_BUILD WEFT_SRC
 ok "every stage runs to its end" \
 	sh -c '"$1/bundle/on_device.sh" --out "$1/out" --small --seconds 900 > "$1/said" 2>&1' sh "$tmp"
 for figure in 'limit: copy on the device' 'limit: device to pinned memory' 'decode attention, 3 x 64' \
-	'decode, batch 1' 'decode, the batch' 'host: a step' 'prefill 64' 'decode on 2 adapters' \
+	'decode, batch 1' 'decode, the batch' 'host: a step' 'prefill 64' 'attention of prompts, 64 rows at 64' 'decode on 2 adapters' \
 	'decode of base, adapters loaded and unused' 'blocks to pinned memory' \
 	'blocks from pinned memory to the device' 'blocks to pinned memory, decode of the batch beside' \
 	'decode of the batch, blocks copied out' 'decode of the batch, [0-9]* blocks copied in' \

@@ -10,18 +10,19 @@ $(fake_dir)/fake/%.o: kernels/cuda/%.cu $(O)/.flags
 	@mkdir -p $(@D)
 	$(say) CXX $<
 	$(Q)$(CXX_FOUND) $(fake_cxx) -include tests/cuda/fake/emulate.cuh -x c++ -c -o $@ $<
-$(fake_dir)/fake/emulate.o: tests/cuda/fake/emulate.cc $(O)/.flags
+fake_emulator := $(fake_dir)/fake/emulate.o $(fake_dir)/fake/hopper.o
+$(fake_emulator): $(fake_dir)/fake/%.o: tests/cuda/fake/%.cc $(O)/.flags
 	@mkdir -p $(@D)
 	$(say) CXX $<
 	$(Q)$(CXX_FOUND) $(fake_cxx) -c -o $@ $<
 
-$(fake_dir)/libcuda.so.1: $(fake_dir)/fake/driver.o $(fake_dir)/fake/emulate.o $(fake_kernels)
+$(fake_dir)/libcuda.so.1: $(fake_dir)/fake/driver.o $(fake_emulator) $(fake_kernels)
 	$(say) LINK $@
 	$(Q)$(CXX_FOUND) -shared -o $@ $^
 $(fake_dir)/libcuda-old.so.1: $(fake_dir)/libcuda.so.1 tests/cuda/fake/old.map
 	$(say) LINK $@
 	$(Q)$(CXX_FOUND) -shared -Wl,--version-script,tests/cuda/fake/old.map -o $@ \
-		$(fake_dir)/fake/driver.o $(fake_dir)/fake/emulate.o $(fake_kernels)
+		$(fake_dir)/fake/driver.o $(fake_emulator) $(fake_kernels)
 $(fake_dir)/libcublasLt-fake.so: $(fake_dir)/fake/blas.o
 	$(say) LINK $@
 	$(Q)$(CC) $(base_ldflags) $(LDFLAGS) -shared -o $@ $^

@@ -113,7 +113,7 @@ int main(void)
 	log_of("4194304", log, sizeof(log));
 	ok(strstr(log, "event=ready") != NULL, "told how much to take, the engine serves");
 	ok(strstr(log, "event=warm seconds=") != NULL, "after its first passes");
-	ok(strstr(log, "event=no-cublaslt why=\"/nonexistent/"),
+	ok(strstr(log, "event=goes-without why=\"/nonexistent/"),
 	   "and says that it goes without cuBLASLt, and why");
 	diag("%s", last_line(log));
 	return tap_done();

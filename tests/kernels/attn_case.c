@@ -213,7 +213,8 @@ static bool step(struct runner *r, const struct attn_plan *p, uint32_t *table, f
 
 	for (uint32_t s = 0; s < c->n_seqs && b.n_rows < WK_MAX_ROWS; s++) {
 		uint32_t left = c->len[s] - r->done[s], room = WK_MAX_ROWS - b.n_rows;
-		uint32_t n = p->chunk && p->chunk < left ? p->chunk : left;
+		uint32_t chunk = p->chunks[s] ? p->chunks[s] : p->chunk;
+		uint32_t n = chunk && chunk < left ? chunk : left;
 
 		if (!n || (p->max_seqs && b.n_seqs == p->max_seqs))
 			continue;

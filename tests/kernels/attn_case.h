@@ -26,11 +26,12 @@ struct attn_case {
 
 /* How a case is run. */
 struct attn_plan {
-	uint32_t chunk;		  /* rows of a sequence per step; 0: all (up to WK_MAX_ROWS) */
-	uint32_t max_seqs;	  /* sequences per step; 0: all */
-	uint32_t shuffle;	  /* seed of the physical block numbers */
-	bool poison_free;	  /* free blocks are full of NaN until they become KV */
-	uint32_t min_block_bytes; /* of a block, as if it might have to hold something else */
+	uint32_t chunk; /* rows of a sequence per step; 0: all (up to WK_MAX_ROWS) */
+	uint32_t chunks[ATTN_MAX_SEQS]; /* of each sequence; 0: as above */
+	uint32_t max_seqs;		/* sequences per step; 0: all */
+	uint32_t shuffle;		/* seed of the physical block numbers */
+	bool poison_free;		/* free blocks are full of NaN until they become KV */
+	uint32_t min_block_bytes;	/* of a block, as if it might have to hold something else */
 };
 
 void attn_case_init(struct attn_case *c, uint64_t seed);

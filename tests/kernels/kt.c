@@ -44,13 +44,15 @@ void kt_close(struct kt *t)
 /* The backend that the environment asks for, if it does. */
 static bool only_one(void (*fn)(struct kt *t))
 {
-	const char *name = getenv("WEFT_TEST_BACKEND");
+	const char *name = getenv("WEFT_TEST_BACKEND"), *part = getenv("WEFT_TEST_EXPECT");
 	struct kt t;
 
 	if (!name)
 		return false;
 	if (!kt_open(&t, name, getenv("WEFT_TEST_PATH"), 1))
 		bail_out(t.ops ? t.ops->last_error(NULL) : "no such backend");
+	if (part && !strstr(t.info.path, part))
+		bail_out(t.ops->last_error(t.be));
 	fn(&t);
 	kt_close(&t);
 	return true;

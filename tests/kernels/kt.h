@@ -22,7 +22,8 @@ struct kt {
 bool kt_open(struct kt *t, const char *name, const char *path, uint32_t threads);
 void kt_close(struct kt *t);
 /* Call fn for ref and for every path of cpu, with one thread and with two; or, with WEFT_TEST_BACKEND
- * in the environment, for that backend alone ("cuda", a module). */
+ * in the environment, for that backend alone ("cuda", a module), whose path must then contain
+ * WEFT_TEST_EXPECT if that is set. */
 void kt_each(void (*fn)(struct kt *t));
 /* What the tests of invariance run on: the fast backend, and its paths, the last one NULL. */
 const char *kt_fast(const char *const **ret_paths);

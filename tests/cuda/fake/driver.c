@@ -18,6 +18,9 @@
  * writes ends the program. fake_cuda_overlapping() is how many such launches there were, graphs' included,
  * fake_cuda_replayed() how many graphs were launched; WEFT_FAKE_CUDA_PTX what kernels were compiled for (90).
  *
+ * fake_cuda_runs() is how often a kernel has run. WEFT_FAKE_CUDA_SWIZZLE=0: products of warpgroups are
+ * wrong (hopper.cc).
+ *
  * Memory must not go while a copy to or from it waits. A buffer ends where its pages end, with nothing
  * mapped behind it, and fresh memory is full of 0xff.
  *
@@ -236,6 +239,14 @@ static void run_kernel(const struct op *op)
 		return;
 	fprintf(stderr, "a kernel reads before its wait what a launch before it writes\n");
 	abort();
+}
+
+EXPORT long fake_cuda_runs(const char *kernel);
+EXPORT long fake_cuda_runs(const char *kernel)
+{
+	const struct emu_kernel *k = emu_find(kernel);
+
+	return k ? emu_runs(k) : -1;
 }
 
 static void run(const struct op *op)

@@ -10,13 +10,16 @@
 #include <sys/mman.h>
 
 #include "tests/cuda/fake/emulate.h"
+#include "tests/cuda/fake/emulate_block.h"
 
-#define MAX_THREADS 1024
+#define MAX_THREADS EMU_MAX_THREADS
 #define STACK_BYTES (256u << 10)
 #define SHARED_MAX  (256u << 10)
+/* A kernel's shared memory does not begin where addresses do, nor aligned to more than 16 bytes. */
+#define SHARED_FROM (1024u + 16)
 
 struct emu_dim threadIdx, blockIdx, blockDim, gridDim;
-uint8_t *emu_shared_bytes;
+uint8_t *emu_shared_bytes, *emu_window;
 
 /* --- kernels -----------------------------------------------------------------------------------------*/
 
@@ -34,6 +37,11 @@ const struct emu_kernel *emu_find(const char *name)
 		if (!strcmp(k->name, name))
 			return k;
 	return nullptr;
+}
+
+long emu_runs(const struct emu_kernel *k)
+{
+	return k->runs;
 }
 
 uint32_t emu_arg_bytes(const struct emu_kernel *k)
@@ -68,6 +76,10 @@ struct warp {
 	uint8_t slot[2][32][32];
 };
 
+struct meeting {
+	uint32_t arrived, round;
+};
+
 static struct {
 	const struct emu_kernel *kernel;
 	const void *args;
@@ -78,6 +90,7 @@ static struct {
 	bool early_only;
 	uint64_t digest; /* of what was read before the wait */
 	struct warp warps[MAX_THREADS / 32];
+	struct meeting groups[MAX_THREADS / 128], named[16];
 	uint32_t now, n, alive, arrived, round, idle, shared_bytes;
 } emu;
 
@@ -144,6 +157,51 @@ void emu_sync_warp(void)
 		yield();
 }
 
+static void meet(struct meeting *m, uint32_t group, void (*fn)(uint32_t group))
+{
+	uint32_t round = m->round;
+
+	if (++m->arrived == 128) {
+		if (fn)
+			fn(group);
+		m->arrived = 0;
+		m->round++;
+		emu.idle = 0;
+	}
+	while (m->round == round)
+		yield();
+}
+
+void emu_sync_group(uint32_t id)
+{
+	meet(&emu.named[id % 16], 0, nullptr);
+}
+
+void emu_meet(uint32_t group, void (*fn)(uint32_t group))
+{
+	meet(&emu.groups[group], group, fn);
+}
+
+void emu_yield(void)
+{
+	yield();
+}
+
+void emu_went_on(void)
+{
+	emu.idle = 0;
+}
+
+uint32_t emu_window_bytes(void)
+{
+	return SHARED_FROM + emu.shared_bytes;
+}
+
+const char *emu_kernel_name(void)
+{
+	return emu.kernel->name;
+}
+
 const uint8_t *emu_exchange(const void *mine, uint32_t bytes)
 {
 	struct warp *w = &emu.warps[emu.now / 32];
@@ -186,6 +244,7 @@ static void fiber(void)
 	emu.kernel->body(emu.args);
 	if (!emu.waited[emu.now])
 		blame("ends");
+	emu_hopper_thread_end();
 	end();
 }
 
@@ -228,6 +287,9 @@ static void fiber_start(uint32_t i)
 static void run_block(void)
 {
 	memset(emu.warps, 0, sizeof(emu.warps));
+	memset(emu.groups, 0, sizeof(emu.groups));
+	memset(emu.named, 0, sizeof(emu.named));
+	emu_hopper_begin();
 	for (uint32_t i = 0; i < emu.n; i++) {
 		fiber_start(i);
 		emu.warps[i / 32].alive++;
@@ -239,6 +301,7 @@ static void run_block(void)
 	/* What a block before has left must not be what this one relies on. */
 	memset(emu_shared_bytes, 0xff, emu.shared_bytes);
 	emu_switch(&emu.caller, emu.stack[0]);
+	emu_hopper_end();
 }
 
 static uint64_t run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
@@ -251,9 +314,10 @@ static uint64_t run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t
 		emu.stacks = (char *)mmap(nullptr, (size_t)MAX_THREADS * STACK_BYTES,
 					  PROT_READ | PROT_WRITE,
 					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		emu_shared_bytes = (uint8_t *)aligned_alloc(128, SHARED_MAX);
-		if (emu.stacks == MAP_FAILED || !emu_shared_bytes)
+		emu_window = (uint8_t *)aligned_alloc(1024, SHARED_MAX);
+		if (emu.stacks == MAP_FAILED || !emu_window)
 			abort();
+		emu_shared_bytes = emu_window + SHARED_FROM;
 	}
 	emu.kernel = k;
 	emu.args = args;
@@ -271,6 +335,7 @@ static uint64_t run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t
 uint64_t emu_run(const struct emu_kernel *k, const uint32_t grid[3], uint32_t threads,
 		 uint32_t shared_bytes, const void *args)
 {
+	k->runs++;
 	return run(k, grid, threads, shared_bytes, args, false);
 }
 

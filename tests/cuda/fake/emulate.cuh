@@ -44,6 +44,7 @@ struct emu_kernel {
 	bool early;
 	emu_body_fn body;
 	struct emu_kernel *next;
+	mutable long runs;
 };
 
 struct emu_registrar {
@@ -65,7 +66,8 @@ static inline constexpr uint32_t emu_bounds(uint32_t threads, uint32_t = 0)
 						  [](const void *args) {                    \
 							  name##_body(*(const type *)args); \
 						  },                                        \
-						  nullptr};                                 \
+						  nullptr,                                  \
+						  0};                                       \
 	static struct emu_registrar name##_registrar(&name##_kernel);                       \
 	static void name##_body(const type &a)
 #define WK_KERNEL_EARLY(name, bounds, type) EMU_KERNEL(name, bounds, type, true)
@@ -332,5 +334,7 @@ WK_DEVICE float4 wk_load_floats(const float *p)
 	emu_aligned(p);
 	return *(const float4 *)p;
 }
+
+#include "tests/cuda/fake/hopper.cuh"
 
 #endif

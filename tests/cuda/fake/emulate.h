@@ -13,6 +13,8 @@ struct emu_kernel;
 
 /* NULL: there is none of this name. */
 const struct emu_kernel *emu_find(const char *name);
+/* How often it has run. */
+long emu_runs(const struct emu_kernel *k);
 uint32_t emu_arg_bytes(const struct emu_kernel *k);
 uint32_t emu_max_threads(const struct emu_kernel *k);
 /* Whether it does anything before it waits for the launch before it. */

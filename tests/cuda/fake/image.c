@@ -9,8 +9,8 @@
 
 const void *cuda_image(enum cuda_image i)
 {
-	static const char images[CUDA_IMAGES][16] = {"basic", "gemm", "attention", "lora",
-						     "sample"};
+	static const char images[CUDA_IMAGES][16] = {"basic", "gemm", "attention",
+						     "flash", "lora", "sample"};
 
 	return images[i];
 }
