@@ -400,8 +400,11 @@ WK_DEVICE void whole_unit(const struct ka_attn &a, const struct unit &u, uint32_
 template <int D, int VD> WK_DEVICE void whole(const struct ka_attn &a, uint8_t *shared)
 {
 	const uint32_t slices = (D + VD - 1) / VD;
-	uint32_t n = *a.n_units * a.n_kv * slices;
+	uint32_t n;
 
+	wk_let_next();
+	wk_await_previous();
+	n = *a.n_units * a.n_kv * slices;
 	for (uint32_t i = blockIdx.x; i < n; i += gridDim.x) {
 		const struct ka_whole w = ((const struct ka_whole *)a.units)[i / (a.n_kv * slices)];
 		struct unit u;
@@ -477,9 +480,17 @@ WK_DEVICE void split_unit(const struct ka_attn &a, const struct unit &u, uint32_
 template <int D, int VD> WK_DEVICE void split(const struct ka_attn &a, uint8_t *shared)
 {
 	const uint32_t slices = (D + VD - 1) / VD;
-	uint32_t n = *a.n_units * a.n_kv * slices, warp = threadIdx.x / 32;
+	uint32_t n, warp = threadIdx.x / 32;
 	uint32_t warps = blockDim.x / 32; /* as many as find room for their tiles */
 
+	wk_let_next();
+	/* The number of units came by a transfer before the step's first launch. A block without any ends at
+	 * once: its shared memory is most of the multiprocessor's, and the product that comes after attention
+	 * has weights to fetch. */
+	n = wk_early_word(a.n_units) * a.n_kv * slices;
+	if (blockIdx.x >= n && wk_may_end_early())
+		return;
+	wk_await_previous();
 	shared += warp * 2 * tile_shape<D, VD>::bytes;
 	/* Few units, and the last of many, are spread over all multiprocessors. */
 	for (uint32_t i = warp * gridDim.x + blockIdx.x; i < n; i += gridDim.x * warps) {
@@ -523,16 +534,16 @@ WK_KERNEL(wk_attn_merge, (256), struct ka_attn_merge)
 }
 
 /* BOUNDS: threads and blocks on a multiprocessor, of whole rows: how many registers there may be. */
-#define ATTENTION(D, VD, BOUNDS)                                            \
-	WK_KERNEL(wk_attn_whole_##D, BOUNDS, struct ka_attn)                \
-	{                                                                   \
-		WK_SHARED_BYTES(shared);                                    \
-		whole<D, VD>(a, shared);                                    \
-	}                                                                   \
-	WK_KERNEL(wk_attn_split_##D, (SPLIT_WARPS * 32, 1), struct ka_attn) \
-	{                                                                   \
-		WK_SHARED_BYTES(shared);                                    \
-		split<D, VD>(a, shared);                                    \
+#define ATTENTION(D, VD, BOUNDS)                                                  \
+	WK_KERNEL_EARLY(wk_attn_whole_##D, BOUNDS, struct ka_attn)                \
+	{                                                                         \
+		WK_SHARED_BYTES(shared);                                          \
+		whole<D, VD>(a, shared);                                          \
+	}                                                                         \
+	WK_KERNEL_EARLY(wk_attn_split_##D, (SPLIT_WARPS * 32, 1), struct ka_attn) \
+	{                                                                         \
+		WK_SHARED_BYTES(shared);                                          \
+		split<D, VD>(a, shared);                                          \
 	}
 
 ATTENTION(32, 32, (WARPS * 32, 2))

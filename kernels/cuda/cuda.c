@@ -10,8 +10,9 @@
  * (an empty WEFT_CUBLASLT: own kernels only; not set: blas_libraries), WEFT_CUDA_DEVICE the device's
  * number; WEFT_CUDA_GRAPHS=0 sends every launch by itself, WEFT_CUDA_BATCH=0 every copy of blocks (1:
  * the older of the driver's two calls for many); WEFT_CUDA_OVERLAP=0 begins no launch before the one
- * before it has ended; WEFT_CUDA_SMALL=0 leaves products of few rows to cuBLASLt, too; WEFT_CUDA_FLASH=0
- * leaves long prompts to the attention that decoding has.
+ * before it has ended; WEFT_CUDA_SMALL=0 leaves products of few rows to cuBLASLt, too; WEFT_CUDA_FETCH
+ * is how many percent of the device's cache their weights may come into early; WEFT_CUDA_FLASH=0 leaves
+ * long prompts to the attention that decoding has.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -28,6 +29,7 @@
 #define OLDEST_DRIVER  12000
 #define SHORT_ROWS     256 /* weights take as long to read as the arithmetic of about 200 rows */
 #define OVERLAP_FROM   90  /* capability */
+#define FETCH_PERCENT  40  /* of the device's cache: see linear.c */
 
 /* The name without a version comes with the vendor's development packages only. */
 static const char *const blas_libraries[] = {
@@ -200,7 +202,8 @@ static int load_kernels(struct wk_backend *be)
 static int choose_overlap(struct wk_backend *be)
 {
 	const char *given = getenv("WEFT_CUDA_OVERLAP");
-	int version = OVERLAP_FROM, cache = 0, r = 0;
+	const char *fetch = getenv("WEFT_CUDA_FETCH");
+	int version = OVERLAP_FROM, cache = 0, percent, r = 0;
 
 	be->overlap = be->capability >= OVERLAP_FROM && be->cu.launch_ex &&
 		      !(given && !strcmp(given, "0"));
@@ -212,7 +215,9 @@ static int choose_overlap(struct wk_backend *be)
 	if (!r && be->overlap)
 		r = cu_ok(be, device_attribute, "the device's cache", &cache, CU_CACHE_BYTES,
 			  be->device);
-	be->fetch_bytes = (uint32_t)cache / 8 * 3;
+	percent = fetch && *fetch ? atoi(fetch) : FETCH_PERCENT;
+	if (percent > 0 && percent <= 100)
+		be->fetch_bytes = (uint32_t)((uint64_t)cache * (uint32_t)percent / 100);
 	return r;
 }
 

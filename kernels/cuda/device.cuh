@@ -15,9 +15,13 @@
  * earlier are over too, those that they waited for, and the transfers and events before the first of
  * them: after the wait everything is as if launches did not overlap, writes over what an earlier one reads
  * included. Before it a kernel may read only its arguments, its own shared memory, and what no launch
- * or transfer of this stream changes while it is there: base weights. These are written by a transfer that the
- * host waits for before anyone can name them, and freed when the device is idle. (To bring something into
+ * or transfer of this stream changes while it is there: base weights, and what the host has sent for this step.
+ * The former are written by a transfer that the host waits for before anyone can name them, and freed when
+ * the device is idle; the latter is on the device before the first launch of the step's list begins. (To bring something into
  * the cache that all multiprocessors share is not to read it: it can still be written.)
+ *
+ * A block that finds early that it has nothing to do may end without having waited, as long as another
+ * block of its launch waits: the first one does (wk_may_end_early()).
  *
  * WK_KERNEL waits before its text begins, so that none can forget to. WK_KERNEL_EARLY is for text that
  * does so itself, and that reads before it by wk_early_*() alone. Loads by the path for data that is
@@ -114,6 +118,16 @@ WK_DEVICE void wk_early_fetch(const void *from, uint32_t bytes)
 	asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes)
 		     : "memory");
 #endif
+}
+
+WK_DEVICE uint32_t wk_early_word(const uint32_t *from)
+{
+	return *from;
+}
+
+WK_DEVICE bool wk_may_end_early(void)
+{
+	return blockIdx.x || blockIdx.y;
 }
 
 WK_DEVICE void wk_copy_commit(void)

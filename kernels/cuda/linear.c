@@ -209,7 +209,7 @@ static const struct {
  * Of a product of few rows, what comes into the cache before the launches before it have ended. While these
  * compute, memory has nothing else to do: some 3 us for a norm, 9 for rotation and attention of one row, in
  * which 13 and 40 MB of weights could come. The buffers of the blocks that begin at once hold 6 to 13 MB, the
- * cache three eighths of itself (19 MB of 50) besides: it is two halves, which may hold the same things
+ * cache two fifths of itself (20 MB of 50) besides: it is two halves, which may hold the same things
  * twice, and much more would be gone before it is read. By count, not measured. It does not change
  * when a driver turns out to refuse overlap: lists that were seen must come again.
  */

@@ -3,7 +3,8 @@
  * device_products.c - products of one row, of the shapes of the measured model: how fast their weights are
  * read, one after another of the same shape; and the products and norms of all layers as a decoding pass
  * has them, without attention. As they are, with cuBLASLt for all of them, and with each launch beginning
- * when the one before has ended: what our own kernel and overlapping launches are worth.
+ * when the one before has ended: what our own kernel and overlapping launches are worth; and with fewer and
+ * more weights that come into the cache early.
  *
  * There are several weights of each shape, used in turn: no cache holds them until they come again.
  */
@@ -255,19 +256,19 @@ static int figure(struct products *p, int shape)
 	return 0;
 }
 
-/* As it is, or without what a variable of the environment turns off. */
-static int variant(struct figures *f, const char *variable)
+/* With a variable of the environment set so, or NULL; each shape, too, or all layers alone. */
+static int variant(struct figures *f, const char *variable, const char *value, bool each)
 {
-	char prefix[32] = "";
+	char prefix[48] = "";
 	struct products p = {.f = f, .s = f->small ? &tiny : &large, .prefix = prefix};
 	int r;
 
 	if (variable) {
-		snprintf(prefix, sizeof(prefix), "%s=0: ", variable);
-		setenv(variable, "0", 1);
+		snprintf(prefix, sizeof(prefix), "%s=%s: ", variable, value);
+		setenv(variable, value, 1);
 	}
-	r = open_all(&p);
-	for (int i = SHAPES; !r && i >= 0; i--)
+	r = open_all(&p) || figure(&p, SHAPES);
+	for (int i = SHAPES - 1; each && !r && i >= 0; i--)
 		r = figure(&p, i);
 	close_all(&p);
 	if (variable)
@@ -277,5 +278,8 @@ static int variant(struct figures *f, const char *variable)
 
 int stage_products(struct figures *f)
 {
-	return variant(f, NULL) || variant(f, "WEFT_CUDA_SMALL") || variant(f, "WEFT_CUDA_OVERLAP");
+	return variant(f, NULL, NULL, true) || variant(f, "WEFT_CUDA_SMALL", "0", true) ||
+	       variant(f, "WEFT_CUDA_OVERLAP", "0", true) ||
+	       variant(f, "WEFT_CUDA_FETCH", "0", false) ||
+	       variant(f, "WEFT_CUDA_FETCH", "80", false);
 }

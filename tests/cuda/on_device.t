@@ -38,6 +38,7 @@ for figure in 'limit: copy on the device' 'limit: device to pinned memory' 'deco
 	'deterministic, times as long: decode, the batch' 'deterministic, times as long: prefill 32' \
 	'product of 1 row, 192 x 64' 'products and norms of 2 layers, 1 row' \
 	'WEFT_CUDA_SMALL=0: product of 1 row, 128 x 64' 'WEFT_CUDA_OVERLAP=0: products and norms of 2 layers' \
+	'WEFT_CUDA_FETCH=80: products and norms of 2 layers' \
 	'WEFT_CUDA_OVERLAP=0: decode, batch 1' 'WEFT_CUDA_SMALL=0: decode, batch 1' \
 	'pipeline: base-adapter, prompt 64, lora-cold against alora: TTFT' 'deterministic: decode, the batch'; do
 	ok "it has $figure" has "$figure"

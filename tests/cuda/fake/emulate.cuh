@@ -33,6 +33,7 @@ const uint8_t *emu_exchange(const void *mine, uint32_t bytes);
 
 /* A thread waits for the launch before; must have done so; reads something without having done so. */
 void emu_waits(void);
+void emu_need_not_wait(void);
 void emu_must_have_waited(void);
 void emu_reads_early(const void *from, uint32_t bytes);
 
@@ -291,6 +292,21 @@ WK_DEVICE void wk_early_fetch(const void *from, uint32_t bytes)
 	if (!bytes || bytes % 16)
 		__builtin_trap();
 	emu_reads_early(from, bytes);
+}
+
+WK_DEVICE uint32_t wk_early_word(const uint32_t *from)
+{
+	emu_reads_early(from, sizeof(*from));
+	return *from;
+}
+
+/* Another block waits, so this thread need not. */
+WK_DEVICE bool wk_may_end_early(void)
+{
+	if (!blockIdx.x && !blockIdx.y)
+		return false;
+	emu_need_not_wait();
+	return true;
 }
 
 WK_DEVICE void wk_copy_commit(void)
