@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pins_file.c - pins in the state directory, so that they outlive weftd: pin-ID.json, an object with
- * model, tenant ("": the public domain) and tokens, of mode 0600. A file is whole or absent: it is
- * written to pin-ID.json.new, synced and renamed. One that cannot be read back is left where it is,
+ * model, tenant ("": the public domain) and tokens. One that cannot be read back is left where it is,
  * and the log says so; a prefix that is not pinned is only slower. Nothing is kept in memory.
  */
 #include "daemon/supervisor/pins.h"
 
+#include "daemon/supervisor/state_file.h"
 #include "daemon/supervisor/weftd.h"
 
 #include <dirent.h>
@@ -17,32 +17,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NAME_BYTES 48
-
-static void file_name(char ret[NAME_BYTES], uint64_t id, const char *more)
+static void file_name(char ret[STATE_NAME_BYTES], uint64_t id)
 {
-	snprintf(ret, NAME_BYTES, "pin-%llu.json%s", (unsigned long long)id, more);
-}
-
-static int write_file(int dir_fd, const char *name, const json_t *j)
-{
-	int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	int rc = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (json_dumpfd(j, fd, JSON_COMPACT))
-		rc = -EIO;
-	else if (fsync(fd))
-		rc = -errno;
-	if (close(fd) && !rc)
-		rc = -errno;
-	return rc;
+	snprintf(ret, STATE_NAME_BYTES, "pin-%llu.json", (unsigned long long)id);
 }
 
 int pins_file_save(int dir_fd, uint64_t id, const struct pins_saved *pin)
 {
-	char name[NAME_BYTES], scratch[NAME_BYTES];
+	char name[STATE_NAME_BYTES];
 	json_t *list = json_array(), *j;
 	int rc;
 
@@ -52,24 +34,17 @@ int pins_file_save(int dir_fd, uint64_t id, const struct pins_saved *pin)
 		      list);
 	if (!j)
 		return -ENOMEM;
-	file_name(name, id, "");
-	file_name(scratch, id, ".new");
-	rc = write_file(dir_fd, scratch, j);
-	if (!rc && renameat(dir_fd, scratch, dir_fd, name))
-		rc = -errno;
-	if (!rc && fsync(dir_fd))
-		rc = -errno;
-	if (rc)
-		unlinkat(dir_fd, scratch, 0);
+	file_name(name, id);
+	rc = state_file_save(dir_fd, name, j);
 	json_decref(j);
 	return rc;
 }
 
 void pins_file_remove(int dir_fd, uint64_t id)
 {
-	char name[NAME_BYTES];
+	char name[STATE_NAME_BYTES];
 
-	file_name(name, id, "");
+	file_name(name, id);
 	if (unlinkat(dir_fd, name, 0) && errno != ENOENT)
 		log_line(LOG_LEVEL_WARN, "pin=%llu event=pin-file error=\"%s\"",
 			 (unsigned long long)id, strerror(errno));
@@ -107,14 +82,11 @@ static const char *parse(json_t *j, struct pins_saved *ret)
 
 static const char *read_one(int dir_fd, const char *name, struct pins_saved *ret)
 {
-	int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	const char *why;
-	json_t *j;
+	json_t *j = state_file_load(dir_fd, name, &why);
 
-	if (fd < 0)
-		return strerror(errno);
-	j = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
-	close(fd);
+	if (!j)
+		return why ? why : strerror(ENOENT);
 	why = parse(j, ret);
 	json_decref(j);
 	return why;
@@ -123,12 +95,12 @@ static const char *read_one(int dir_fd, const char *name, struct pins_saved *ret
 /* The number in a name of ours, 0: it is none. */
 static uint64_t id_of(const char *name)
 {
-	char again[NAME_BYTES];
+	char again[STATE_NAME_BYTES];
 	unsigned long long id;
 
 	if (sscanf(name, "pin-%19llu.json", &id) != 1)
 		return 0;
-	file_name(again, id, "");
+	file_name(again, id);
 	return strcmp(again, name) ? 0 : id;
 }
 

@@ -104,6 +104,8 @@ static struct registry_entry *entry_new(struct weftd *d, const struct registry_l
 		.conf = how->conf,
 		.configured = how->configured,
 		.early = how->early,
+		.by_hand = !how->configured,
+		.kept = how->kept,
 		.load_id = ++d->registry.load_id,
 		.config_fd = -1,
 		.weights_fd = -1,
@@ -216,16 +218,21 @@ static void succeed(struct registry_entry *old)
 /* No engine has it any more. Frees it, unless it may have to come back. */
 static void gone(struct registry_entry *it)
 {
+	bool replaced = it->successor && it->successor->state == ENTRY_HELD;
+
 	note(it, LOG_LEVEL_NOTICE, "adapter-unloaded");
+	if (!replaced)
+		take_out(it);
+	/* Before it is answered: who was told so will not find it in the next weftd. */
+	if (!replaced && it->by_hand)
+		registry_file_save(it->d);
 	answer_error(it->d, &it->load_ticket, "it was unloaded before it was loaded");
 	answer_done(it, &it->unload_ticket);
 	stay(it);
-	if (it->successor && it->successor->state == ENTRY_HELD) {
+	if (replaced)
 		succeed(it);
-		return;
-	}
-	take_out(it);
-	entry_free(it);
+	else
+		entry_free(it);
 }
 
 /* The new one will not come: the old one serves on. */
@@ -286,7 +293,7 @@ static void fail(struct registry_entry *it, const char *why)
 	} else if (it->leaving) {
 		it->state = ENTRY_FAILED;
 		gone(it);
-	} else if (it->configured || it->served) {
+	} else if (it->configured || it->served || it->kept) {
 		it->state = ENTRY_FAILED;
 	} else if (it->successor) {
 		give_way(it);
@@ -480,6 +487,7 @@ static struct registry_entry *by_id(struct engine *e, uint64_t load_id, enum ent
 int registry_on_loaded(struct engine *e, const struct wlink_adapter_reply *m)
 {
 	struct registry_entry *it = by_id(e, m->load_id, ENTRY_LOADING);
+	bool write;
 
 	if (!it || m->head.code > 0 || m->instance.n_invocation > WSHM_MAX_INVOCATION)
 		return -EPROTO;
@@ -490,6 +498,7 @@ int registry_on_loaded(struct engine *e, const struct wlink_adapter_reply *m)
 		start_copies(e->d); /* its successor's may have been given up with it */
 		return 0;
 	}
+	write = (it->by_hand && !it->served && !it->kept) || (it->former && it->former->by_hand);
 	it->instance = m->instance;
 	it->weight_bytes = m->weight_bytes;
 	it->state = ENTRY_LOADED;
@@ -497,6 +506,8 @@ int registry_on_loaded(struct engine *e, const struct wlink_adapter_reply *m)
 	entry_free(it->former);
 	it->former = NULL;
 	note(it, LOG_LEVEL_NOTICE, "adapter-loaded");
+	if (write)
+		registry_file_save(e->d);
 	answer_done(it, &it->load_ticket);
 	if (it->leaving)
 		leave(it, it->force, it->patient);
@@ -624,16 +635,16 @@ void registry_start(struct weftd *d)
 			log_line(LOG_LEVEL_ERROR, "adapter=%s event=adapter-failed why=\"%s\"",
 				 how.conf.name, err.message);
 	}
+	registry_file_load(d);
 }
 
-static const struct config_adapter *in_config(const struct config *c,
-					      const struct registry_entry *it)
+bool registry_in_config(const struct config *c, const struct registry_entry *it)
 {
 	for (uint32_t i = 0; i < c->n_adapters; i++)
 		if (!strcmp(c->adapters[i].name, it->conf.name) &&
 		    !strcmp(c->adapters[i].model, it->engine->conf.name))
-			return &c->adapters[i];
-	return NULL;
+			return true;
+	return false;
 }
 
 static void reload_removed(struct weftd *d, const struct config *c, registry_say_fn say, void *arg)
@@ -642,7 +653,7 @@ static void reload_removed(struct weftd *d, const struct config *c, registry_say
 
 	for (it = d->registry.first; it; it = next) {
 		next = it->next;
-		if (!it->configured || in_config(c, it))
+		if (!it->configured || registry_in_config(c, it))
 			continue;
 		it->configured = false;
 		say(arg, it->conf.name, "was removed: unloaded when no request uses it");

@@ -42,7 +42,9 @@ struct registry_entry {
 	struct engine *engine; /* borrowed */
 	struct config_adapter conf;
 	bool configured; /* stands in the configuration: it stays listed when it fails */
-	bool early;	 /* of the configuration at the start: sessions wait for its copy */
+	bool early;	 /* there from the start: sessions wait for its copy */
+	bool by_hand;	 /* an administrator has loaded it, in this weftd's time or before */
+	bool kept;	 /* before: it stays listed when it fails, and in the file */
 	bool served;	 /* has been LOADED: requests may name it */
 	enum entry_state state;
 	uint64_t load_id;
@@ -75,7 +77,7 @@ struct registry {
 struct registry_load {
 	struct engine *engine;
 	struct config_adapter conf;
-	bool configured, early;
+	bool configured, early, kept;
 	bool replace, force, patient; /* replace one of that name, and how it leaves */
 	uint64_t ticket;
 };
@@ -92,6 +94,15 @@ void registry_fini(struct weftd *d);
 void registry_start(struct weftd *d);
 typedef void (*registry_say_fn)(void *arg, const char *name, const char *text);
 void registry_reload(struct weftd *d, const struct config *c, registry_say_fn say, void *arg);
+
+/* Does it stand in the configuration? */
+bool registry_in_config(const struct config *c, const struct registry_entry *it);
+
+/* --- registry_file.c --------------------------------------------------------------------------------*/
+
+/* Write down what administrators have loaded; load it, as far as the configuration leaves room for it. */
+void registry_file_save(struct weftd *d);
+void registry_file_load(struct weftd *d);
 
 /* --- the engine's side ------------------------------------------------------------------------------*/
 

@@ -361,11 +361,21 @@ static void test_engine_faults(void)
 	ok(wd_daemon_wait(&d, "adapters", 2, WD_PATIENCE_MS), "and none of these");
 }
 
+/* What administrators have loaded is loaded again by the next weftd, unless this is gone. */
+static void forget(void)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/state/adapters.json", d.dir);
+	ok(!unlink(path), "a list of what was loaded by hand");
+}
+
 /* With a weftd whose patience is short; for everything else it is long. */
 static void test_no_answer(void)
 {
 	kill(d.pid, SIGTERM);
 	is_int(wd_wait(&d), 0, "ended");
+	forget();
 	put(path_of("weftd.conf", NULL),
 	    "[daemon]\nload_seconds = 2\n[model m]\npath = /fake/ok\n");
 	wd_restart(&d);
@@ -427,7 +437,7 @@ static void test_configured(void)
 	is_str(listed("bad", "why"), "lora_X is not known", "for the engine's reason");
 	ok(wait_for("gone", "state", "failed", WD_PATIENCE_MS), "one that is not there has failed");
 	ok(strstr(listed("gone", "why"), "No such file"), "and says so");
-	is_str(listed("a", "state"), "", "what was loaded by hand did not outlive weftd");
+	is_str(listed("a", "state"), "", "what was loaded by hand and is on no list is not there");
 	folder("v3", "ok", "mended");
 	ok(reload_says("adapter bad is tried again"), "a reload tries a failed one again");
 	ok(wait_for("bad", "state", "loaded", WD_PATIENCE_MS), "with success when it is mended");
@@ -586,6 +596,88 @@ static void test_early_session(void)
 	wd_close(&c);
 }
 
+static void end(void)
+{
+	kill(d.pid, SIGTERM);
+	is_int(wd_wait(&d), 0, "ended");
+}
+
+/* A list that is not weftd's own is not read; entries that are damaged harm no other. */
+static void test_bad_lists(void)
+{
+	char path[160], text[1024];
+
+	end();
+	snprintf(path, sizeof(path), "%s/state/adapters.json", d.dir);
+	snprintf(text, sizeof(text),
+		 "{\"adapters\":[17,{\"name\":\"a\"},"
+		 "{\"model\":\"m\",\"name\":\"a b\",\"path\":\"/x\",\"activation_offset\":0,"
+		 "\"on_missing_invocation\":\"error\"},"
+		 "{\"model\":\"n\",\"name\":\"n\",\"path\":\"%s/a\",\"activation_offset\":0,"
+		 "\"on_missing_invocation\":\"error\"},"
+		 "{\"model\":\"m\",\"name\":\"b\",\"path\":\"%s/a\",\"activation_offset\":3,"
+		 "\"on_missing_invocation\":\"append\"}]}",
+		 d.dir, d.dir);
+	put(path, text);
+	ok(!chmod(path, 0622), "a list that others may write");
+	wd_restart(&d);
+	is_int(wd_daemon_int(&d, "adapters"), 0, "is not read");
+	end();
+	ok(!chmod(path, 0600), "the same of weftd's own");
+	wd_restart(&d);
+	ok(wait_for("b", "state", "loaded", WD_PATIENCE_MS), "is, and its sound entry loaded");
+	is_str(in_engine("b"), expected("weights of a", 3, 2), "as it says");
+	is_int(wd_daemon_int(&d, "adapters"), 1, "and no other");
+	end();
+	put(path, "{\"adapters\":[");
+	wd_restart(&d);
+	is_int(wd_daemon_int(&d, "adapters"), 0, "half a list is none");
+}
+
+/* What an administrator has loaded is there again in the next weftd, ended or killed, until it is unloaded. */
+static void test_outlives(void)
+{
+	configure("%s", "");
+	forget();
+	wd_restart(&d);
+	folder("lost", "ok", "lost");
+	ok(load("a", "a", ",'activation_offset':-1,'on_missing_invocation':'base'") &&
+		   load("b", "b", "") && load("lost", "lost", "") && load("gone", "b", ""),
+	   "four are loaded");
+	ok(load("b", "a", ",'replace':true"), "one is replaced");
+	ok(unload("gone", ""), "one is unloaded");
+	kill(d.pid, SIGKILL);
+	wd_wait(&d);
+	ok(!unlink(path_of("lost", WEIGHTS)), "one loses its weights");
+	for (int i = 0; i < 2; i++) {
+		wd_restart(&d);
+		ok(wait_for("a", "state", "loaded", WD_PATIENCE_MS) &&
+			   wait_for("b", "state", "loaded", WD_PATIENCE_MS),
+		   "weftd %d has them", i + 2);
+		is_str(in_engine("a"), expected("weights of a", -1, 1), "as was asked for");
+		is_str(in_engine("b"), expected("weights of a", 0, 0), "the one that came last");
+		is_str(listed("b", "configured"), "0", "as an administrator's");
+		is_str(listed("gone", "state"), "", "what was unloaded stays so");
+		ok(wait_for("lost", "state", "failed", WD_PATIENCE_MS),
+		   "what cannot be loaded is listed");
+		ok(strstr(listed("lost", "why"), "No such file"), "with the reason");
+		end();
+	}
+	configure("[adapter b]\npath = %s/b\n", d.dir);
+	wd_restart(&d);
+	ok(wait_for("b", "state", "loaded", WD_PATIENCE_MS),
+	   "the configuration has one of that name");
+	is_str(in_engine("b"), expected("of b", 0, 0), "which wins");
+	ok(unload("lost", "") && unload("a", ""), "the others are unloaded");
+	end();
+	configure("%s", "");
+	wd_restart(&d);
+	is_int(wd_daemon_int(&d, "adapters"), 0,
+	       "and are not there again, nor is the one that lost");
+	test_bad_lists();
+	end();
+}
+
 /* An administrator who does not wait for the answer, and one whose weftd is killed. */
 static void test_cut_off(void)
 {
@@ -627,6 +719,7 @@ int main(int argc, char **argv)
 	test_no_answer();
 	kill(d.pid, SIGTERM);
 	is_int(wd_wait(&d), 0, "ended");
+	forget();
 	test_configured();
 	test_reload();
 	test_limits();
@@ -634,6 +727,7 @@ int main(int argc, char **argv)
 	test_cut_off();
 	kill(d.pid, SIGTERM);
 	is_int(wd_wait(&d), 0, "ended");
+	test_outlives();
 	test_early_session();
 	json_decref(last);
 	is_int(wd_stop(&d), 0, "stopped");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stream with an adapter goes on, token for token, when the engine is killed, and when weftd is
- * killed if the adapter stands in the configuration; one with an adapter that only an administrator
- * had loaded ends with the reason. An adapter in use is not unloaded but by force, which ends its
+ * A stream with an adapter goes on, token for token, when the engine is killed, and when weftd is, whether
+ * the adapter stands in the configuration or an administrator has loaded it; if its folder is gone by then,
+ * the stream ends with the reason. An adapter in use is not unloaded but by force, which ends its
  * requests and nobody else's.
  */
 #include "tests/e2e/adapter_files.h"
@@ -19,7 +19,8 @@
 #define LONGEST 8000u /* where it must not have ended before something else is done */
 
 static struct world *w;
-static char dir[] = "/tmp/weft-adapters-XXXXXX";
+static char dir[] = "/tmp/weft-adapters-XXXXXX", model[300];
+static struct af_adapter two; /* what folder two holds */
 static uint32_t prompt[JOB_TOKENS];
 
 static const char *folder(const char *name)
@@ -158,28 +159,45 @@ static void test_in_use(struct weft *weft, const uint32_t *base)
 	finish(b, base, "a request of the base model beside it");
 }
 
-static void test_daemon(struct weft *weft, const uint32_t *keep)
+static void kill_daemon(void)
+{
+	kill(world_daemon(w), SIGKILL);
+	world_wait_exit(w, 60000);
+}
+
+static void test_daemon(struct weft *weft, const uint32_t *keep, const uint32_t *byhand)
 {
 	enum weft_status status = WEFT_OK;
+	struct weft_request *a, *b;
 
-	/* It may have ended well if this process was held up before the kill. */
-	for (int i = 0; status == WEFT_OK && i < 20; i++) {
-		struct weft_request *a = begin(weft, "keep"), *b;
-
-		ok(load("byhand", "two"), "loaded by hand again");
-		b = begin_of(weft, "byhand", LONGEST);
+	ok(load("byhand", "two"), "loaded by hand again");
+	for (int i = 0; i < 2; i++) {
+		a = begin(weft, "keep");
+		b = begin(weft, "byhand");
 		upto(a, 300);
 		upto(b, 300);
-		kill(world_daemon(w), SIGKILL);
-		world_wait_exit(w, 60000);
+		kill_daemon();
 		world_restart_daemon(w);
 		finish(a, keep, "over two daemons");
+		finish(b, byhand, "the one that was loaded by hand, too");
+	}
+	/* It may have ended well if this process was held up before the kill. */
+	for (int i = 0; status == WEFT_OK && i < 20; i++) {
+		if (i)
+			ok(admin("adapter-unload", ",\"name\":\"byhand\"", NULL) &&
+				   load("byhand", "two"),
+			   "once more");
+		b = begin_of(weft, "byhand", LONGEST);
+		upto(b, 300);
+		kill_daemon();
+		af_remove(folder("two"));
+		world_restart_daemon(w);
 		upto(b, LONGEST);
 		status = status_of(b);
 		weft_free(b);
+		af_write(folder("two"), model, &two);
 	}
-	is_int(status, WEFT_NO_ADAPTER,
-	       "what the first one's administrator had loaded the second has not");
+	is_int(status, WEFT_NO_ADAPTER, "its folder gone, the next daemon has it not");
 }
 
 int main(void)
@@ -187,7 +205,7 @@ int main(void)
 	static uint32_t base[LONG], keep[LONG], byhand[LONG];
 	struct af_adapter af = {.linears = AF_ALL, .rank = 8, .alpha = 64, .bf16 = true, .seed = 1};
 	const char *src = getenv("WEFT_SRC");
-	char model[300], lines[200];
+	char lines[200];
 	struct world_options o = {.model = lines, .may_die = true};
 	struct weft *weft;
 
@@ -199,7 +217,8 @@ int main(void)
 	af.n_invocation = 1;
 	job_options(4, 192, prompt, &(struct weft_submit_options){.size = 0});
 	af.invocation[0] = prompt[10];
-	af_write(folder("two"), model, &af);
+	two = af;
+	af_write(folder("two"), model, &two);
 	snprintf(lines, sizeof(lines), "[adapter keep]\npath = %s", folder("one"));
 	w = world_start(&o);
 	weft = world_open(w);
@@ -212,7 +231,7 @@ int main(void)
 	   "three models, three answers");
 	test_engine(weft, keep, byhand);
 	test_in_use(weft, base);
-	test_daemon(weft, keep);
+	test_daemon(weft, keep, byhand);
 	weft_close(weft);
 	world_stop(w);
 	af_remove(folder("one"));

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* state_file.c - see state_file.h. Nothing is kept in memory. */
+#include "daemon/supervisor/state_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int write_file(int dir_fd, const char *name, const json_t *j)
+{
+	int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int rc = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (json_dumpfd(j, fd, JSON_COMPACT))
+		rc = -EIO;
+	else if (fsync(fd))
+		rc = -errno;
+	if (close(fd) && !rc)
+		rc = -errno;
+	return rc;
+}
+
+int state_file_save(int dir_fd, const char *name, const json_t *j)
+{
+	char scratch[STATE_NAME_BYTES + 4];
+	int rc;
+
+	snprintf(scratch, sizeof(scratch), "%s.new", name);
+	rc = write_file(dir_fd, scratch, j);
+	if (!rc && renameat(dir_fd, scratch, dir_fd, name))
+		rc = -errno;
+	if (!rc && fsync(dir_fd))
+		rc = -errno;
+	if (rc)
+		unlinkat(dir_fd, scratch, 0);
+	return rc;
+}
+
+json_t *state_file_load(int dir_fd, const char *name, const char **why)
+{
+	int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+	json_t *j = NULL;
+
+	*why = NULL;
+	if (fd < 0) {
+		if (errno != ENOENT)
+			*why = strerror(errno);
+		return NULL;
+	}
+	if (fstat(fd, &st))
+		*why = strerror(errno);
+	else if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+		*why = "it must be a file of weftd's own that nobody else may write";
+	else if (!(j = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL)))
+		*why = "it is damaged";
+	close(fd);
+	return j;
+}
