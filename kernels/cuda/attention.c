@@ -5,8 +5,8 @@
  * A batch is divided for attention when its first attention comes, since only then the number of
  * query heads to a KV head is known. Each sequence goes one of two ways, with the same bits
  * (attention.cu): its rows with all of their keys at once, if there are enough of them to fill the
- * device; or cut by cut, with partial results in memory. Of those that fill the device, Hopper devices
- * take a third way, faster and with bits of its own (flash.c). The room for those is made at the first
+ * device; or cut by cut, with partial results in memory. Hopper devices have a third way for many rows,
+ * faster and with bits of its own (flash.c). The room for those is made at the first
  * attention, which says how many heads a row has: a device must have it free beside the pool (the
  * engine leaves it, DEVICE_MARGIN), and one that has not fails that step. A sequence for which no
  * room is left in it goes the first way.
@@ -238,14 +238,15 @@ static void divide_split(struct division *d, const struct wk_seq *s, uint32_t in
 
 static void divide(struct wk_backend *be, uint32_t group, struct division *d)
 {
+	bool flash = be->flashed && cuda_flash_fills(be, group);
+
 	for (uint32_t i = 0; i < be->batch.n_seqs; i++) {
 		const struct wk_seq *s = &be->seqs[i];
 		uint64_t parts = (uint64_t)cuts_of(s) * s->n_rows;
-		bool whole = goes_whole(be, s, group);
 
-		if (whole && be->flashed && cuda_flash_add(be, &d->flash, s, i, group))
+		if (flash && cuda_flash_add(be, &d->flash, s, i, group))
 			nothing_to_merge(d, s);
-		else if (whole || parts > d->room_parts - d->parts)
+		else if (goes_whole(be, s, group) || parts > d->room_parts - d->parts)
 			divide_whole(d, s, i, s->n_rows * group);
 		else
 			divide_split(d, s, i, s->n_rows * group);

@@ -298,6 +298,7 @@ static int start(struct wk_backend *be, const struct wk_open_options *opt)
 static struct wk_backend *backend_new(const struct wk_open_options *opt, bool flash)
 {
 	const char *graphs = getenv("WEFT_CUDA_GRAPHS"), *small = getenv("WEFT_CUDA_SMALL");
+	const char *given = getenv("WEFT_CUDA_FLASH");
 	struct wk_backend *be = calloc(1, sizeof(*be));
 
 	if (!be)
@@ -306,6 +307,7 @@ static struct wk_backend *backend_new(const struct wk_open_options *opt, bool fl
 	be->small = !small || strcmp(small, "0");
 	be->graphs_on = !graphs || strcmp(graphs, "0");
 	be->flash = flash;
+	be->flash_all = given && !strcmp(given, "2");
 	return be;
 }
 

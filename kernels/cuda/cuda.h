@@ -225,6 +225,7 @@ struct wk_backend {
 	uint32_t part_heads;	       /* for which they were made */
 
 	bool flash, flash_checking; /* flash.cu is used; its check is not over */
+	bool flash_all;		    /* wherever it can be */
 	struct wk_buf *tiles;	    /* owner: K and V of a layer, gathered */
 	uint32_t tiles_room;
 
@@ -357,10 +358,11 @@ struct cuda_flash_division {
 
 /* Whether it is used on this device, wanted (be->flash) and right; all errors but of memory are sticky. */
 int cuda_flash_open(struct wk_backend *be);
-/* Whether flash.cu can do this operation; then its memory; then, for sequences whose rows are many enough,
- * whether they find room in it, and the order of their units. */
+/* Whether flash.cu can do this operation; its memory; whether the batch has enough for it; then for each
+ * sequence whether it goes this way; and the order of their units. */
 bool cuda_flash_fits(const struct wk_backend *be, const struct wk_attention *op);
 int cuda_flash_reserve(struct wk_backend *be);
+bool cuda_flash_fills(const struct wk_backend *be, uint32_t group);
 bool cuda_flash_add(const struct wk_backend *be, struct cuda_flash_division *d,
 		    const struct wk_seq *s, uint32_t index, uint32_t group);
 void cuda_flash_sort(const struct wk_backend *be, struct cuda_flash_division *d);

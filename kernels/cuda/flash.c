@@ -2,11 +2,13 @@
 /*
  * flash.c - attention of long prompts with the instructions of compute capability 9.0: when, and where.
  *
- * A sequence goes this way if the device has the instructions, its rows alone fill the device, the head
- * size is one that flash.cu has, and there is room for its keys and values in be->tiles: whoever
- * comes later in the batch and finds none goes as on other devices. The room is for all that the pool can
- * hold, up to TILES_BYTES, and is made at the first attention; a device that has not so much free
- * goes without. Deterministic mode has one arithmetic, and this is another.
+ * A sequence goes this way if the device has the instructions, the head size is one that flash.cu has,
+ * its rows make a whole unit, those that do fill half of the device together (the other way is less
+ * than half as fast), and there is room for its keys and values in be->tiles: whoever comes later in the
+ * batch and finds none goes as on other devices. The room is for all that the pool can hold, up to
+ * TILES_BYTES, and is made at the first attention; a device that has not so much free goes without.
+ * Deterministic mode has one arithmetic, and this is another. For tests WEFT_CUDA_FLASH=2 sends every
+ * sequence of more than one row this way.
  *
  * When a backend is opened the kernels compute a made-up problem, which a formula in double computes
  * too: 33 rows at the end of 300 keys in scattered blocks, two KV heads of four queries each, all by one
@@ -89,13 +91,29 @@ int cuda_flash_reserve(struct wk_backend *be)
 	return 0;
 }
 
+static bool makes_units(const struct wk_backend *be, const struct wk_seq *s, uint32_t group)
+{
+	return s->n_rows > 1 && (be->flash_all || s->n_rows * group >= UNIT_PAIRS);
+}
+
+bool cuda_flash_fills(const struct wk_backend *be, uint32_t group)
+{
+	uint32_t blocks = 0;
+
+	for (uint32_t i = 0; i < be->batch.n_seqs; i++)
+		if (makes_units(be, &be->seqs[i], group))
+			blocks += cuda_div_up(be->seqs[i].n_rows * group, UNIT_PAIRS) *
+				  be->kv.n_kv_heads;
+	return be->flash_all || 2 * blocks >= (uint32_t)be->multiprocessors;
+}
+
 bool cuda_flash_add(const struct wk_backend *be, struct cuda_flash_division *d,
 		    const struct wk_seq *s, uint32_t index, uint32_t group)
 {
 	uint32_t tiles = cuda_div_up(s->pos + s->n_rows, KA_FLASH);
 	uint32_t units = cuda_div_up(s->n_rows * group, UNIT_PAIRS);
 
-	if (tiles > be->tiles_room - d->counts.n_tiles)
+	if (!makes_units(be, s, group) || tiles > be->tiles_room - d->counts.n_tiles)
 		return false;
 	/* What sees most comes first. */
 	for (uint32_t i = units; i--;)

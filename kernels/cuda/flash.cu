@@ -171,6 +171,12 @@ WK_DEVICE uint32_t row_pos(const struct unit &u, uint32_t pair)
 	return u.seq.pos + (row < u.seq.n_rows ? row : u.seq.n_rows - 1);
 }
 
+/* The block's unit of a round: to and fro, so that who has a heavy one has a light one next. */
+WK_DEVICE uint32_t unit_number(uint32_t round)
+{
+	return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+}
+
 template <int D> WK_DEVICE struct unit unit_of(const struct ka_flash &a, uint32_t i)
 {
 	const struct ka_whole w = a.units[i / a.n_kv];
@@ -194,7 +200,7 @@ template <int D> WK_DEVICE void bring(const struct ka_flash &a, uint8_t *shared,
 	uint32_t n = 0;
 
 	wk_copies_begin();
-	for (uint32_t i = blockIdx.x; i < n_units; i += gridDim.x) {
+	for (uint32_t round = 0, i; (i = unit_number(round)) < n_units; round++) {
 		const struct unit u = unit_of<D>(a, i);
 
 		for (uint32_t t = u.first; t < u.first + u.n; t++, n++) {
@@ -479,7 +485,7 @@ template <int D> WK_DEVICE void flash(const struct ka_flash &a, uint8_t *shared)
 		uint32_t n = 0;
 
 		wk_registers_more<240>();
-		for (uint32_t i = blockIdx.x; i < n_units; i += gridDim.x) {
+		for (uint32_t round = 0, i; (i = unit_number(round)) < n_units; round++) {
 			const struct unit u = unit_of<D>(a, i);
 
 			compute_unit<D>(a, u, group, n, at, b);

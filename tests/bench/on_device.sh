@@ -168,8 +168,9 @@ else
 	# A device that must have it, but has found it wrong, fails.
 	wgmma=
 	[ "$capability" != 9.0 ] || wgmma=WEFT_TEST_EXPECT=+wgmma
-	check "attention with wgmma" 20 kernels/test_attention 1 $wgmma
-	check "attention with wgmma, many rows and few" 20 kernels/test_attention_mixed 1 $wgmma
+	check "attention with wgmma" 20 kernels/test_attention 1 WEFT_CUDA_FLASH=2 $wgmma
+	check "attention with wgmma, many rows and few" 20 kernels/test_attention_mixed 1 \
+		WEFT_CUDA_FLASH=2 $wgmma
 	check "adapters" 30 kernels/test_lora 1
 	check "refusals" 20 kernels/test_lora_refuse 1
 	check "copies of blocks" 20 kernels/test_copies 1
