@@ -84,8 +84,9 @@ done >"$sass.faults"
 		if (n < 64) print name " does " n " exponentials beside its products" }
 	END { if (seen != 2) print "flash: " seen + 0 " loops with products under way" }' >>"$sass.faults"
 
-# Kernels that copy weights before they wait, or bring them into the cache. Split attention reads one word.
-early='^wk_(gemm_|norm$)'
+# Kernels that copy weights before they wait, or bring them into the cache. Split attention reads
+# what its unit is, too.
+early='^wk_(gemm_|norm$|attn_split_)'
 for file in "$dir"/*.fatbin; do
 	"$cuobjdump" --dump-sass "$file" | awk -v early="$early" -v file="$(basename "$file")" '
 		function close_one() {
@@ -107,7 +108,7 @@ for file in "$dir"/*.fatbin; do
 		!waits && !first && op ~ /^(LD|ST|LDG|STG|LDGSTS|ATOM|ATOMG|RED|REDUX|CCTL|UBLK|UTMA|SYNCS|HGMMA)[A-Z]*([. ]|$)/ &&
 			op !~ /^(LDC|LDS|LDSM|STS|REDUX)[. ]/ &&
 			!(name ~ early && op ~ /^(LDGSTS|UBLKPF)[. ]/) &&
-			!(name ~ /^wk_attn_split/ && op ~ /^LDG[.]E R/ && !words++) { first = op }
+			!(name ~ /^wk_attn_split/ && op ~ /^LDG[.]E R/ && words++ < 8) { first = op }
 		END { close_one(); if (!n) print file " has no kernel for Hopper" }'
 done >>"$sass.faults"
 [ ! -s "$sass.faults" ] || fault "$(cat "$sass.faults")"

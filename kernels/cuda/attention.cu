@@ -477,6 +477,28 @@ WK_DEVICE void split_unit(const struct ka_attn &a, const struct unit &u, uint32_
 	store_cut<VD>(a, u, part, cut);
 }
 
+/*
+ * One unit for each block at the most: then what takes longest is that each of a cut's eight tiles waits for
+ * memory, and while the launches before compute, the cut's K and V come into the cache. Each lane of a
+ * warp has one of its 16 blocks, K or V. What rotation is about to write among them it writes there.
+ */
+WK_DEVICE void fetch_cut(const struct ka_attn &a, uint32_t unit, uint32_t slices)
+{
+	const struct ka_split *w = (const struct ka_split *)a.units + unit / (a.n_kv * slices);
+	const struct ka_seq *s = a.seqs + wk_early_word(&w->seq);
+	uint32_t pos = wk_early_word(&w->cut) * KA_CUT + threadIdx.x / 2 * 16;
+	uint32_t head = (threadIdx.x % 2 ? a.n_kv : 0) + unit / slices % a.n_kv;
+	uint32_t bytes = 16 * a.dim_pad * 2;
+
+	if (pos >= wk_early_word(&s->pos) + wk_early_word(&s->n_rows))
+		return;
+	wk_early_fetch(a.pool +
+			       wk_early_word(a.table + wk_early_word(&s->table) + pos / 16) *
+				       a.block_bytes +
+			       a.layer_offset + (uint64_t)head * bytes,
+		       bytes);
+}
+
 template <int D, int VD> WK_DEVICE void split(const struct ka_attn &a, uint8_t *shared)
 {
 	const uint32_t slices = (D + VD - 1) / VD;
@@ -484,12 +506,14 @@ template <int D, int VD> WK_DEVICE void split(const struct ka_attn &a, uint8_t *
 	uint32_t warps = blockDim.x / 32; /* as many as find room for their tiles */
 
 	wk_let_next();
-	/* The number of units came by a transfer before the step's first launch. A block without any ends at
+	/* The units came by a transfer before the step's first launch. A block without any ends at
 	 * once: its shared memory is most of the multiprocessor's, and the product that comes after attention
 	 * has weights to fetch. */
 	n = wk_early_word(a.n_units) * a.n_kv * slices;
 	if (blockIdx.x >= n && wk_may_end_early())
 		return;
+	if (n <= gridDim.x && blockIdx.x < n && warp == 0)
+		fetch_cut(a, blockIdx.x, slices);
 	wk_await_previous();
 	shared += warp * 2 * tile_shape<D, VD>::bytes;
 	/* Few units, and the last of many, are spread over all multiprocessors. */

@@ -111,7 +111,7 @@ WK_DEVICE void wk_early_copy16(void *to, const void *from, uint32_t bytes)
 	wk_copy16(to, from, bytes);
 }
 
-/* Into the cache: whole 16 bytes, of what never changes. */
+/* Into the cache that all multiprocessors share: whole 16 bytes, of anything. */
 WK_DEVICE void wk_early_fetch(const void *from, uint32_t bytes)
 {
 #if __CUDA_ARCH__ >= 900
