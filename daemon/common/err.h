@@ -12,6 +12,9 @@ struct weft_err {
 int err_set(struct weft_err *err, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Why memory that counts as a file could not be made or filled: strerror(), or the limit's name. */
+const char *err_memory_text(int error);
+
 /* Messages quote files: make control characters blanks, so that it stays one line. NULL allowed. */
 void err_one_line(struct weft_err *err);
 

@@ -207,7 +207,7 @@ static int get_region(struct session *s, const struct wshm_layout *layout, const
 			       "memory",
 			       (unsigned long long)limits.total_bytes, limits.total_regions);
 	else if (err)
-		session_refuse(s, err, "regions cannot be made: %s", strerror(-err));
+		session_refuse(s, err, "regions cannot be made: %s", err_memory_text(-err));
 	return err;
 }
 

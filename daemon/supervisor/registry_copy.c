@@ -102,7 +102,8 @@ static void copy_bytes(int from, int to, uint64_t bytes, const char *name)
 		for (ssize_t done = 0, w; done < n; done += w) {
 			w = write(to, slice + done, (size_t)(n - done));
 			if (w <= 0)
-				give_up("%s: no memory for its copy: %s", name, strerror(errno));
+				give_up("%s: no memory for its copy: %s", name,
+					err_memory_text(errno));
 		}
 		bytes -= (uint64_t)n;
 	}

@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define LIMIT (UINT64_C(64) << 20) /* an index region has room, and a session of usual size */
 
@@ -43,6 +45,46 @@ static void test_too_low(void)
 	wd_stop(&d);
 }
 
+static char folder[] = "/tmp/weft-file-size-XXXXXX";
+static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
+
+static const char *in_folder(const char *name)
+{
+	static char path[100];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return path;
+}
+
+/* While this process may: an adapter whose weights are twice the limit, a hole but for two bytes. */
+static void make_adapter(void)
+{
+	if (!mkdtemp(folder) || chmod(folder, 0755))
+		bail_out(folder);
+	for (int i = 0; i < 2; i++) {
+		FILE *f = fopen(in_folder(files[i]), "w");
+
+		if (!f || fputs("{}", f) < 0 || fclose(f) || chmod(in_folder(files[i]), 0644))
+			bail_out(folder);
+	}
+	if (truncate(in_folder(files[1]), 2 * LIMIT))
+		bail_out(folder);
+}
+
+/* They are copied into memory of which the same holds. */
+static void test_adapter(struct wd *d)
+{
+	json_t *last = NULL;
+
+	ok(!wd_ask(d, &last, "{'cmd':'adapter-load','name':'a','path':'%s'}", folder),
+	   "an adapter beyond the limit is refused");
+	ok(strstr(wd_error(last), "RLIMIT_FSIZE"), "with the reason: %s", wd_error(last));
+	json_decref(last);
+	for (int i = 0; i < 2; i++)
+		unlink(in_folder(files[i]));
+	rmdir(folder);
+}
+
 int main(int argc, char **argv)
 {
 	const struct rlimit limit = {LIMIT, LIMIT};
@@ -52,13 +94,16 @@ int main(int argc, char **argv)
 
 	wd_engine_or_test(argc, argv);
 	test_too_low();
+	make_adapter();
 	if (setrlimit(RLIMIT_FSIZE, &limit))
 		bail_out("setrlimit");
 	wd_start(&d, "[model m]\npath = /fake/ok\n");
+	test_adapter(&d);
 	wd_hello_init(&h);
 	h.tx_arena_bytes = 2 * LIMIT;
 	is_int(wd_open(&c, &d, &h), -EACCES, "regions beyond the limit are refused");
-	ok(strstr(c.text.text, strerror(EFBIG)), "with the reason: %s", c.text.text);
+	ok(strstr(c.text.text, "limit of file sizes") && strstr(c.text.text, "RLIMIT_FSIZE"),
+	   "with the reason: %s", c.text.text);
 	wd_close(&c);
 	wd_hello_init(&h);
 	is_int(wd_open(&c, &d, &h), 0, "and others are made as before");

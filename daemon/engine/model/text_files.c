@@ -38,7 +38,7 @@ static int add(struct wshm_files_writer *w, const char *dir, const char *name, s
 		rc = err_set(err, -EFBIG, "%s: %zu bytes; at most %zu are handed out", name, bytes,
 			     max_bytes);
 	else if ((rc = wshm_files_add(w, name, fd, bytes)))
-		err_set(err, rc, "%s: cannot be copied: %s", name, strerror(-rc));
+		err_set(err, rc, "%s: cannot be copied: %s", name, err_memory_text(-rc));
 	close(fd);
 	return rc;
 }
