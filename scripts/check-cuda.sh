@@ -99,7 +99,7 @@ for file in "$dir"/*.fatbin; do
 		}
 		/^arch =/ { close_one(); hopper = $3 ~ /^sm_90/ }
 		/Function :/ { close_one()
-			if (hopper) { name = $NF; n++; waits = lets = words = 0; first = constant = "" } }
+			if (hopper) { name = $NF; n++; waits = lets = 0; first = constant = "" } }
 		!name || !/^ *\/\*[0-9a-f]+\*\/ / { next }
 		{ sub(/^ *\/\*[0-9a-f]+\*\/ */, ""); sub(/ *;.*/, ""); op = $0; sub(/^@!?U?P[0-9T]+ +/, "", op) }
 		op ~ /^ACQBULK/ { waits = 1 }
@@ -108,7 +108,7 @@ for file in "$dir"/*.fatbin; do
 		!waits && !first && op ~ /^(LD|ST|LDG|STG|LDGSTS|ATOM|ATOMG|RED|REDUX|CCTL|UBLK|UTMA|SYNCS|HGMMA)[A-Z]*([. ]|$)/ &&
 			op !~ /^(LDC|LDS|LDSM|STS|REDUX)[. ]/ &&
 			!(name ~ early && op ~ /^(LDGSTS|UBLKPF)[. ]/) &&
-			!(name ~ /^wk_attn_split/ && op ~ /^LDG[.]E R/ && words++ < 8) { first = op }
+			!(name ~ /^wk_attn_split_/ && op ~ /^LDG[.]E[.]STRONG[.]GPU /) { first = op }
 		END { close_one(); if (!n) print file " has no kernel for Hopper" }'
 done >>"$sass.faults"
 [ ! -s "$sass.faults" ] || fault "$(cat "$sass.faults")"

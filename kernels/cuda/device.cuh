@@ -120,9 +120,13 @@ WK_DEVICE void wk_early_fetch(const void *from, uint32_t bytes)
 #endif
 }
 
+/* Past the multiprocessor's own cache, which may still have what was there in the step before. */
 WK_DEVICE uint32_t wk_early_word(const uint32_t *from)
 {
-	return *from;
+	uint32_t v;
+
+	asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+	return v;
 }
 
 WK_DEVICE bool wk_may_end_early(void)
