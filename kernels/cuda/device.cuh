@@ -17,8 +17,8 @@
  * included. Before it a kernel may read only its arguments, its own shared memory, and what no launch
  * or transfer of this stream changes while it is there: base weights, and what the host has sent for this step.
  * The former are written by a transfer that the host waits for before anyone can name them, and freed when
- * the device is idle; the latter is on the device before the first launch of the step's list begins. (To bring something into
- * the cache that all multiprocessors share is not to read it: it can still be written.)
+ * the device is idle; the latter is there before the first launch of the step's list begins. (To bring
+ * something into the cache that all multiprocessors share is not to read it: it can still be written.)
  *
  * A block that finds early that it has nothing to do may end without having waited, as long as another
  * block of its launch waits: the first one does (wk_may_end_early()).
