@@ -59,6 +59,8 @@ static int exchange(const char *path, const char *line, int seconds, char **ret)
 		return -errno;
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	/* A daemon that stands still takes no connection when so many wait already. */
+	setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	err = connect(sock, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : say(sock, line);
 	while (!err && !(have && buf[have - 1] == '\n')) {
 		ssize_t n;
@@ -118,6 +120,13 @@ json_t *admin_ask(json_t *request, int seconds, char **text)
 		cli_fail("ask weftd through %s: that is another kind of socket; --admin-socket is "
 			 "admin.sock, --socket the weftd.sock beside it",
 			 path);
+		return NULL;
+	}
+	if (err == -EAGAIN) {
+		cli_fail("ask weftd through %s: no answer in %d s; it listens and is stuck, "
+			 "stopped or "
+			 "busy, see its log",
+			 path, seconds);
 		return NULL;
 	}
 	if (err) {
