@@ -23,7 +23,7 @@ static const struct cli_option options[] = {
 	{"socket", 0, "PATH", cli_set_str, &open_options.socket, "the daemon's socket"},
 	{"model", 'm', "NAME", cli_set_str, &open_options.model, "which model; default: the only one"},
 	{"adapter", 'a', "NAME", cli_set_str, &adapter, "which adapter; default: none"},
-	{"file", 'f', "FILE", cli_set_str, &file, "read the token ids from FILE"},
+	{"file", 'f', "FILE", cli_set_str, &file, "read the token ids from FILE; -: standard input"},
 	{"json", 'j', NULL, NULL, &json, "a JSON object"},
 };
 /* clang-format on */

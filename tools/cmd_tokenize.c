@@ -21,7 +21,7 @@ static const struct cli_option options[] = {
 	{"tokenizer", 't', "DIR", cli_set_str, &folder, "the folder that holds tokenizer.json; default: as served"},
 	{"model", 'm', "NAME", cli_set_str, &served.model, "whose, of those served; default: the only one"},
 	{"socket", 0, "PATH", cli_set_str, &served.socket, "the daemon's socket"},
-	{"file", 'f', "FILE", cli_set_str, &file, "read FILE"},
+	{"file", 'f', "FILE", cli_set_str, &file, "read FILE; -: standard input"},
 	{"decode", 'd', NULL, NULL, &decode, "token ids in, text out"},
 	{"bare", 'b', NULL, NULL, &bare, "do not add the tokens that the model expects around a text"},
 	{"special", 's', NULL, NULL, &special, "take special tokens' texts for special tokens"},
