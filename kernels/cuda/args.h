@@ -169,9 +169,11 @@ struct ka_bias_add {
 };
 
 struct ka_swiglu {
-	const float *y; /* [rows][2 * n]: gates, ups */
+	const void *y; /* [rows][2 * n]: gates, ups; fp32, or bf16 */
 	uint16_t *x;
 	uint32_t n, x_stride;
+	uint32_t half; /* bf16; n is a multiple of 8 then */
+	uint32_t pad;
 };
 
 struct ka_rope {

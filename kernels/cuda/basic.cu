@@ -123,12 +123,37 @@ WK_DEVICE float silu(float x)
 	return x / (1.0f + expf(-x));
 }
 
+/* Two gates and two ups in bf16. */
+WK_DEVICE uint32_t silu_two(uint32_t gate, uint32_t up)
+{
+	return wk_pack_bf16(silu(wk_from_bf16(gate & 0xffff)) * wk_from_bf16(up & 0xffff),
+			    silu(wk_from_bf16(gate >> 16)) * wk_from_bf16(up >> 16));
+}
+
+/* Eight outputs of a row. */
+WK_DEVICE void swiglu_half(const struct ka_swiglu &a, uint16_t *x, uint32_t i)
+{
+	const uint16_t *gate = (const uint16_t *)a.y + (uint64_t)blockIdx.y * 2 * a.n + i;
+	uint4 g, u;
+
+	if (i >= a.n)
+		return;
+	g = wk_load16(gate);
+	u = wk_load16(gate + a.n);
+	*(uint4 *)(x + i) = make_uint4(silu_two(g.x, u.x), silu_two(g.y, u.y), silu_two(g.z, u.z),
+				       silu_two(g.w, u.w));
+}
+
 WK_KERNEL(wk_swiglu, (256), struct ka_swiglu)
 {
-	const float *gate = a.y + (uint64_t)blockIdx.y * 2 * a.n, *up = gate + a.n;
+	const float *gate = (const float *)a.y + (uint64_t)blockIdx.y * 2 * a.n, *up = gate + a.n;
 	uint16_t *x = a.x + (uint64_t)blockIdx.y * a.x_stride;
 	uint32_t i = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
 
+	if (a.half) {
+		swiglu_half(a, x, 2 * i);
+		return;
+	}
 	if (a.n % 4 == 0 && i < a.n) {
 		float4 g = wk_load_floats(gate + i), u = wk_load_floats(up + i);
 		uint32_t lo = wk_pack_bf16(silu(g.x) * u.x, silu(g.y) * u.y);

@@ -19,7 +19,7 @@
 
 struct plan {
 	bool known, usable;
-	uint32_t m, n, k, x_stride, w_stride, out_stride;
+	uint32_t m, n, k, x_stride, w_stride, out_stride, half;
 	void *la, *lb, *lc; /* owner: layouts */
 	struct lt_heuristic how;
 };
@@ -138,7 +138,7 @@ static bool same(const struct plan *p, const struct blas_product *q)
 {
 	return p->known && p->m == q->m && p->n == q->n && p->k == q->k &&
 	       p->x_stride == q->x_stride && p->w_stride == q->w_stride &&
-	       p->out_stride == q->out_stride;
+	       p->out_stride == q->out_stride && p->half == q->half;
 }
 
 static struct plan *place_of(struct blas *b, const struct blas_product *q)
@@ -162,10 +162,11 @@ static void make_plan(struct blas *b, struct plan *p, const struct blas_product 
 			   .k = q->k,
 			   .x_stride = q->x_stride,
 			   .w_stride = q->w_stride,
-			   .out_stride = q->out_stride};
+			   .out_stride = q->out_stride,
+			   .half = q->half};
 	p->usable = !b->layout_new(&p->la, LT_BF16, q->k, q->n, q->w_stride) &&
 		    !b->layout_new(&p->lb, LT_BF16, q->k, q->m, q->x_stride) &&
-		    !b->layout_new(&p->lc, LT_F32, q->n, q->m, q->out_stride) &&
+		    !b->layout_new(&p->lc, q->half ? LT_BF16 : LT_F32, q->n, q->m, q->out_stride) &&
 		    !b->heuristic(b->lt, b->desc, p->la, p->lb, p->lc, p->lc, b->pref, 1, &p->how,
 				  &n) &&
 		    n == 1 && !p->how.state && p->how.workspace <= b->workspace_bytes;
@@ -177,7 +178,7 @@ bool blas_takes(struct blas *b, const struct blas_product *q)
 
 	/* The library's fast paths, and the alignment that it was told of. */
 	if (q->x % 16 || q->w % 16 || q->out % 16 || q->k % 8 || q->x_stride % 8 ||
-	    q->w_stride % 8 || q->out_stride % 4)
+	    q->w_stride % 8 || q->out_stride % (q->half ? 8 : 4))
 		return false;
 	if (!same(p, q))
 		make_plan(b, p, q);

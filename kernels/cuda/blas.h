@@ -52,6 +52,7 @@ struct blas_product {
 	uint32_t m, n, k, x_stride, w_stride, out_stride;
 	float scale;
 	uint32_t add;
+	uint32_t half; /* out is bf16, not fp32 */
 };
 
 struct blas;

@@ -37,7 +37,7 @@
 #include "kernels/drawn.h"
 #include "kernels/lora.h"
 
-#define WK_CUDA_REV   4u /* raise whenever a result may change by a bit */
+#define WK_CUDA_REV   5u /* raise whenever a result may change by a bit */
 #define CUDA_LOG2E    1.44269504088896340736f
 #define WK_CUDA_ALIGN 128 /* of rows of x, y and h: a sector of the cache or more */
 
@@ -229,7 +229,7 @@ struct wk_backend {
 	struct wk_buf *tiles;	    /* owner: K and V of a layer, gathered */
 	uint32_t tiles_room;
 
-	struct wk_buf *glu; /* owner: fp32 gates and ups of a pass */
+	struct wk_buf *glu; /* owner: gates and ups of a pass */
 	struct wk_buf *s;   /* owner: what LoRA shrinks to */
 
 	struct wk_buf *samples, *scratch; /* owner: arguments and adjusted rows of sample */

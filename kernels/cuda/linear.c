@@ -10,8 +10,8 @@
  * others to cuBLASLt.
  *
  * A product: s of the adapters' rows first, from x as it is now; then scale * (x w + bias) into out,
- * or onto it; then the adapters' B s onto that. SwiGLU goes through an fp32 buffer that gates and ups
- * share: the adapters add to it before the activation.
+ * or onto it; then the adapters' B s onto that. SwiGLU goes through a buffer that gates and ups share, in
+ * fp32, since the adapters add to it before the activation; without adapters the library leaves bf16.
  */
 #include <errno.h>
 #include <math.h>
@@ -248,6 +248,11 @@ static void own_product(struct wk_backend *be, const struct blas_product *p, cu_
 		    cuda_div_up(p->m, tiles[t].rows), 128, bytes, &a, sizeof(a));
 }
 
+static bool by_library(const struct wk_backend *be, const struct blas_product *p)
+{
+	return be->blas && !(be->small && p->m <= FEW_ROWS) && blas_takes(be->blas, p);
+}
+
 /* scale * (x w + bias) for outputs first .. first + p->n - 1 of a weight. */
 static void product(struct wk_backend *be, struct blas_product *p, cu_ptr bias)
 {
@@ -257,7 +262,7 @@ static void product(struct wk_backend *be, struct blas_product *p, cu_ptr bias)
 				.out_stride = p->out_stride,
 				.scale = p->scale};
 
-	if (!be->blas || (be->small && p->m <= FEW_ROWS) || !blas_takes(be->blas, p)) {
+	if (!by_library(be, p)) {
 		own_product(be, p, bias);
 		return;
 	}
@@ -283,7 +288,20 @@ static struct blas_product describe(const struct wk_matmul *op, uint32_t first, 
 				     .add = op->epilogue == WK_EPI_ADD};
 }
 
-/* Gates and ups of n outputs into fp32, then their activation to x. */
+/* Gates and ups may be rounded to bf16: half the bytes, which in a long prompt's pass of an 8B model are those
+ * of all other activations together. Then nothing can be added to them, so there is no adapter; and the rows
+ * of x must lie for 16 bytes at a time. */
+static bool half_will_do(const struct wk_backend *be, const struct wk_matmul *op,
+			 const struct blas_product *p)
+{
+	struct blas_product half = *p;
+
+	half.half = 1;
+	return p->n % 16 == 0 && op->out_stride % 8 == 0 && op->out->at % 16 == 0 &&
+	       by_library(be, &half);
+}
+
+/* Gates and ups of n outputs, then their activation to x. */
 static void swiglu(struct wk_backend *be, const struct wk_matmul *op, uint32_t n, bool lora)
 {
 	uint32_t n_gate = op->w->n_gate, both = op->col || n != n_gate ? 0 : 2 * n;
@@ -298,6 +316,7 @@ static void swiglu(struct wk_backend *be, const struct wk_matmul *op, uint32_t n
 	p.out_stride = 2 * n;
 	p.scale = 1;
 	a.y = device(be->glu->at);
+	p.half = a.half = both && !lora && half_will_do(be, op, &p);
 	product(be, &p, 0);
 	if (!both) {
 		struct blas_product ups = describe(op, n_gate + op->col, n);
@@ -313,7 +332,8 @@ static void swiglu(struct wk_backend *be, const struct wk_matmul *op, uint32_t n
 		cuda_lora_expand(be, op, op->col, n, be->glu->at, 2 * n, 1);
 		cuda_lora_expand(be, op, n_gate + op->col, n, up, 2 * n, 1);
 	}
-	cuda_launch(be, K_wk_swiglu, cuda_div_up(n, 1024), op->n_rows, 256, 0, &a, sizeof(a));
+	cuda_launch(be, K_wk_swiglu, cuda_div_up(n, a.half ? 2048 : 1024), op->n_rows, 256, 0, &a,
+		    sizeof(a));
 }
 
 void cuda_matmul(struct wk_backend *be, const struct wk_matmul *op)

@@ -109,8 +109,9 @@ static void check_matmul(struct kt *t, const uint32_t *shape, enum wk_dtype dtyp
 	else
 		kt_read_floats(t, ob, out, (size_t)m * out_stride);
 	err = kt_error(out, want, (size_t)m * out_stride);
-	/* Sums are fp32 on every backend; only what is stored as x is rounded further. */
-	ok(err <= (glu ? t->tol : 4e-6),
+	/* Sums are fp32 on every backend; only what is stored as x is rounded further, and before it
+	 * gates and ups may be: three times 2^-9, one of them up to 1.3-fold by silu. */
+	ok(err <= (glu ? 1.1 * t->tol : 4e-6),
 	   "%s: matmul %u x %u x %u, dtype %d, epilogue %d%s, "
 	   "column %u: %.1e",
 	   t->label, m, n, k, dtype, epi, with_bias ? ", bias" : "", col, err);

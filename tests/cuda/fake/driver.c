@@ -152,7 +152,7 @@ static cu_result fate(const char *call)
 
 /* --- streams -----------------------------------------------------------------------------------------*/
 
-enum op_kind { OP_COPY, OP_FILL, OP_LAUNCH, OP_RECORD, OP_WAIT };
+enum op_kind { OP_COPY, OP_FILL, OP_LAUNCH, OP_CALL, OP_RECORD, OP_WAIT };
 
 struct op {
 	struct op *next;
@@ -164,10 +164,12 @@ struct op {
 	cu_event event;
 	uint64_t count; /* of the event's records: the one that is made or waited for */
 	const struct emu_kernel *kernel;
+	void (*call)(const void *args); /* another library's */
 	uint32_t grid[3], threads, shared;
 	bool overlaps, looked; /* may begin early; and what it reads then is known */
 	uint64_t digest;
-	char args[]; /* of a launch: copied when it is made */
+	size_t arg_bytes;
+	char args[]; /* of a launch or call: copied when it is made */
 };
 
 struct list {
@@ -261,6 +263,9 @@ static void run(const struct op *op)
 	case OP_LAUNCH:
 		run_kernel(op);
 		break;
+	case OP_CALL:
+		op->call(op->args);
+		break;
 	case OP_RECORD:
 		op->event->come = op->count;
 		break;
@@ -333,6 +338,7 @@ static void queue(cu_stream s, struct op op, const void *args, size_t arg_bytes)
 
 	copy = malloc(sizeof(op) + arg_bytes);
 	*copy = op;
+	copy->arg_bytes = arg_bytes;
 	if (arg_bytes)
 		memcpy(copy->args, args, arg_bytes);
 	if (s->capture) {
@@ -356,6 +362,13 @@ static cu_result put(cu_stream s, struct op op, const void *args, size_t arg_byt
 	queue(s, op, args, arg_bytes);
 	go(s);
 	return 0;
+}
+
+/* What another library puts on a stream (blas.c). */
+EXPORT int fake_cuda_call(cu_stream s, void (*call)(const void *), const void *args, size_t bytes);
+EXPORT int fake_cuda_call(cu_stream s, void (*call)(const void *), const void *args, size_t bytes)
+{
+	return put(s, (struct op){.kind = OP_CALL, .call = call}, args, bytes);
 }
 
 static int overlaps(const void *p, size_t n, uint64_t at, size_t bytes)
@@ -871,7 +884,7 @@ EXPORT cu_result cuGraphInstantiateWithFlags(cu_graph_exec *ret, cu_graph g,
 	*ret = calloc(1, sizeof(**ret));
 	list_init(&(*ret)->ops);
 	for (const struct op *op = g->ops.first; op; op = op->next) {
-		size_t args = op->kernel ? emu_arg_bytes(op->kernel) : 0;
+		size_t args = op->arg_bytes;
 		struct op *copy = malloc(sizeof(*op) + args);
 
 		memcpy(copy, op, sizeof(*op) + args);
@@ -904,7 +917,7 @@ EXPORT cu_result cuGraphLaunch(cu_graph_exec g, cu_stream s)
 		return INVALID;
 	replayed++;
 	for (const struct op *op = g->ops.first; op; op = op->next)
-		queue(s, *op, op->args, op->kernel ? emu_arg_bytes(op->kernel) : 0);
+		queue(s, *op, op->args, op->arg_bytes);
 	go(s);
 	return 0;
 }
