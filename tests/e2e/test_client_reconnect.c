@@ -206,6 +206,7 @@ static void test_wait_any_and_events(void)
 	ok(time(NULL) < end - 50, "woken by the descriptor, not by chance");
 	weft_free(r);
 	atomic_store(&fake_controls_of(f)->stall_at, 20);
+	cu_options(&o, 40);
 	r = cu_submit(w, &o);
 	is_int(weft_wait(r, 0, 19, 60000), 20, "twenty tokens again");
 	fake_kill(f);
