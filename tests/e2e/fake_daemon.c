@@ -430,6 +430,8 @@ static bool greet(struct fake_session *s)
 		must(!wshm_engine_open(&s->e, &l, tx, rx, false), "open the engine's end");
 	close(tx);
 	close(rx);
+	if (r < 0 && s->e.rx) /* who said hello did not wait for the answer */
+		wshm_engine_close(&s->e);
 	return r >= 0 && s->e.rx;
 }
 
