@@ -302,6 +302,8 @@ struct wk_ops {
 	uint32_t abi;		/* WK_ABI */
 	const char *name;
 
+	/* -EAGAIN: this process cannot have the device, and one that begins anew with the environment as
+	 * it is now can. */
 	int (*open)(const struct wk_open_options *opt, struct wk_backend **ret);
 	void (*close)(struct wk_backend *be);	/* NULL allowed */
 	void (*info)(const struct wk_backend *be, struct wk_info *ret);

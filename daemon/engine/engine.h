@@ -234,6 +234,7 @@ struct orphan_guard {
 };
 
 struct engine_options {
+	char **argv; /* of main() */
 	const char *name, *model_dir, *backend;
 	bool deterministic;
 	bool dummy_weights;

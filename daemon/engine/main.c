@@ -125,6 +125,7 @@ static bool options(struct engine_options *o, int argc, char **argv)
 	int c;
 
 	*o = (struct engine_options){
+		.argv = argv,
 		.backend = "cpu",
 		.max_batch_tokens = WK_MOST_ROWS,
 		.max_seqs = SCHED_MAX_SEQS,
@@ -190,6 +191,17 @@ static int pool_bytes(const struct engine *e, uint64_t *ret, struct weft_err *er
 	return 0;
 }
 
+/* Begin anew, once, with the environment as it is now: the descriptors that are inherited stay. */
+static void begin_anew(char **argv, const char *why)
+{
+	if (getenv("WEFT_ENGINE_AGAIN"))
+		return;
+	log_line(LOG_LEVEL_WARN, "event=begins-anew why=\"%s\"", why);
+	setenv("WEFT_ENGINE_AGAIN", "1", 1);
+	execv("/proc/self/exe", argv);
+	log_line(LOG_LEVEL_ERROR, "event=begins-anew errno=%d", errno);
+}
+
 /* Open a backend by its name; what goes wrong is in err. */
 static int backend_open(struct engine *e, const char *name, struct weft_err *err)
 {
@@ -207,6 +219,8 @@ static int backend_open(struct engine *e, const char *name, struct weft_err *err
 	if (!ops)
 		return err_set(err, -ENOENT, "loading backend %s: %s", name, why);
 	rc = ops->open(&opt, &e->be);
+	if (rc == -EAGAIN)
+		begin_anew(e->opt.argv, ops->last_error(NULL));
 	if (rc)
 		return err_set(err, rc, "opening backend %s: %s (%s)", name, ops->last_error(NULL),
 			       strerror(-rc));

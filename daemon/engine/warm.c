@@ -5,8 +5,8 @@
  * A device's first passes are slow: its libraries choose algorithms, the driver loads kernels, room that a
  * pass needs is asked for, and of passes that come again graphs are made (kernels/cuda/queue.c). Whoever
  * comes first would wait for all of that; and if there is not room enough on the device, it is better said
- * now than in the middle of a request. So every number of sequences that can decode is run twice, the
- * second time as a graph is made, and one pass of all rows. Blocks hold what these wrote; a block is
+ * now than in the middle of a request. So one pass of all rows is run, after which no room is missing, and
+ * every number of sequences that can decode twice, the second time as a graph is made. Blocks hold what these wrote; a block is
  * zeroed before a sequence has it.
  *
  * The host's own backends are as fast the first time. Called before the core thread starts.
@@ -68,10 +68,11 @@ int warm_up(struct engine *e, struct weft_err *err)
 		return 0;
 	rows = most < rows ? (uint32_t)most : rows;
 	rows = e->config->max_positions < rows ? e->config->max_positions : rows;
-	for (uint32_t n = 1; !r && n <= e->opt.max_seqs && n <= e->blocks.n; n++)
+	r = pass(e, 1, rows);
+	/* From the most down, so that what grows with the number has grown first. */
+	for (uint32_t n = e->blocks.n < e->opt.max_seqs ? e->blocks.n : e->opt.max_seqs; n; n--)
 		for (int i = 0; !r && i < TIMES; i++)
 			r = pass(e, n, 1);
-	r = r ? r : pass(e, 1, rows);
 	if (r)
 		return err_set(err, r, "the first passes: %s", e->ops->last_error(e->be));
 	log_line(LOG_LEVEL_INFO, "event=warm seconds=%.2f", (double)(now_ns() - begin) / 1e9);

@@ -191,6 +191,11 @@ static int load_kernels(struct wk_backend *be)
 			   (kernel_images[i] == CUDA_IMAGE_flash && i != K_wk_flash_gather)))
 			r = cu_ok(be, function_set, what, be->functions[i],
 				  CU_FUNCTION_SHARED_BYTES, (int)be->shared_bytes);
+		/* A multiprocessor parts its memory anew only when nothing runs on it. So all kernels want
+		 * the same, or one could not begin beside the one before it. */
+		r = r ? r
+		      : cu_ok(be, function_set, what, be->functions[i], CU_FUNCTION_SHARED_PART,
+			      100);
 		if (r)
 			return r;
 	}
@@ -291,8 +296,9 @@ static int start(struct wk_backend *be, const struct wk_open_options *opt)
 	r = r ? r : load_kernels(be);
 	r = r ? r : choose_overlap(be);
 	r = r ? r : cuda_step_init(be);
-	r = r ? r : open_blas(be, opt);
-	return r ? r : cuda_flash_open(be);
+	/* Before a library holds on to the context: if the check harms it, it is left. */
+	r = r ? r : cuda_flash_open(be);
+	return r ? r : open_blas(be, opt);
 }
 
 static struct wk_backend *backend_new(const struct wk_open_options *opt, bool flash)
@@ -331,6 +337,11 @@ static int cuda_open(const struct wk_open_options *opt, struct wk_backend **ret)
 		if (!r && !*be->error)
 			snprintf(be->error, sizeof(be->error), "attention with wgmma: %.200s",
 				 open_error);
+		/* What harms a context may harm all that this process can have. */
+		if (r && be) {
+			setenv("WEFT_CUDA_FLASH", "0", 1);
+			r = cuda_fail(be, EAGAIN, "attention with wgmma: %.200s", open_error);
+		}
 	}
 	if (!be)
 		return cuda_fail(NULL, ENOMEM, "no memory for a backend");

@@ -25,8 +25,7 @@ typedef struct cu_graph_s *cu_graph;
 typedef struct cu_graph_exec_s *cu_graph_exec;
 typedef uint64_t cu_memory; /* physical memory, not mapped yet */
 
-enum { CU_INVALID = 1, CU_OUT_OF_MEMORY = 2, CU_NOT_READY = 600, CU_NOT_SUPPORTED = 801 };
-enum { CU_CAPTURE_FIRST = 900, CU_CAPTURE_LAST = 908 }; /* errors of a capture alone */
+enum { CU_OUT_OF_MEMORY = 2, CU_NOT_READY = 600, CU_NOT_SUPPORTED = 801 };
 
 enum cu_attribute {
 	CU_MULTIPROCESSORS = 16,
@@ -37,7 +36,7 @@ enum cu_attribute {
 	CU_VIRTUAL_MEMORY = 102,
 };
 
-enum { CU_FUNCTION_PTX_VERSION = 5, CU_FUNCTION_SHARED_BYTES = 8 };
+enum { CU_FUNCTION_PTX_VERSION = 5, CU_FUNCTION_SHARED_BYTES = 8, CU_FUNCTION_SHARED_PART = 9 };
 enum { CU_LAUNCH_OVERLAP = 6 }; /* it may begin before the launch before it has ended */
 enum { CU_STREAM_ASYNC = 1 };
 enum { CU_HOST_PORTABLE = 1, CU_HOST_MAPPED = 2 };

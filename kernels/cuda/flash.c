@@ -13,7 +13,7 @@
  * When a backend is opened the kernels compute a made-up problem, which a formula in double computes
  * too: 33 rows at the end of 300 keys in scattered blocks, two KV heads of four queries each, all by one
  * thread block, so that stages are used again and again. What differs is not used, and the backend
- * says so; so is what ends with an error, in a context that is then left.
+ * says so; so is what ends with an error, in a context that is then left, or in a process that is.
  */
 #include <errno.h>
 #include <math.h>

@@ -36,17 +36,11 @@ static const char *const names[] = {
 #undef CUDA_KERNEL
 };
 
-/* A capture's own errors harm nothing but the capture: -ECANCELED. */
+/* Drivers refuse a capture, or what is in it, with errors of all kinds: -ECANCELED. What is really wrong
+ * with the device is said again when the list is sent without one. */
 static int check_captured(struct wk_backend *be, cu_result r, const char *call, const char *what)
 {
-	if (r >= CU_CAPTURE_FIRST && r <= CU_CAPTURE_LAST)
-		return -ECANCELED;
-	return cuda_check(be, r, call, what);
-}
-
-static bool refused(cu_result r)
-{
-	return r == CU_INVALID || r == CU_NOT_SUPPORTED;
+	return r && r != CU_OUT_OF_MEMORY ? -ECANCELED : cuda_check(be, r, call, what);
 }
 
 static cu_result launch(struct wk_backend *be, const struct cuda_launch *l, const void *args,
@@ -61,11 +55,10 @@ static cu_result launch(struct wk_backend *be, const struct cuda_launch *l, cons
 					   .attributes = &overlap,
 					   .n_attributes = 1};
 
+	/* What fails for another reason fails without it, too. */
 	if (early && be->overlap) {
-		cu_result r = be->cu.launch_ex(&c, be->functions[l->kernel], params, NULL);
-
-		if (!refused(r))
-			return r;
+		if (!be->cu.launch_ex(&c, be->functions[l->kernel], params, NULL))
+			return 0;
 		be->overlap = false;
 	}
 	return be->cu.launch(be->functions[l->kernel], l->grid[0], l->grid[1], l->grid[2], l->block,
@@ -239,13 +232,9 @@ static int capture(struct wk_backend *be, cu_graph_exec *ret)
 	r = check_captured(be, be->cu.capture_end(be->stream, &graph), "capture_end",
 			   "ending a graph");
 	r = sent ? sent : r;
-	if (!r) {
-		cu_result made = be->cu.graph_make(ret, graph, 0);
-
-		r = be->overlap && refused(made)
-			    ? -ECANCELED
-			    : cuda_check(be, made, "graph_make", "making a graph");
-	}
+	if (!r)
+		r = check_captured(be, be->cu.graph_make(ret, graph, 0), "graph_make",
+				   "making a graph");
 	if (graph)
 		be->cu.graph_free(graph);
 	return r;

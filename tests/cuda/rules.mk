@@ -18,7 +18,7 @@ $(fake_emulator): $(fake_dir)/fake/%.o: tests/cuda/fake/%.cc $(O)/.flags
 
 $(fake_dir)/libcuda.so.1: $(fake_dir)/fake/driver.o $(fake_emulator) $(fake_kernels)
 	$(say) LINK $@
-	$(Q)$(CXX_FOUND) -shared -o $@ $^
+	$(Q)$(CXX_FOUND) -shared -Wl,-z,nodelete -o $@ $^
 $(fake_dir)/libcuda-old.so.1: $(fake_dir)/libcuda.so.1 tests/cuda/fake/old.map
 	$(say) LINK $@
 	$(Q)$(CXX_FOUND) -shared -Wl,--version-script,tests/cuda/fake/old.map -o $@ \

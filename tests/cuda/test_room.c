@@ -2,7 +2,8 @@
 /*
  * A device with too little room: an engine that is to take for its KV pool what is free must say how
  * much that is, and not size the pool by the host's memory. Told how much to take it serves, once its
- * first passes have run; if these find no room, it says so instead.
+ * first passes have run; if these find no room, it says so instead. And an engine that has lost the device
+ * over the check of a kernel begins anew without that kernel.
  *
  * The engine is started as weftd does it, with a socket and a heartbeat page; what it logs is read
  * from its standard error until it ends.
@@ -116,5 +117,12 @@ int main(void)
 	ok(strstr(log, "event=goes-without why=\"/nonexistent/"),
 	   "and says that it goes without cuBLASLt, and why");
 	diag("%s", last_line(log));
+	setenv("WEFT_TEST_COLD", "1", 1);
+	setenv("WEFT_CUDA_FLASH", "1", 1);
+	setenv("WEFT_FAKE_CUDA_FAIL", "cuLaunchKernel:2:719", 1);
+	log_of("4194304", log, sizeof(log));
+	ok(strstr(log, "event=begins-anew") && strstr(log, "wk_flash_128") &&
+		   strstr(log, "event=ready") && !strstr(log, "+wgmma"),
+	   "an engine that loses the device over a kernel begins anew without");
 	return tap_done();
 }

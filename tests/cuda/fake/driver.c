@@ -124,6 +124,7 @@ static cu_result sticky;
 static cu_result fate(const char *call)
 {
 	static unsigned long count;
+	static char counted[128]; /* the plan that count is of */
 	const char *plan = getenv("WEFT_FAKE_CUDA_FAIL"), *once;
 	char name[64];
 	unsigned long nth;
@@ -131,6 +132,10 @@ static cu_result fate(const char *call)
 
 	if (sticky)
 		return sticky;
+	if (!plan || strncmp(plan, counted, sizeof(counted) - 1)) {
+		snprintf(counted, sizeof(counted), "%s", plan ? plan : "");
+		count = 0;
+	}
 	if (!plan || sscanf(plan, "%63[^:]:%lu:%d%n", name, &nth, &code, &at) < 3 ||
 	    strcmp(name, call) || ++count != nth)
 		return 0;
@@ -138,7 +143,7 @@ static cu_result fate(const char *call)
 	if (once && unlink(once))
 		return 0;
 	if (code != CU_OUT_OF_MEMORY && code != CU_NOT_SUPPORTED && code != INVALID &&
-	    code < CU_CAPTURE_FIRST)
+	    code < 900) /* those of a capture */
 		sticky = code;
 	return code;
 }
@@ -974,6 +979,8 @@ EXPORT cu_result cuFuncGetAttribute(int *ret, int attribute, cu_function f)
 EXPORT cu_result cuFuncSetAttribute(cu_function f, int attribute, int value)
 {
 	CALL(cuFuncSetAttribute);
+	if (attribute == CU_FUNCTION_SHARED_PART) /* percent */
+		return value < 0 || value > 100 ? INVALID : 0;
 	if (attribute != CU_FUNCTION_SHARED_BYTES || value < 0 || value > (int)SHARED_LIMIT)
 		return INVALID;
 	f->shared = (uint32_t)value;
