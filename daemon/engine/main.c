@@ -26,9 +26,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Work space of a pass (gates and ups of 2,048 rows: 224 MiB of an 8B model), graphs and the driver's
- * own: 1 GiB; attention's partial results: 256 MiB of sums, and at most a quarter of that beside them (kernels/cuda/attention.c). */
-#define DEVICE_MARGIN ((UINT64_C(1) << 30) + (UINT64_C(320) << 20))
+/* What a device must have free beside the pool. Work space of a pass (gates and ups of 2,048 rows: 224 MiB of
+ * an 8B model; logits of rows that penalties change: at most 250), graphs and the driver's own: 1 GiB.
+ * Attention's partial results: 256 MiB of sums, and at most a quarter of that beside them; keys and
+ * values gathered for long prompts: 512 MiB (kernels/cuda/attention.c, flash.c). */
+#define DEVICE_MARGIN ((UINT64_C(1) << 30) + (UINT64_C(832) << 20))
 
 #define DEFAULT_KV_SEQS 4 /* sequences of full length that the default pool holds */
 
@@ -361,6 +363,8 @@ int main(int argc, char **argv)
 	char name[64];
 	pthread_t core;
 
+	/* Begun anew it would be called exe. */
+	prctl(PR_SET_NAME, "weft-engine");
 	if (!options(&e->opt, argc, argv))
 		return usage();
 	snprintf(name, sizeof(name), "weft-engine[%.40s]", e->opt.name);

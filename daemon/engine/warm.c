@@ -5,9 +5,10 @@
  * A device's first passes are slow: its libraries choose algorithms, the driver loads kernels, room that a
  * pass needs is asked for, and of passes that come again graphs are made (kernels/cuda/queue.c). Whoever
  * comes first would wait for all of that; and if there is not room enough on the device, it is better said
- * now than in the middle of a request. So one pass of all rows is run, after which no room is missing, and
- * every number of sequences that can decode twice, the second time as a graph is made. Blocks hold what these wrote; a block is
- * zeroed before a sequence has it.
+ * now than in the middle of a request. So one pass of all rows is run, for which all room is made that does
+ * not depend on adapters or on how tokens are drawn, and every number of sequences that can decode twice,
+ * the second time as a graph is made. Blocks hold what these wrote; a block is zeroed before a sequence has
+ * it. What the backend does without from then on is noted.
  *
  * The host's own backends are as fast the first time. Called before the core thread starts.
  */
@@ -62,6 +63,7 @@ int warm_up(struct engine *e, struct weft_err *err)
 {
 	uint64_t begin = now_ns(), most = (uint64_t)e->blocks.n * WK_BLOCK_TOKENS;
 	uint32_t rows = e->opt.max_batch_tokens;
+	struct wk_info before = e->info;
 	int r = 0;
 
 	if (!e->info.device_bytes_free || getenv("WEFT_TEST_COLD"))
@@ -75,6 +77,10 @@ int warm_up(struct engine *e, struct weft_err *err)
 			r = pass(e, n, 1);
 	if (r)
 		return err_set(err, r, "the first passes: %s", e->ops->last_error(e->be));
+	e->ops->info(e->be, &e->info);
+	if (e->info.arith_rev != before.arith_rev)
+		log_line(LOG_LEVEL_WARN, "event=goes-without path=%s was=%s", e->info.path,
+			 before.path);
 	log_line(LOG_LEVEL_INFO, "event=warm seconds=%.2f", (double)(now_ns() - begin) / 1e9);
 	return 0;
 }

@@ -223,8 +223,9 @@ static void gone(struct registry_entry *it)
 	note(it, LOG_LEVEL_NOTICE, "adapter-unloaded");
 	if (!replaced)
 		take_out(it);
-	/* Before it is answered: who was told so will not find it in the next weftd. */
-	if (!replaced && it->by_hand)
+	/* Before it is answered: who was told so will not find it in the next weftd, nor another of its name
+	 * that the configuration's stood before. */
+	if (!replaced)
 		registry_file_save(it->d);
 	answer_error(it->d, &it->load_ticket, "it was unloaded before it was loaded");
 	answer_done(it, &it->unload_ticket);
@@ -255,7 +256,8 @@ static void restore_former(struct registry_entry *it)
 	it->former = NULL;
 	put_in_place_of(old, it);
 	snprintf(old->why, sizeof(old->why), "its new version: %.200s", it->why);
-	old->state = ENTRY_LOAD;
+	/* One that had failed itself has no copy, or none that an engine would be given. */
+	old->state = old->weights_fd < 0 || old->crashes >= MAX_CRASHES ? ENTRY_FAILED : ENTRY_LOAD;
 	stay(old);
 	note(old, LOG_LEVEL_NOTICE, "adapter-restored");
 	entry_free(it);
@@ -432,6 +434,8 @@ void registry_fini(struct weftd *d)
 		take_out(it);
 		entry_free(it);
 	}
+	json_decref(d->registry.unread);
+	d->registry.unread = NULL;
 	copiers_fini(d);
 }
 

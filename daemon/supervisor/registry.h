@@ -21,6 +21,8 @@
 #include "daemon/supervisor/config.h"
 #include "daemon/supervisor/loop.h"
 
+#include <jansson.h>
+
 struct weftd;
 struct engine;
 struct copier;
@@ -72,6 +74,8 @@ struct registry {
 	uint64_t load_id; /* the last one given */
 	struct copier *running, *abandoned;
 	struct loop_timer retry_timer;
+	json_t *unread; /* owner: entries of the file that cannot be loaded now; NULL: none */
+	bool bad_file;	/* it cannot be read: it is set aside before it is written anew */
 };
 
 struct registry_load {

@@ -3,8 +3,10 @@
  * registry_file.c - the adapters that administrators have loaded, in the state directory, so that the next
  * weftd loads them, too: requests that use them go on there (adapters.json: how each was asked for). What
  * they are is read from their folders again. Those of the configuration are not in it, and win over a name
- * that is. One that cannot be loaded stays listed as failed, and in the file, until it is unloaded. Nothing
- * is kept in memory.
+ * that is. One that an engine or its folder refuses stays listed as failed, and in the file, until it is
+ * unloaded. One whose model is served no more, or for which the limits leave no room, stays in the file for
+ * a weftd that can load it, until another of its name comes. A file that cannot be read is set aside
+ * (adapters.json.bad) before it is written anew.
  */
 #include "daemon/supervisor/registry.h"
 
@@ -12,6 +14,7 @@
 #include "daemon/supervisor/weftd.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define FILE_NAME "adapters.json"
@@ -24,14 +27,54 @@ static json_t *entry_json(const struct registry_entry *it)
 			 config_on_missing_name(it->conf.on_missing));
 }
 
+/* What the next weftd is to load of an entry: while a new version is not there yet, the old one. */
+static const struct registry_entry *to_save(const struct weftd *d, const struct registry_entry *it)
+{
+	if (it->former && !it->served)
+		it = it->former;
+	return it->by_hand && (it->served || it->kept) && !registry_in_config(&d->config, it)
+		       ? it
+		       : NULL;
+}
+
+/* Its name is another's now. */
+static bool is_taken(struct weftd *d, const json_t *unread)
+{
+	const char *model = json_string_value(json_object_get(unread, "model"));
+	const char *name = json_string_value(json_object_get(unread, "name"));
+	struct engine *e = model && name ? weftd_engine(d, model) : NULL;
+
+	return e && registry_find(d, e, name);
+}
+
+static int add_unread(struct weftd *d, json_t *list)
+{
+	json_t *one;
+	size_t i;
+
+	json_array_foreach(d->registry.unread, i, one)
+	{
+		if (!is_taken(d, one) && json_array_append(list, one))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 void registry_file_save(struct weftd *d)
 {
 	json_t *list = json_array(), *j = json_pack("{s:o}", "adapters", list);
-	int rc = j ? 0 : -ENOMEM;
+	int rc = j ? add_unread(d, list) : -ENOMEM;
 
-	for (const struct registry_entry *it = d->registry.first; it && !rc; it = it->next)
-		if (it->by_hand && (it->served || it->kept) && !registry_in_config(&d->config, it))
-			rc = json_array_append_new(list, entry_json(it)) ? -ENOMEM : 0;
+	for (const struct registry_entry *it = d->registry.first; it && !rc; it = it->next) {
+		const struct registry_entry *saved = to_save(d, it);
+
+		if (saved)
+			rc = json_array_append_new(list, entry_json(saved)) ? -ENOMEM : 0;
+	}
+	if (!rc && d->registry.bad_file) {
+		renameat(d->domains.dir_fd, FILE_NAME, d->domains.dir_fd, FILE_NAME ".bad");
+		d->registry.bad_file = false;
+	}
 	if (!rc)
 		rc = state_file_save(d->domains.dir_fd, FILE_NAME, j);
 	json_decref(j);
@@ -67,19 +110,29 @@ static bool parse(const json_t *j, struct config_adapter *c)
 	       missing && !config_on_missing(missing, &c->on_missing);
 }
 
-/* NULL, or why it is not loaded. */
+/* NULL, or why it is not loaded; *ret_stays: it stays in the file. */
 static const char *load_one(struct weftd *d, const json_t *j, struct registry_load *how,
-			    struct weft_err *err)
+			    struct weft_err *err, bool *ret_stays)
 {
+	*ret_stays = false;
 	if (!parse(j, &how->conf))
 		return "its entry in " FILE_NAME " is damaged";
 	how->engine = weftd_engine(d, how->conf.model);
 	how->early = how->kept = true;
+	if (how->engine && registry_find(d, how->engine, how->conf.name))
+		return "the configuration has one of that name";
+	*ret_stays = true;
 	if (!how->engine)
 		return "its model is served no more";
-	if (registry_find(d, how->engine, how->conf.name))
-		return "the configuration has one of that name";
 	return registry_load(d, how, err) ? err->message : NULL;
+}
+
+static void stays_unread(struct weftd *d, json_t *one)
+{
+	if (!d->registry.unread)
+		d->registry.unread = json_array();
+	if (json_array_append(d->registry.unread, one))
+		log_line(LOG_LEVEL_WARN, "event=adapters-file error=\"out of memory\"");
 }
 
 void registry_file_load(struct weftd *d)
@@ -88,17 +141,22 @@ void registry_file_load(struct weftd *d)
 	json_t *j = state_file_load(d->domains.dir_fd, FILE_NAME, &why), *one;
 	size_t i;
 
+	d->registry.bad_file = why != NULL;
 	if (why)
 		log_line(LOG_LEVEL_ERROR, "event=adapters-file why=\"%s\"", why);
 	json_array_foreach(json_object_get(j, "adapters"), i, one)
 	{
 		struct registry_load how = {0};
 		struct weft_err err = {0};
+		bool stays;
 
-		why = load_one(d, one, &how, &err);
-		if (why)
-			log_line(LOG_LEVEL_WARN, "adapter=%s event=adapter-skipped why=\"%s\"",
-				 how.conf.name, why);
+		why = load_one(d, one, &how, &err, &stays);
+		if (!why)
+			continue;
+		log_line(LOG_LEVEL_WARN, "adapter=%s event=adapter-skipped why=\"%s\"",
+			 how.conf.name, why);
+		if (stays)
+			stays_unread(d, one);
 	}
 	json_decref(j);
 }

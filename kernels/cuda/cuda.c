@@ -91,10 +91,11 @@ int cuda_check(struct wk_backend *be, cu_result r, const char *call, const char 
 	return be->sticky;
 }
 
+/* This thread's; NULL: none, or it is not known. */
+static _Thread_local cu_context current;
+
 void cuda_enter(const struct wk_backend *be)
 {
-	static _Thread_local cu_context current;
-
 	if (current == be->context)
 		return;
 	current = be->context;
@@ -281,6 +282,7 @@ static void cuda_close(struct wk_backend *be)
 		be->cu.stream_free(be->stream);
 	if (be->context)
 		be->cu.context_release(be->device);
+	current = NULL; /* another may have the same name */
 	cu_driver_close(&be->cu);
 	free(be);
 }

@@ -602,6 +602,18 @@ static void end(void)
 	is_int(wd_wait(&d), 0, "ended");
 }
 
+static int holds(const char *path, const char *text)
+{
+	char got[2048];
+	FILE *f = fopen(path, "re");
+	size_t n = f ? fread(got, 1, sizeof(got) - 1, f) : 0;
+
+	if (f)
+		fclose(f);
+	got[n] = 0;
+	return strstr(got, text) != NULL;
+}
+
 /* A list that is not weftd's own is not read; entries that are damaged harm no other. */
 static void test_bad_lists(void)
 {
@@ -628,10 +640,35 @@ static void test_bad_lists(void)
 	ok(wait_for("b", "state", "loaded", WD_PATIENCE_MS), "is, and its sound entry loaded");
 	is_str(in_engine("b"), expected("weights of a", 3, 2), "as it says");
 	is_int(wd_daemon_int(&d, "adapters"), 1, "and no other");
+	ok(load("more", "a", "") && holds(path, "\"name\":\"n\"") && !holds(path, "a b"),
+	   "what another model had stays in it, what is damaged does not");
 	end();
 	put(path, "{\"adapters\":[");
 	wd_restart(&d);
 	is_int(wd_daemon_int(&d, "adapters"), 0, "half a list is none");
+}
+
+/* New versions that the engine refuses: of one that serves, and of one that has failed. */
+static void test_refused_versions(void)
+{
+	char path[160];
+
+	folder("k", "ok", "k");
+	folder("worse", "refuse", "worse");
+	ok(load("k", "k", ""), "one is loaded by hand");
+	snprintf(path, sizeof(path), "%s/state/adapters.json.bad", d.dir);
+	ok(holds(path, "{\"adapters\":["), "and the list that could not be read is set aside");
+	ok(!load("k", "worse", ",'replace':true"), "a new version is refused");
+	ok(wait_for("k", "state", "loaded", WD_PATIENCE_MS), "the old one serves again");
+	end();
+	ok(!unlink(path_of("k", WEIGHTS)), "it loses its weights");
+	wd_restart(&d);
+	ok(wait_for("k", "state", "failed", WD_PATIENCE_MS), "and is there, as failed");
+	ok(!load("k", "worse", ",'replace':true") && strstr(error(), "lora_X"),
+	   "a version that the engine refuses");
+	ok(wait_for("k", "state", "failed", WD_PATIENCE_MS), "leaves it so");
+	ok(load("j", "b", ""), "others are loaded meanwhile");
+	ok(unload("k", "") && unload("j", ""), "and unloaded, as it is");
 }
 
 /* What an administrator has loaded is there again in the next weftd, ended or killed, until it is unloaded. */
@@ -675,6 +712,7 @@ static void test_outlives(void)
 	is_int(wd_daemon_int(&d, "adapters"), 0,
 	       "and are not there again, nor is the one that lost");
 	test_bad_lists();
+	test_refused_versions();
 	end();
 }
 

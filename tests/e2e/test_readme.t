@@ -70,6 +70,8 @@ try "work"
 grep -q '^[0-9 ]*$' "$dir/out" && grep -q 'alora of rank' "$dir/out"
 check $? "and answer"
 # What failed may have left a daemon.
-[ $failed = 0 ] || cat "$dir"/*/weftd.lock 2> /dev/null | xargs -r kill 2> /dev/null
+[ $failed = 0 ] || for pid in $(cat "$dir"/*/weftd.lock 2> /dev/null); do
+	[ "$(cat "/proc/$pid/comm" 2> /dev/null)" != weftd ] || kill "$pid"
+done
 echo "1..$n"
 exit $failed
