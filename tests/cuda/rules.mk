@@ -16,13 +16,14 @@ $(fake_emulator): $(fake_dir)/fake/%.o: tests/cuda/fake/%.cc $(O)/.flags
 	$(say) CXX $<
 	$(Q)$(CXX_FOUND) $(fake_cxx) -c -o $@ $<
 
-$(fake_dir)/libcuda.so.1: $(fake_dir)/fake/driver.o $(fake_emulator) $(fake_kernels)
+fake_driver := $(addprefix $(fake_dir)/fake/,driver.o memory.o stream.o)
+$(fake_dir)/libcuda.so.1: $(fake_driver) $(fake_emulator) $(fake_kernels)
 	$(say) LINK $@
 	$(Q)$(CXX_FOUND) -shared -Wl,-z,nodelete -o $@ $^
 $(fake_dir)/libcuda-old.so.1: $(fake_dir)/libcuda.so.1 tests/cuda/fake/old.map
 	$(say) LINK $@
 	$(Q)$(CXX_FOUND) -shared -Wl,--version-script,tests/cuda/fake/old.map -o $@ \
-		$(fake_dir)/fake/driver.o $(fake_emulator) $(fake_kernels)
+		$(fake_driver) $(fake_emulator) $(fake_kernels)
 $(fake_dir)/libcublasLt-fake.so: $(fake_dir)/fake/blas.o
 	$(say) LINK $@
 	$(Q)$(CC) $(base_ldflags) $(LDFLAGS) -shared -o $@ $^

@@ -261,3 +261,19 @@ void attn_run(struct kt *t, const struct attn_case *c, const struct attn_plan *p
 	free(r.out);
 	free(table);
 }
+
+double attn_worst(const struct attn_case *c, float *got[ATTN_MAX_SEQS])
+{
+	const size_t width = (size_t)c->n_heads * c->dim;
+	double worst = 0;
+
+	for (uint32_t s = 0; s < c->n_seqs; s++) {
+		double *want = attn_want(c, s);
+
+		for (uint32_t r = 0; r < c->len[s]; r++)
+			worst = fmax(worst, kt_error(got[s] + r * width, want + r * width, width));
+		free(want);
+		free(got[s]);
+	}
+	return worst;
+}

@@ -40,5 +40,8 @@ void attn_case_fini(struct attn_case *c);
 /* ret[s]: [len][n_heads * dim] of sequence s, made by the callee. */
 void attn_run(struct kt *t, const struct attn_case *c, const struct attn_plan *p, float **ret);
 double *attn_want(const struct attn_case *c, uint32_t seq);
+/* The worst kt_error() of what attn_run() left, row by row: a late row's outputs are small, and must be right
+ * nevertheless. Frees it. */
+double attn_worst(const struct attn_case *c, float *got[ATTN_MAX_SEQS]);
 
 #endif

@@ -25,7 +25,7 @@ static void check_case(struct kt *t, const struct attn_case *proto, uint32_t chu
 	struct attn_case c = *proto;
 	struct attn_plan plan = {.chunk = chunk, .shuffle = 5, .poison_free = true};
 	float *got[ATTN_MAX_SEQS];
-	double worst = 0;
+	double worst;
 
 	c.n_layers = 3;
 	c.layer = 1;
@@ -33,19 +33,7 @@ static void check_case(struct kt *t, const struct attn_case *proto, uint32_t chu
 	c.scale = c.norms ? 0.05f : 0.8f / sqrtf(c.dim);
 	attn_case_init(&c, c.dim);
 	attn_run(t, &c, &plan, got);
-	for (uint32_t s = 0; s < c.n_seqs; s++) {
-		double *want = attn_want(&c, s);
-
-		/* Row by row: a late row's outputs are small, and must be right nevertheless. */
-		for (uint32_t r = 0; r < c.len[s]; r++) {
-			size_t at = (size_t)r * c.n_heads * c.dim;
-
-			worst = fmax(worst,
-				     kt_error(got[s] + at, want + at, (size_t)c.n_heads * c.dim));
-		}
-		free(want);
-		free(got[s]);
-	}
+	worst = attn_worst(&c, got);
 	/* bf16: q, k, v and p are each rounded by up to 2^-9 before they are summed. */
 	ok(worst <= (t->info.x_bytes == 4 ? 2e-5 : 2e-2),
 	   "%s: attention, heads %u/%u of %u, window %u, chunk %u: %.1e", t->label, c.n_heads,

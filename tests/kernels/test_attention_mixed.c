@@ -49,22 +49,11 @@ static void check_case(struct kt *t, size_t i)
 	struct attn_plan plan;
 	struct attn_case c;
 	float *got[ATTN_MAX_SEQS];
-	double worst = 0;
+	double worst;
 
 	prepare(&c, &plan, i);
 	attn_run(t, &c, &plan, got);
-	for (uint32_t s = 0; s < c.n_seqs; s++) {
-		double *want = attn_want(&c, s);
-
-		for (uint32_t r = 0; r < c.len[s]; r++) {
-			size_t at = (size_t)r * c.n_heads * c.dim;
-
-			worst = fmax(worst,
-				     kt_error(got[s] + at, want + at, (size_t)c.n_heads * c.dim));
-		}
-		free(want);
-		free(got[s]);
-	}
+	worst = attn_worst(&c, got);
 	/* bf16: q, k, v and p are each rounded by up to 2^-9; scores of 6 from rounded q and k are off by
 	 * up to 2^-7 of that, and with them a probability by as much. */
 	ok(worst <= (t->info.x_bytes == 4 ? 2e-5 : 5e-2),
