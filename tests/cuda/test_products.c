@@ -4,7 +4,7 @@
  * number of rows, nothing touched beside the columns; and who does them where there is a cuBLASLt.
  *
  * A norm makes x in the same step, on a device that begins late: so a product that reads x before it has
- * waited for the norm ends the program (tests/cuda/fake/driver.c).
+ * waited for the norm ends the program (tests/cuda/fake/stream.c).
  */
 #include <math.h>
 #include <stdlib.h>
