@@ -125,7 +125,7 @@ static int pin(int argc, char **argv)
 
 	if (!n && !file)
 		return cli_usage("give it tokens, or --file");
-	if (cli_read_prompt(&t, n, argv, file && strcmp(file, "-") ? file : NULL)) {
+	if (cli_read_prompt(&t, n, argv, file)) {
 		free(t.tokens);
 		return 1;
 	}

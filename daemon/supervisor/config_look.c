@@ -75,6 +75,19 @@ static void need(struct look *l, const char *folder, const char *file)
 		fault(l, "%s/%s: %s", folder, file, strerror(-err));
 }
 
+/* One file, or an index that names several; not both. */
+static void need_weights(struct look *l, const char *folder)
+{
+	const char *const single = "model.safetensors", *const index =
+								"model.safetensors.index.json";
+	bool sharded = look_at(folder, index) != -ENOENT;
+
+	if (sharded && look_at(folder, single) != -ENOENT)
+		fault(l, "%s: has both %s and %s", folder, single, index);
+	else
+		need(l, folder, sharded ? index : single);
+}
+
 static void look_at_model(struct look *l, const struct config_model *m)
 {
 	l->kind = "model";
@@ -82,10 +95,8 @@ static void look_at_model(struct look *l, const struct config_model *m)
 	if (!is_folder(l, m->path))
 		return;
 	need(l, m->path, "config.json");
-	/* Weights that are made up are of no file; shards are named by an index. */
-	if (strcmp(m->dummy_weights, "on") &&
-	    look_at(m->path, "model.safetensors.index.json") == -ENOENT)
-		need(l, m->path, "model.safetensors");
+	if (strcmp(m->dummy_weights, "on")) /* those are of no file */
+		need_weights(l, m->path);
 }
 
 static void look_at_adapter(struct look *l, const struct config_adapter *a)

@@ -221,12 +221,12 @@ static void gone(struct registry_entry *it)
 	bool replaced = it->successor && it->successor->state == ENTRY_HELD;
 
 	note(it, LOG_LEVEL_NOTICE, "adapter-unloaded");
-	if (!replaced)
-		take_out(it);
 	/* Before it is answered: who was told so will not find it in the next weftd, nor another of its name
 	 * that the configuration's stood before. */
-	if (!replaced)
+	if (!replaced) {
+		take_out(it);
 		registry_file_save(it->d);
+	}
 	answer_error(it->d, &it->load_ticket, "it was unloaded before it was loaded");
 	answer_done(it, &it->unload_ticket);
 	stay(it);

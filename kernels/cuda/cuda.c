@@ -208,8 +208,7 @@ static int load_kernels(struct wk_backend *be)
 static int choose_overlap(struct wk_backend *be)
 {
 	const char *given = getenv("WEFT_CUDA_OVERLAP");
-	const char *fetch = getenv("WEFT_CUDA_FETCH");
-	int version = OVERLAP_FROM, cache = 0, percent, r = 0;
+	int version = OVERLAP_FROM, r = 0;
 
 	be->overlap = be->capability >= OVERLAP_FROM && be->cu.launch_ex &&
 		      !(given && !strcmp(given, "0"));
@@ -218,9 +217,18 @@ static int choose_overlap(struct wk_backend *be)
 			  be->functions[i]);
 		be->overlap = version >= OVERLAP_FROM;
 	}
-	if (!r && be->overlap)
-		r = cu_ok(be, device_attribute, "the device's cache", &cache, CU_CACHE_BYTES,
-			  be->device);
+	return r;
+}
+
+/* How much of the cache a launch may fill before the one before it has ended. */
+static int choose_fetch(struct wk_backend *be)
+{
+	const char *fetch = getenv("WEFT_CUDA_FETCH");
+	int cache = 0, percent, r;
+
+	if (!be->overlap)
+		return 0;
+	r = cu_ok(be, device_attribute, "the device's cache", &cache, CU_CACHE_BYTES, be->device);
 	percent = fetch && *fetch ? atoi(fetch) : FETCH_PERCENT;
 	if (percent > 0 && percent <= 100)
 		be->fetch_bytes = (uint32_t)((uint64_t)cache * (uint32_t)percent / 100);
@@ -297,6 +305,7 @@ static int start(struct wk_backend *be, const struct wk_open_options *opt)
 	r = r ? r : cuda_copies_init(be);
 	r = r ? r : load_kernels(be);
 	r = r ? r : choose_overlap(be);
+	r = r ? r : choose_fetch(be);
 	r = r ? r : cuda_step_init(be);
 	/* Before a library holds on to the context: if the check harms it, it is left. */
 	r = r ? r : cuda_flash_open(be);

@@ -73,8 +73,7 @@ int stage_products(struct figures *f);
 struct model_stage {
 	const char *dir; /* with config.json alone */
 	bool deterministic;
-	const char *
-		without; /* decoding of one row alone, without this variable of the environment, or NULL */
+	const char *without; /* only decoding of one row, with this variable set to 0; or NULL */
 	bool small;
 };
 

@@ -250,6 +250,33 @@ static int make_adapters(struct bench *b)
 
 /* --- figures -----------------------------------------------------------------------------------*/
 
+/* Queries that are not all the same: what is multiplied decides what the device draws, and how fast it is
+ * allowed to be. */
+static int made_up_queries(struct bench *b, size_t n, struct wk_buf **ret)
+{
+	uint16_t *bits = malloc(n * sizeof(*bits));
+	uint32_t state = 1;
+	int r = bits ? b->ops->buf_new(b->be, n * sizeof(*bits), ret) : -1;
+
+	for (size_t i = 0; bits && i < n; i++) {
+		state = state * 1664525u + 1013904223u;
+		bits[i] = (uint16_t)(0x3f00 | (state >> 16 & 0x80ff)); /* 0.5 to 2, either sign */
+	}
+	r = r ? r : b->ops->buf_write(b->be, *ret, 0, bits, n * sizeof(*bits));
+	free(bits);
+	return r;
+}
+
+/* Attention of all layers, alone. */
+static int attend(struct bench *b, const struct wk_batch *batch, struct wk_attention *op)
+{
+	int r = b->ops->batch_set(b->be, batch);
+
+	for (op->layer = 0; !r && op->layer < b->c->n_layers; op->layer++)
+		b->ops->attention(b->be, op);
+	return r ? r : b->ops->wait(b->be, b->ops->record(b->be));
+}
+
 /* The backend's decode attention of all layers, against the driver's copy before and after it. */
 static int attention(struct bench *b, uint32_t context, const char *name)
 {
@@ -271,7 +298,7 @@ static int attention(struct bench *b, uint32_t context, const char *name)
 				  .scale = b->c->attention_scale};
 	double samples[REPS], rate[REPS];
 	struct wk_buf *q = NULL, *x = NULL;
-	int r = b->ops->buf_new(b->be, (size_t)b->s.seqs * n_q * 2, &q);
+	int r = made_up_queries(b, (size_t)b->s.seqs * n_q, &q);
 
 	r = r ? r : b->ops->buf_new(b->be, (size_t)b->s.seqs * n_q * 2, &x);
 	for (uint32_t i = 0; i < b->s.seqs; i++)
@@ -281,10 +308,7 @@ static int attention(struct bench *b, uint32_t context, const char *name)
 	for (int i = -3; !r && i < REPS; i++) { /* a graph is made the second time */
 		double limit = limits_bandwidth(&b->limits), start = wk_seconds();
 
-		r = b->ops->batch_set(b->be, &batch);
-		for (op.layer = 0; !r && op.layer < b->c->n_layers; op.layer++)
-			b->ops->attention(b->be, &op);
-		r = r ? r : b->ops->wait(b->be, b->ops->record(b->be));
+		r = attend(b, &batch, &op);
 		start = wk_seconds() - start;
 		limit = (limit + limits_bandwidth(&b->limits)) / 2;
 		if (i >= 0) {
@@ -299,23 +323,6 @@ static int attention(struct bench *b, uint32_t context, const char *name)
 	add(b, name, "of copy", samples, FIGURE_AT_LEAST, 0.85);
 	add(b, name, "TB/s", rate, FIGURE_NONE, 0);
 	return 0;
-}
-
-/* Queries that are not all the same: what is multiplied decides what the device draws, and how fast it is
- * allowed to be. */
-static int made_up_queries(struct bench *b, size_t n, struct wk_buf **ret)
-{
-	uint16_t *bits = malloc(n * sizeof(*bits));
-	uint32_t state = 1;
-	int r = bits ? b->ops->buf_new(b->be, n * sizeof(*bits), ret) : -1;
-
-	for (size_t i = 0; bits && i < n; i++) {
-		state = state * 1664525u + 1013904223u;
-		bits[i] = (uint16_t)(0x3f00 | (state >> 16 & 0x80ff)); /* 0.5 to 2, either sign */
-	}
-	r = r ? r : b->ops->buf_write(b->be, *ret, 0, bits, n * sizeof(*bits));
-	free(bits);
-	return r;
 }
 
 /* Attention of all layers of a pass that ends a prompt of so many tokens. */
@@ -350,10 +357,7 @@ static int prompt_attention(struct bench *b, uint32_t context, double target)
 	for (int i = -3; !r && i < REPS; i++) {
 		double start = wk_seconds();
 
-		r = b->ops->batch_set(b->be, &batch);
-		for (op.layer = 0; !r && op.layer < b->c->n_layers; op.layer++)
-			b->ops->attention(b->be, &op);
-		r = r ? r : b->ops->wait(b->be, b->ops->record(b->be));
+		r = attend(b, &batch, &op);
 		if (i >= 0)
 			samples[i] = work / (wk_seconds() - start) / 1e12;
 	}

@@ -170,10 +170,11 @@ else
 	wgmma=
 	[ "$capability" != 9.0 ] || wgmma=WEFT_TEST_EXPECT=+wgmma
 	check "attention with wgmma" 20 kernels/test_attention 1 WEFT_CUDA_FLASH=2 $wgmma
+	first=$ok
 	check "attention with wgmma, many rows and few" 20 kernels/test_attention_mixed 1 \
 		WEFT_CUDA_FLASH=2 $wgmma
 	# One that ends with an error leaves a process without the device: everything else is measured.
-	if [ $ok = true ]; then
+	if [ $first = true ] && [ $ok = true ]; then
 		unset WEFT_CUDA_FLASH
 	else
 		say "from here on without wgmma"

@@ -11,7 +11,9 @@ if [ -n "${WEFT_FAKE_CUDA_LATE:-}" ]; then
 else
 	set -- "linear: kernels/test_linear" "refusals: kernels/test_lora_refuse" \
 		"sampling: kernels/test_sample" "adapters: kernels/test_lora" \
-		"attention: kernels/test_attention" "copies of blocks: kernels/test_copies" \
-		"two steps queued: kernels/test_queued" "passes of all rows: kernels/test_rows"
+		"attention: kernels/test_attention" \
+		"attention, many rows and few: kernels/test_attention_mixed" \
+		"copies of blocks: kernels/test_copies" "two steps queued: kernels/test_queued" \
+		"passes of all rows: kernels/test_rows"
 fi
 exec "$here/run_suite.sh" "$@"

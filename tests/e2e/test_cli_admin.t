@@ -118,6 +118,7 @@ expect 1 'not a token id' weft cache pin 1 x
 printf "1 2\n3,x\n" > "$dir/bad"
 expect 1 "\"x\" in .* is not a token id" weft cache pin --file "$dir/bad"
 expect 1 "both as arguments" weft cache pin --file "$dir/prefix" 1
+expect 1 "both as arguments" weft cache pin --file - 1
 expect 2 'by its number' weft cache unpin x
 expect 1 'no tenant' weft cache drop --tenant nobody
 for c in "adapter load" "adapter unload" "adapter list" "cache stat" "cache pin" "cache unpin" "cache pins" "cache drop"; do

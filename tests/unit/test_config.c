@@ -63,7 +63,8 @@ static void test_full(void)
 				   "[tenant rest]\ndefault = yes\n";
 
 	if (!ok(!load(text), "a full file is accepted"))
-		is_int(report.errors, 0, "without errors");
+		diag("%s", report.text);
+	is_int(report.errors, 0, "without errors");
 	is_str(conf.daemon.runtime_dir, "/run/x", "a comment after a value ends it");
 	is_int(conf.daemon.socket_mode, 0660, "modes are octal; indented lines are lines");
 	is_int(conf.daemon.drain_seconds, 7, "blanks and carriage returns do not matter");
@@ -399,6 +400,15 @@ static void test_look(void)
 	put("m/model.safetensors.index.json", "");
 	put("a/adapter_model.safetensors", "");
 	is_int(look(text, sizeof(text)), 2, "an index stands for shards");
+	put("m/model.safetensors", "");
+	is_int(look(text, sizeof(text)), 3, "a file beside it is one too many");
+	ok(strstr(text, "/m: has both model.safetensors and model.safetensors.index.json"),
+	   "and is named");
+	unlink(file_at("m/model.safetensors"));
+	unlink(file_at("m/model.safetensors.index.json"));
+	make_folder("m/model.safetensors.index.json");
+	is_int(look(text, sizeof(text)), 3, "an index that is a folder");
+	ok(strstr(text, "m/model.safetensors.index.json: is no regular file"), "is none");
 }
 
 int main(void)
