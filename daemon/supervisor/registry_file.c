@@ -143,7 +143,10 @@ void registry_file_load(struct weftd *d)
 
 	d->registry.bad_file = why != NULL;
 	if (why)
-		log_line(LOG_LEVEL_ERROR, "event=adapters-file why=\"%s\"", why);
+		log_line(LOG_LEVEL_ERROR,
+			 "event=adapters-file why=\"" FILE_NAME " in the state directory: %s; none "
+			 "of its adapters is loaded\"",
+			 why);
 	json_array_foreach(json_object_get(j, "adapters"), i, one)
 	{
 		struct registry_load how = {0};

@@ -15,12 +15,16 @@ set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=$here/out seconds=530 small=
+usage() { sed -n '3,16s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
+	case $1 in
+	--out | --seconds) [ $# -gt 1 ] || usage ;;
+	esac
 	case $1 in
 	--out) out=$2; shift ;;
 	--seconds) seconds=$2; shift ;;
 	--small) small=small ;;
-	*) sed -n '3,16s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	*) usage ;;
 	esac
 	shift
 done
@@ -91,7 +95,7 @@ measure() {
 	say "$stage, at most $most s"
 	rm -f "$out/running.json"
 	timeout -k 5 "$most" "$bench" "$stage" "$out/running.json" "$@" $small >> "$out/log.txt" 2>&1 ||
-		{ failed=1; say "$stage ended with $?"; }
+		{ code=$?; failed=1; say "$stage ended with $code"; }
 	[ ! -s "$out/running.json" ] || mv "$out/running.json" "$work/$stage.json"
 	merge
 }
@@ -152,6 +156,10 @@ else
 	shape "$work/model" 32 4096 32 8 128 14336 128256
 fi
 measure limits 60
+if grep -q '"figures": \[\]' "$work/limits.json"; then
+	echo "nothing can be measured here: $(sed -n 's/^device-bench: //p' "$out/log.txt" | tail -n 1)" >&2
+	exit 1
+fi
 
 # --- whether it is right ---------------------------------------------------------------------------
 
