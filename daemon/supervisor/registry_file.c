@@ -37,14 +37,15 @@ static const struct registry_entry *to_save(const struct weftd *d, const struct 
 		       : NULL;
 }
 
-/* Its name is another's now. */
+/* Its name is another's now, and not of one that is still to be loaded. */
 static bool is_taken(struct weftd *d, const json_t *unread)
 {
 	const char *model = json_string_value(json_object_get(unread, "model"));
 	const char *name = json_string_value(json_object_get(unread, "name"));
 	struct engine *e = model && name ? weftd_engine(d, model) : NULL;
+	const struct registry_entry *it = e ? registry_find(d, e, name) : NULL;
 
-	return e && registry_find(d, e, name);
+	return it && (to_save(d, it) || registry_in_config(&d->config, it));
 }
 
 static int add_unread(struct weftd *d, json_t *list)
@@ -71,10 +72,11 @@ void registry_file_save(struct weftd *d)
 		if (saved)
 			rc = json_array_append_new(list, entry_json(saved)) ? -ENOMEM : 0;
 	}
-	if (!rc && d->registry.bad_file) {
-		renameat(d->domains.dir_fd, FILE_NAME, d->domains.dir_fd, FILE_NAME ".bad");
-		d->registry.bad_file = false;
-	}
+	if (!rc && d->registry.bad_file &&
+	    renameat(d->domains.dir_fd, FILE_NAME, d->domains.dir_fd, FILE_NAME ".bad") &&
+	    errno != ENOENT)
+		rc = -errno;
+	d->registry.bad_file = d->registry.bad_file && rc;
 	if (!rc)
 		rc = state_file_save(d->domains.dir_fd, FILE_NAME, j);
 	json_decref(j);
@@ -141,6 +143,8 @@ void registry_file_load(struct weftd *d)
 	json_t *j = state_file_load(d->domains.dir_fd, FILE_NAME, &why), *one;
 	size_t i;
 
+	if (j && !json_is_array(json_object_get(j, "adapters")))
+		why = "it is no list of adapters";
 	d->registry.bad_file = why != NULL;
 	if (why)
 		log_line(LOG_LEVEL_ERROR,

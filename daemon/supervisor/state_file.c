@@ -11,13 +11,16 @@
 
 static int write_file(int dir_fd, const char *name, const json_t *j)
 {
-	int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	int rc = 0;
+	int fd, rc = 0;
 
+	/* Whatever an earlier try has left, or somebody else: opening a fifo would wait for a reader. */
+	unlinkat(dir_fd, name, 0);
+	fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
+	errno = 0;
 	if (json_dumpfd(j, fd, JSON_COMPACT))
-		rc = -EIO;
+		rc = errno ? -errno : -EIO;
 	else if (fsync(fd))
 		rc = -errno;
 	if (close(fd) && !rc)

@@ -617,7 +617,7 @@ static int holds(const char *path, const char *text)
 /* A list that is not weftd's own is not read; entries that are damaged harm no other. */
 static void test_bad_lists(void)
 {
-	char path[160], text[1024];
+	char path[160], text[1024], bad[176], fresh[176];
 
 	end();
 	snprintf(path, sizeof(path), "%s/state/adapters.json", d.dir);
@@ -642,7 +642,19 @@ static void test_bad_lists(void)
 	is_int(wd_daemon_int(&d, "adapters"), 1, "and no other");
 	ok(load("more", "a", "") && holds(path, "\"name\":\"n\"") && !holds(path, "a b"),
 	   "what another model had stays in it, what is damaged does not");
+	ok(unload("more", "") && unload("b", ""), "both are unloaded");
 	end();
+	/* What cannot be set aside is not written over; nor does weftd wait for who reads a fifo. */
+	snprintf(bad, sizeof(bad), "%s.bad", path);
+	snprintf(fresh, sizeof(fresh), "%s.new", path);
+	ok(!mkdir(bad, 0700) && !mkfifo(fresh, 0600), "a folder and a fifo in the way");
+	put(path, "[17]");
+	wd_restart(&d);
+	is_int(wd_daemon_int(&d, "adapters"), 0, "no list is none");
+	ok(load("more", "a", "") && holds(path, "[17]"), "and stays where it is");
+	ok(!rmdir(bad) && unload("more", "") && holds(bad, "[17]"), "until it can be set aside");
+	end();
+	ok(!unlink(bad), "it is");
 	put(path, "{\"adapters\":[");
 	wd_restart(&d);
 	is_int(wd_daemon_int(&d, "adapters"), 0, "half a list is none");
