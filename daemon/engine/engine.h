@@ -8,7 +8,7 @@
  *   mail.c      between the two        admit.c      descriptor to request: fetch, check, quotas
  *   bell.c      bell helper thread     recover.c    requests of an engine that was killed
  *   status.c    what weftd may ask     request.c    a request's life; the one release path
- *   orphan.c    the death of weftd     domain.c     who may reuse whose KV; the mirrors
+ *   orphan.c    the end of weftd       domain.c     who may reuse whose KV; the mirrors
  *   blocks.c, sched.c, slab.c, stop.c  reuse.c      sequences and the prefix cache
  *     plain data, no model             step.c       plan to batch, forward pass, results
  *   cache/      likewise               ahead.c      a pass queued before those results
@@ -231,6 +231,7 @@ struct chores {
 struct orphan_guard {
 	pthread_mutex_t lock;
 	struct session *first; /* by next_guarded, under lock; borrowed */
+	int signals;	       /* SIGCONT, to be read; the guard's */
 };
 
 struct engine_options {
@@ -511,7 +512,7 @@ int bell_add(struct bell *b, int fd);
 void bell_remove(struct bell *b, uint32_t index); /* closes it */
 void bell_ring(struct bell *b, uint32_t index);	  /* from the core thread; at most one futex call */
 
-/* orphan.c: what happens when weftd dies */
+/* orphan.c: what happens when weftd dies, or hangs up while nobody looks */
 void orphan_guard_start(struct engine *e); /* before any other thread */
 /* The control thread's sessions, whose sleepers are to be told. */
 void orphan_add(struct engine *e, struct session *s);

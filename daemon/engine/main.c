@@ -381,7 +381,7 @@ int main(int argc, char **argv)
 	orphan_guard_start(e);
 	if (device_open(e, &err) || load(e, &err) || warm_up(e, &err) || cache_start(e, &err) ||
 	    start(e, &core, &err))
-		return link_fail(&err);
+		_exit(link_fail(&err)); /* not exit(): a driver that has failed may hang in it */
 	log_line(LOG_LEVEL_INFO,
 		 "event=ready type=%s backend=%s path=%s threads=%u weight_bytes=%llu blocks=%u "
 		 "block_bytes=%llu",

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -104,13 +105,15 @@ static void __attribute__((noreturn)) become_engine(struct eh *h, int sock)
 		setenv("WEFT_TEST_CRASH_TOKEN", h->crash_token, 1);
 	else
 		unsetenv("WEFT_TEST_CRASH_TOKEN");
+	/* The log of a hundred engines would bury the test's own lines. */
+	if (h->log_fd)
+		dup2(h->log_fd, STDERR_FILENO); /* before another takes its number */
+	else if (!getenv("WEFT_TEST_VERBOSE"))
+		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
 	if (dup2(a, WLINK_FD_SOCKET) < 0 || dup2(b, WLINK_FD_HEARTBEAT) < 0)
 		_exit(126);
 	close(a);
 	close(b);
-	/* The log of a hundred engines would bury the test's own lines. */
-	if (!getenv("WEFT_TEST_VERBOSE"))
-		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
 	execv(h->argv[0], (char *const *)h->argv);
 	_exit(127);
 }
@@ -138,9 +141,8 @@ static void send_adapter(struct eh *h, const struct eh_adapter *a)
 	must(wctl_send(h->link, &a->msg, sizeof(a->msg), a->fds, 2), "send adapter");
 }
 
-static void spawn(struct eh *h)
+void eh_launch(struct eh *h)
 {
-	struct wlink_ready ready;
 	int pair[2];
 
 	must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
@@ -151,6 +153,13 @@ static void spawn(struct eh *h)
 		become_engine(h, pair[1]);
 	close(pair[1]);
 	h->link = pair[0];
+}
+
+static void spawn(struct eh *h)
+{
+	struct wlink_ready ready;
+
+	eh_launch(h);
 	eh_expect(h, WLINK_READY, &ready, sizeof(ready));
 	h->model = ready.model;
 	send_tenants(h);
@@ -176,6 +185,22 @@ static void reap(struct eh *h)
 	if (h->link >= 0)
 		close(h->link);
 	h->link = -1;
+}
+
+bool eh_hang_up(struct eh *h, int timeout_ms)
+{
+	struct pollfd p = {.fd = (int)syscall(SYS_pidfd_open, h->pid, 0), .events = POLLIN};
+	bool ended;
+
+	must(p.fd, "pidfd_open");
+	close(h->link);
+	h->link = -1;
+	ended = poll(&p, 1, timeout_ms) == 1;
+	close(p.fd);
+	if (!ended)
+		kill(h->pid, SIGKILL);
+	reap(h);
+	return ended;
 }
 
 void eh_kill(struct eh *h)
@@ -367,11 +392,10 @@ static int copy_file(const char *dir, const char *name)
 	return to;
 }
 
-int eh_adapter_load(struct eh *h, const char *dir, const char *name, int32_t offset,
-		    enum wshm_missing on_missing, struct wlink_adapter_reply *ret)
+static struct eh_adapter *adapter_new(struct eh *h, const char *dir, const char *name,
+				      int32_t offset, enum wshm_missing on_missing)
 {
 	struct eh_adapter *a = &h->adapters[h->n_adapters];
-	struct wlink_adapter_reply reply;
 
 	if (h->n_adapters == EH_MAX_ADAPTERS)
 		bail("too many adapters", 0);
@@ -385,6 +409,21 @@ int eh_adapter_load(struct eh *h, const char *dir, const char *name, int32_t off
 	a->fds[0] = copy_file(dir, "adapter_config.json");
 	a->fds[1] = copy_file(dir, "adapter_model.safetensors");
 	send_adapter(h, a);
+	return a;
+}
+
+void eh_adapter_ask(struct eh *h, const char *dir, const char *name)
+{
+	adapter_new(h, dir, name, 0, WSHM_MISSING_BASE);
+	h->n_adapters++;
+}
+
+int eh_adapter_load(struct eh *h, const char *dir, const char *name, int32_t offset,
+		    enum wshm_missing on_missing, struct wlink_adapter_reply *ret)
+{
+	struct eh_adapter *a = adapter_new(h, dir, name, offset, on_missing);
+	struct wlink_adapter_reply reply;
+
 	do /* answers to what a restarted engine was sent again may come before */
 		eh_expect(h, WLINK_ADAPTER_LOADED, &reply, sizeof(reply));
 	while (reply.load_id != a->msg.load_id);

@@ -37,6 +37,7 @@ struct eh {
 	struct wctl_model model;
 	const char *argv[EH_MAX_ARGS];
 	const char *crash_token; /* WEFT_TEST_CRASH_TOKEN, or NULL */
+	int log_fd;		 /* where the engine writes its log, borrowed; 0: nowhere */
 	bool supervise;
 	uint32_t restarts, busy, idle, drained, offences;
 	uint32_t exit_status; /* of the last engine that ended */
@@ -73,9 +74,12 @@ const char *eh_model_dir(const char *name);
 void eh_init(struct eh *h, const char *model_dir);
 void eh_arg(struct eh *h, const char *arg);
 void eh_start(struct eh *h);   /* to READY */
+void eh_launch(struct eh *h);  /* only the process, which may never be READY */
 void eh_kill(struct eh *h);    /* SIGKILL, and reap */
 void eh_restart(struct eh *h); /* after its death: start, attach all sessions with resume */
 void eh_stop(struct eh *h);    /* hang up, wait for its end, close everything */
+/* Hang up. False: it did not end in time, and was killed. */
+bool eh_hang_up(struct eh *h, int timeout_ms);
 
 struct eh_session *eh_open(struct eh *h, uint32_t tenant, uint32_t slots, uint64_t rx_bytes);
 void eh_close(struct eh_session *s); /* as if the client had died: detach, unmap */
@@ -99,6 +103,8 @@ const char *eh_adapter_dir(const char *name);
  * on_missing as in wshm_instance. ret may be NULL. */
 int eh_adapter_load(struct eh *h, const char *dir, const char *name, int32_t offset,
 		    enum wshm_missing on_missing, struct wlink_adapter_reply *ret);
+/* Only send the message. */
+void eh_adapter_ask(struct eh *h, const char *dir, const char *name);
 /* By the name that it was loaded under. 0, or what the engine answered (-EBUSY: ret->in_use). */
 int eh_adapter_unload(struct eh *h, const char *name, bool force, struct wlink_adapter_reply *ret);
 /* Ends with the pin's number (> 0), or what the engine answered; *ret_tokens: how many stay. */

@@ -5,9 +5,9 @@
  * context, and calls that fail. memory.c and stream.c have the rest.
  *
  * WEFT_FAKE_CUDA_FAIL="cuLaunchKernel:40:700" makes the 40th call of an entry point fail with 700;
- * with ":/a/file" behind it only while that file exists, and takes it away: once, whatever starts
- * again. Errors but 1 (invalid), 2 (out of memory), 801 (not supported) and a capture's own (9..) stay, as
- * a real context's do: every later call fails with them, as long as the process lives.
+ * with ":/a/file" behind it only while that file exists, and takes it away: once, whatever starts again. With 0
+ * it does not return. Errors but 1 (invalid), 2 (out of memory), 801 (not supported) and a capture's own (9..)
+ * stay, as a real context's do: every later call fails with them, as long as the process lives.
  * fake_cuda_live() is how many things were made and not given back.
  *
  * One thread at a time, as the backend calls it.
@@ -54,6 +54,8 @@ cu_result fake_fate(const char *call)
 	once = plan[at] == ':' ? plan + at + 1 : NULL;
 	if (once && unlink(once))
 		return 0;
+	while (!code)
+		pause();
 	if (code != CU_OUT_OF_MEMORY && code != CU_NOT_SUPPORTED && code != INVALID &&
 	    code < 900) /* those of a capture */
 		sticky = code;
