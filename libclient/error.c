@@ -26,36 +26,9 @@ const char *weft_version(void)
 	return WEFT_VERSION;
 }
 
-static const char *const status_names[] = {
-	[WEFT_OK] = "ok",
-	[WEFT_CANCELLED] = "cancelled",
-	[WEFT_DEADLINE] = "deadline",
-	[WEFT_BAD_DESCRIPTOR] = "bad-descriptor",
-	[WEFT_BAD_VALUE] = "bad-value",
-	[WEFT_BAD_TOKEN] = "bad-token",
-	[WEFT_TOO_LONG] = "too-long",
-	[WEFT_TOO_BIG] = "too-big",
-	[WEFT_NO_MODEL] = "no-model",
-	[WEFT_NO_ADAPTER] = "no-adapter",
-	[WEFT_QUOTA_REQUESTS] = "quota-requests",
-	[WEFT_QUOTA_TOKENS] = "quota-tokens",
-	[WEFT_QUOTA_RATE] = "quota-rate",
-	[WEFT_ENGINE_FAULT] = "engine-fault",
-	[WEFT_NAN] = "nan",
-	[WEFT_SHUTDOWN] = "shutdown",
-	[WEFT_PROTOCOL] = "protocol",
-	[WEFT_LOST] = "lost",
-	[WEFT_NO_INVOCATION] = "no-invocation",
-	[WEFT_UNLOADED] = "unloaded",
-};
-
 const char *weft_status_name(enum weft_status status)
 {
-	if (status == WEFT_RUNNING)
-		return "running";
-	if (status < 0 || (size_t)status >= sizeof(status_names) / sizeof(*status_names))
-		return "unknown";
-	return status_names[status];
+	return status == WEFT_RUNNING ? "running" : wshm_status_name((uint32_t)status);
 }
 
 /* The option that a descriptor key stands for, as callers know it. */

@@ -37,6 +37,7 @@
 #include "shm/wshm_abi.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* --- layout and regions --------------------------------------------------------------------------*/
 
@@ -426,5 +427,9 @@ struct wshm_slab_layout {
 /* Sizes fit in 64 bits by the limits on their inputs; the caller checks bytes against the arena. */
 void wshm_slab_layout(struct wshm_slab_layout *ret, uint32_t n, uint32_t max_tokens,
 		      uint32_t prompt_tokens, uint32_t logprobs, uint32_t prompt_logprobs);
+
+/* In a word, as it is shown to everybody: "quota-tokens", "stop-sequence"; else "unknown". */
+const char *wshm_status_name(uint32_t status);
+const char *wshm_finish_name(uint32_t finish);
 
 #endif

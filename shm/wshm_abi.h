@@ -162,6 +162,7 @@ enum wshm_finish {
 	WSHM_FINISH_STOP_TOKEN = 2,
 	WSHM_FINISH_STOP_SEQUENCE = 3,
 	WSHM_FINISH_LENGTH = 4,
+	WSHM_N_FINISH
 };
 
 /* What became of the adapter's invocation. */

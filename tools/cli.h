@@ -95,6 +95,7 @@ int cmd_chat(int argc, char **argv);
 int cmd_probe(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_metrics(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_adapter(int argc, char **argv);
 int cmd_cache(int argc, char **argv);

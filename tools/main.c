@@ -15,6 +15,7 @@ static const struct cli_entry commands[] = {
 	{"probe", cmd_probe, "how much of a prompt is cached, and where"},
 	{"tokenize", cmd_tokenize, "text to token ids and back, with a model's tokenizer"},
 	{"status", cmd_status, "what the daemon and its engines are doing"},
+	{"metrics", cmd_metrics, "the counters of the daemon and its engines, for Prometheus"},
 	{"model", cmd_model, "make a model with random weights, look at one, list those served"},
 	{"adapter", cmd_adapter,
 	 "load, unload and list LoRA and aLoRA adapters; make one, look at one"},

@@ -20,6 +20,7 @@
 #define WEFT_ENGINE_ADAPTERS_H
 
 #include "daemon/engine/cache/cache.h"
+#include "daemon/engine/meter.h"
 #include "daemon/engine/model/adapter.h"
 #include "shm/wshm_control.h"
 
@@ -45,6 +46,7 @@ struct adapter_handle {
 	/* the core thread's */
 	uint32_t requests; /* from admission to end */
 	bool gone;	   /* takes no more of them */
+	struct meter_use use;
 	/* the control thread's */
 	bool unloading;
 };

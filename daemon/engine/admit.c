@@ -351,6 +351,7 @@ static void admit_enter(struct engine *e, struct request *r)
 	wshm_engine_accept(&s->shm);
 	session_slot_use(s, r->slot, r->generation, r);
 	e->count.requests++;
+	request_use(e, r)->requests++;
 	r->tenant->requests++;
 	if (r->placed) {
 		admit_start(e, r);

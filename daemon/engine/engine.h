@@ -15,6 +15,7 @@
  *   model/      models and adapters    pins.c       prefixes that stay
  *   chores.c    a part in each pass    sampling.c   rows of the sampler
  *   test_hook.c for tests only         publish.c    results into rx
+ *                                      meter.c      times and sizes of all of it
  *
  * Threads: the core thread owns everything in struct engine but what is said to be otherwise; the
  * control thread owns the link and all descriptors. They talk through two mailboxes, never through
@@ -29,6 +30,7 @@
 #include "daemon/engine/blocks.h"
 #include "daemon/engine/cache/cache.h"
 #include "daemon/engine/mail.h"
+#include "daemon/engine/meter.h"
 #include "daemon/engine/model/model.h"
 #include "daemon/engine/sched.h"
 #include "daemon/engine/slab.h"
@@ -80,6 +82,7 @@ struct sample {
 	uint32_t n_out;	   /* tokens known, in the slab */
 	bool pending;	   /* one more has been drawn, by the pass that is queued; see ahead.c */
 	uint32_t drawn_at; /* pending: in which of its draws */
+	uint64_t token_ns; /* when its last token was known; 0: not in this engine */
 	bool done;
 	enum wshm_finish finish;
 	struct wk_count *counts; /* owned; NULL until penalties need them; ascending by token */
@@ -322,6 +325,7 @@ struct engine {
 	uint64_t drain_deadline_ns;
 	int epoll_fd;
 	struct engine_counters count;
+	struct meter meter;
 	struct log_limit log_session;
 };
 
@@ -389,6 +393,8 @@ void request_sample_done(struct engine *e, struct sample *a, enum wshm_finish fi
 /* The one way out: leave the scheduler, uncharge, and (unless the slot itself goes) publish. */
 void request_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail);
 void request_drop(struct engine *e, struct request *r);
+/* The account of the model that it is for. */
+struct meter_use *request_use(struct engine *e, const struct request *r);
 uint32_t request_token(const struct sample *a, uint32_t position);
 uint32_t *request_out(const struct sample *a); /* its tokens, in the slab */
 
@@ -454,7 +460,7 @@ bool sampling_needs_tokens(const struct wshm_desc *d);	/* those drawn so far */
 /* publish.c: results and states into rx */
 void publish_admitted(struct request *r);
 void publish_placed(struct request *r); /* it was admitted before there was room for its results */
-void publish_started(struct request *r, uint64_t now);
+void publish_started(struct engine *e, struct request *r, uint64_t now);
 void publish_token(struct sample *a, const struct wk_sampled *drawn);
 void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn);
 void publish_counts(struct engine *e, struct request *r, uint64_t now);

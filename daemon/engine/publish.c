@@ -97,7 +97,7 @@ void publish_placed(struct request *r)
 	}
 }
 
-void publish_started(struct request *r, uint64_t now)
+void publish_started(struct engine *e, struct request *r, uint64_t now)
 {
 	struct wshm_slot *s = slot_of(r);
 
@@ -106,6 +106,8 @@ void publish_started(struct request *r, uint64_t now)
 		/* Of the client's own prompt; what was appended may have been found too. */
 		ord_store(&s->cached_tokens, r->cached < r->n_client ? r->cached : r->n_client);
 		ord_store(&s->t_start_ns, now);
+		if (!r->session->internal)
+			meter_time(&e->meter, METER_QUEUE, s->t_arrival_ns, now);
 	}
 	wshm_slot_set_state(s, WSHM_SLOT_RUNNING);
 }
@@ -144,6 +146,12 @@ void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_
 		r->prompt_ready = index + 1;
 }
 
+static void meter_first(struct meter *m, const struct wshm_slot *s, uint64_t now)
+{
+	meter_time(m, METER_FIRST, s->t_arrival_ns, now);
+	meter_time(m, METER_PREFILL, ord_load(&s->t_start_ns), now);
+}
+
 void publish_counts(struct engine *e, struct request *r, uint64_t now)
 {
 	struct wshm_slot *s = slot_of(r);
@@ -165,6 +173,8 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 		if (!ord_load(&s->t_first_ns)) {
 			ord_store(&s->forward_ns, r->forward_ns);
 			ord_store(&s->t_first_ns, now);
+			if (!r->session->internal)
+				meter_first(&e->meter, s, now);
 		}
 	}
 	/* A request that ends in this step is published once, by publish_end(). */
@@ -243,13 +253,36 @@ void publish_wake_end(struct engine *e)
 		e->ops->aside_end(e->be);
 }
 
+/* Times and sizes of what was broken off say nothing. */
+static void meter_end(struct meter *m, const struct request *r, const struct wshm_slot *s,
+		      enum wshm_status status, uint64_t now)
+{
+	uint32_t n_out = 0;
+
+	m->ended[status]++;
+	for (uint32_t i = 0; i < r->desc.n; i++) {
+		n_out += r->samples[i].n_out;
+		if (r->samples[i].done)
+			m->finished[r->samples[i].finish]++;
+	}
+	if (status)
+		return;
+	meter_time(m, METER_DECODE, ord_load(&s->t_first_ns), now);
+	meter_time(m, METER_WHOLE, s->t_arrival_ns, now);
+	meter_size(m, METER_PROMPT, r->n_prompt);
+	meter_size(m, METER_ANSWER, n_out);
+}
+
 void publish_end(struct engine *e, struct request *r, enum wshm_status status, uint32_t detail)
 {
 	struct wshm_slot *s = slot_of(r);
+	uint64_t now = now_ns();
 
+	if (!r->session->internal)
+		meter_end(&e->meter, r, s, status, now);
 	ord_store(&s->status, (uint32_t)status);
 	ord_store(&s->detail, detail);
-	ord_store(&s->t_end_ns, now_ns());
+	ord_store(&s->t_end_ns, now);
 	wshm_slot_set_state(s, WSHM_SLOT_ENDED);
 	wshm_engine_post(&r->session->shm, r->slot);
 }
@@ -259,6 +292,7 @@ void publish_refusal(struct engine *e, struct session *s, uint32_t slot, uint32_
 {
 	struct wshm_slot *w = wshm_engine_slot(&s->shm, slot);
 
+	e->meter.ended[status]++;
 	slot_clear(w);
 	ord_store(&w->status, (uint32_t)status);
 	ord_store(&w->detail, detail);
@@ -272,6 +306,7 @@ void publish_lost(struct engine *e, struct session *s, uint32_t slot, enum wshm_
 {
 	struct wshm_slot *w = wshm_engine_slot(&s->shm, slot);
 
+	e->meter.ended[status]++;
 	ord_store(&w->status, (uint32_t)status);
 	ord_store(&w->detail, 0);
 	ord_store(&w->t_end_ns, now_ns());

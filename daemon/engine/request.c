@@ -117,6 +117,11 @@ void request_link(struct engine *e, struct request *r)
 		e->next_deadline_ns = r->deadline_ns;
 }
 
+struct meter_use *request_use(struct engine *e, const struct request *r)
+{
+	return r->adapter ? &r->adapter->use : &e->meter.base;
+}
+
 uint32_t *request_out(const struct sample *a)
 {
 	const struct request *r = a->req;
@@ -212,6 +217,8 @@ void request_end(struct engine *e, struct request *r, enum wshm_status status, u
 
 void request_drop(struct engine *e, struct request *r)
 {
+	if (!r->session->internal)
+		e->meter.left++;
 	request_leave(e, r);
 	request_free(r);
 }

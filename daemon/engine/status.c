@@ -22,6 +22,7 @@ struct adapter_report {
 	struct wshm_instance instance; /* a copy */
 	uint32_t n_blocks, users;
 	bool resident;
+	struct meter_use use;
 };
 
 struct status_report {
@@ -32,6 +33,7 @@ struct status_report {
 	uint64_t slab_bytes;
 	struct cache_stats cache;
 	struct own_times own;
+	struct meter meter;
 	bool draining;
 	uint32_t n_adapters;
 	struct adapter_report *adapters; /* owned */
@@ -51,6 +53,7 @@ static void collect_adapters(struct engine *e, struct status_report *r)
 			.n_blocks = all[i]->weights->node.n_blocks,
 			.users = all[i]->requests,
 			.resident = all[i]->weights->node.resident,
+			.use = all[i]->use,
 		};
 }
 
@@ -74,6 +77,7 @@ struct status_report *status_collect(struct engine *e)
 	for (const struct pin *p = e->pins; p; p = p->next)
 		r->n_pins++;
 	r->own = e->own;
+	r->meter = e->meter;
 	cache_stats(e->cache, NULL, &r->cache);
 	collect_adapters(e, r);
 	r->draining = e->draining;
@@ -167,6 +171,14 @@ static json_t *own_json(struct own_times *t)
 	return o;
 }
 
+static void put_use(json_t *o, const struct meter_use *u)
+{
+	put(o, "requests", u->requests);
+	put(o, "tokens_in", u->tokens_in);
+	put(o, "tokens_cached", u->tokens_cached);
+	put(o, "tokens_out", u->tokens_out);
+}
+
 static json_t *adapters_json(const struct engine *e, const struct status_report *r)
 {
 	json_t *all = json_array();
@@ -184,9 +196,73 @@ static json_t *adapters_json(const struct engine *e, const struct status_report 
 		put(o, "bytes", a->n_blocks * e->block_bytes);
 		json_object_set_new(o, "resident", json_boolean(a->resident));
 		put(o, "in_use", a->users);
+		put_use(o, &a->use);
 		json_array_append_new(all, o);
 	}
 	return all;
+}
+
+static json_t *numbers(const uint64_t *from, uint32_t n, uint64_t unit)
+{
+	json_t *all = json_array();
+
+	for (uint32_t i = 0; i < n; i++)
+		json_array_append_new(all, json_integer((json_int_t)(from[i] / unit)));
+	return all;
+}
+
+static json_t *times_json(const struct meter *m)
+{
+	json_t *o = json_object();
+	char key[40];
+
+	json_object_set_new(o, "bounds_us", numbers(meter_time_bounds, METER_TIME_BOUNDS, 1000));
+	for (uint32_t i = 0; i < METER_N_TIMES; i++) {
+		json_object_set_new(o, meter_time_names[i],
+				    numbers(m->time[i].bucket, METER_TIME_BOUNDS + 1, 1));
+		snprintf(key, sizeof(key), "%s_sum_us", meter_time_names[i]);
+		put(o, key, m->time[i].sum_ns / 1000);
+	}
+	return o;
+}
+
+static json_t *sizes_json(const struct meter *m)
+{
+	json_t *o = json_object();
+	char key[40];
+
+	json_object_set_new(o, "bounds", numbers(meter_size_bounds, METER_SIZE_BOUNDS, 1));
+	for (uint32_t i = 0; i < METER_N_SIZES; i++) {
+		json_object_set_new(o, meter_size_names[i],
+				    numbers(m->size[i].bucket, METER_SIZE_BOUNDS + 1, 1));
+		snprintf(key, sizeof(key), "%s_sum", meter_size_names[i]);
+		put(o, key, m->size[i].sum);
+	}
+	return o;
+}
+
+/* What became of requests and of their answers; what never happened is left out. */
+static json_t *ends_json(const uint64_t *counts, uint32_t n, const char *(*name)(uint32_t))
+{
+	json_t *o = json_object();
+
+	for (uint32_t i = 0; i < n; i++)
+		if (counts[i])
+			put(o, name(i), counts[i]);
+	return o;
+}
+
+static void put_meter(json_t *o, const struct meter *m)
+{
+	json_t *base = json_object();
+
+	put_use(base, &m->base);
+	json_object_set_new(o, "base", base);
+	json_object_set_new(o, "ended", ends_json(m->ended, WSHM_N_STATUS, wshm_status_name));
+	json_object_set_new(o, "finished", ends_json(m->finished, WSHM_N_FINISH, wshm_finish_name));
+	put(o, "left", m->left);
+	json_object_set_new(o, "times", times_json(m));
+	json_object_set_new(o, "sizes", sizes_json(m));
 }
 
 static json_t *tenant_json(const struct tenant_report *r)
@@ -265,6 +341,7 @@ char *status_text(struct engine *e, struct status_report *r)
 		return NULL;
 	o = engine_json(e, r);
 	json_object_set_new(o, "own_time", own_json(&r->own));
+	put_meter(o, &r->meter);
 	json_object_set_new(o, "adapters", adapters_json(e, r));
 	tenants = json_array();
 	for (uint32_t i = 0; i < r->n_tenants; i++)

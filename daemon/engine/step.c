@@ -175,7 +175,9 @@ static void request_first_step(struct engine *e, struct request *r, uint64_t now
 	r->tenant->tokens_cached += r->cached;
 	e->count.tokens_in += r->n_prompt;
 	e->count.tokens_cached += r->cached;
-	publish_started(r, now);
+	request_use(e, r)->tokens_in += r->n_prompt;
+	request_use(e, r)->tokens_cached += r->cached;
+	publish_started(e, r, now);
 	/* The first position of a prompt has no probability; its entry just says the token. */
 	if (r->lay.prompt_logprob_bytes && !r->prompt_ready)
 		publish_prompt_logprobs(r, 0,
@@ -372,7 +374,8 @@ static void forward_given(struct engine *e, const struct step *st)
 
 /* --- what came of it -----------------------------------------------------------------------------*/
 
-static void draw_apply(struct engine *e, struct sample *a, const struct wk_sampled *drawn)
+static void draw_apply(struct engine *e, struct sample *a, const struct wk_sampled *drawn,
+		       uint64_t now)
 {
 	struct request *r = a->req;
 	enum wshm_finish finish;
@@ -387,6 +390,9 @@ static void draw_apply(struct engine *e, struct sample *a, const struct wk_sampl
 	sampling_append(a, drawn->token);
 	r->tenant->tokens_out++;
 	e->count.tokens_out++;
+	request_use(e, r)->tokens_out++;
+	meter_time(&e->meter, METER_BETWEEN, a->token_ns, now);
+	a->token_ns = now;
 	finish = stop_check(&r->desc, e->eos, e->n_eos, request_out(a), a->n_out);
 	if (finish)
 		request_sample_done(e, a, finish);
@@ -408,7 +414,7 @@ static void request_settle(struct engine *e, const struct step *st, struct reque
 		request_start(e, r); /* answers that waited for the prompt */
 }
 
-static void apply(struct engine *e, struct step *st, uint64_t ns)
+static void apply(struct engine *e, struct step *st, uint64_t ns, uint64_t now)
 {
 	for (uint32_t i = 0; i < st->n_touched; i++) {
 		struct request *r = st->touched[i];
@@ -422,7 +428,7 @@ static void apply(struct engine *e, struct step *st, uint64_t ns)
 	reuse_commit(e, &st->plan);
 	for (uint32_t i = 0; i < st->n_draws; i++)
 		if (st->drawn_for[i])
-			draw_apply(e, st->drawn_for[i], &st->drawn[i]);
+			draw_apply(e, st->drawn_for[i], &st->drawn[i], now);
 }
 
 /* The pool cannot hold it beside what is pinned, though it could have when it came. */
@@ -486,7 +492,7 @@ static void finish(struct engine *e, struct step *st, struct step *next)
 		heartbeat_start(e, next, end);
 	ahead_advance(e, st);
 	e->flying = next;
-	apply(e, st, ns);
+	apply(e, st, ns, end);
 	for (uint32_t i = 0; i < st->n_touched; i++)
 		if (st->touched[i])
 			request_settle(e, st, st->touched[i], end);
@@ -496,6 +502,8 @@ static void finish(struct engine *e, struct step *st, struct step *next)
 	e->count.steps++;
 	e->count.rows += st->n_rows;
 	e->count.step_ns += ns;
+	meter_time(&e->meter, METER_PASS, st->begun_ns, end);
+	meter_size(&e->meter, METER_ROWS, st->n_rows);
 	e->last_rows = st->n_rows;
 	e->last_ns = ns;
 }

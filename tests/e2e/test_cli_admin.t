@@ -61,7 +61,7 @@ while weft status > "$dir/status" && grep -q '^    engine  *null' "$dir/status" 
 awk '/^    engine$/ { own = 1; next } /^ ? ? ? ?[^ ]/ { own = 0 } { sub(/^ */, ""); print (own ? "engine " : "weftd ") $1 }' \
 	"$dir/status" | grep -v ' [0-9]*$' | sort -u > "$dir/keys"
 for page in weftd weft-engine; do
-	sed -n '/^\.SH STATUS/,/^\.SH [^S]/s/^\.[BIR][BIR]* //p' "$src/man/$page.8" | tr -cs 'a-z0-9_\n' '\n' |
+	sed -n '/^\.SH STATUS/,/^\.SH [^S]/s/^\.[BIR][BIR]* //p' "$src/man/$page.8" | sed 's/\\-/-/g' | tr -cs 'a-z0-9_\n-' '\n' |
 		sed "s/^/${page#weft-} /"
 done | sort -u > "$dir/explained"
 comm -23 "$dir/keys" "$dir/explained" > "$dir/unexplained"

@@ -73,8 +73,10 @@ printf '[daemon]\nengine_user = root\n[model m]\npath = %s/m\n' "$dir" > weftd.c
 check $? "weftd finds what it needs beside itself"
 [ -e "$root/share/bash-completion/completions/weft" ] && [ -e "$root/share/zsh/site-functions/_weft" ] &&
 	[ -e "$root/share/fish/vendor_completions.d/weft.fish" ] && [ -e "$root/lib/systemd/system/weftd.service" ] &&
-	grep -q "ExecStart=/usr/bin/weftd" "$root/lib/systemd/system/weftd.service"
-check $? "completion and the unit"
+	grep -q "ExecStart=/usr/bin/weftd" "$root/lib/systemd/system/weftd.service" &&
+	grep -q "ExecStart=/usr/bin/weft metrics" "$root/lib/systemd/system/weft-metrics@.service" &&
+	[ -e "$root/lib/systemd/system/weft-metrics.socket" ]
+check $? "completion and the units"
 
 missing=
 for f in $(sed -n 's/^WEFT_API.*[ *]\(weft_[a-z0-9_]*\)(.*/\1/p' "$root"/include/*.h); do
