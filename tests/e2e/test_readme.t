@@ -64,8 +64,8 @@ try "the desk is ended"
 	block 'Adapters come and go'
 	echo "kill \$(cat $dir/weft/weftd.lock)"
 } > "$dir/script"
-[ "$(grep -c '^weft' "$dir/script")" = 8 ]
-check $? "eight commands for a model of one's own and an adapter"
+[ "$(grep -c '^weft' "$dir/script")" = 9 ]
+check $? "nine commands for a model of one's own and an adapter"
 try "work"
 grep -q '^[0-9 ]*$' "$dir/out" && grep -q 'alora of rank' "$dir/out"
 check $? "and answer"
