@@ -82,9 +82,9 @@ struct weft_request {
 	/* weft_result() was asked in vain since, at this progress; 0: not yet */
 	_Atomic int64_t polled_since_ns;
 	_Atomic uint32_t polled_progress;
-	/* the waiting thread's own */
-	int64_t last_news_ns, gap_ns;
-	int64_t quiet_since_ns; /* waited for in vain since; 0: it has just moved */
+	/* The waiting thread's; with several of them each is right now and then. No order. */
+	_Atomic int64_t last_news_ns, gap_ns;
+	_Atomic int64_t quiet_since_ns; /* waited for in vain since; 0: it has just moved */
 };
 
 enum session_state { SESSION_UP, SESSION_DOWN, SESSION_DEAD };

@@ -100,6 +100,18 @@ static bool spin(const struct attempt *a, uint32_t seen, int64_t until_ns)
 	return false;
 }
 
+/* Times of a request's waiting: where several threads wait for one, at worst a second is counted anew or a spin is
+ * too long. */
+static int64_t noted(const _Atomic int64_t *ns)
+{
+	return atomic_load_explicit(ns, memory_order_relaxed);
+}
+
+static void note(_Atomic int64_t *ns, int64_t value)
+{
+	atomic_store_explicit(ns, value, memory_order_relaxed);
+}
+
 /* Has nobody looked after the session for a second, or is there a daemon to be found? */
 static bool check_due(struct weft *w)
 {
@@ -113,9 +125,11 @@ static bool check_due(struct weft *w)
  */
 static void waited_in_vain(struct weft_request *r)
 {
-	if (!r->quiet_since_ns)
-		r->quiet_since_ns = wc_now_ns();
-	else if (wc_now_ns() - r->quiet_since_ns >= SLICE_NS && check_due(r->w))
+	int64_t since = noted(&r->quiet_since_ns);
+
+	if (!since)
+		note(&r->quiet_since_ns, wc_now_ns());
+	else if (wc_now_ns() - since >= SLICE_NS && check_due(r->w))
 		wc_session_check(r->w, true, 0);
 }
 
@@ -160,10 +174,11 @@ static int wait_slice(struct weft_request *r, const struct attempt *a, uint32_t 
 {
 	struct weft *w = r->w;
 	int64_t now = wc_now_ns(), until = min_ns(deadline_ns, now + SLICE_NS);
+	int64_t gap = noted(&r->gap_ns);
 	int err;
 
-	if (!r->quiet_since_ns)
-		r->quiet_since_ns = now;
+	if (!noted(&r->quiet_since_ns))
+		note(&r->quiet_since_ns, now);
 	if (atomic_load(&w->state) == SESSION_UP)
 		check_engine(w, &a->link->c);
 	if (atomic_load(&w->state) != SESSION_UP) {
@@ -175,26 +190,26 @@ static int wait_slice(struct weft_request *r, const struct attempt *a, uint32_t 
 	if (w->flags & WEFT_POLL_ALWAYS) {
 		err = spin(a, seen, until) ? 0 : -ETIMEDOUT;
 	} else {
-		if (r->gap_ns && r->gap_ns <= WAKE_UP_NS &&
-		    spin(a, seen, min_ns(until, now + WAKE_UP_NS)))
+		if (gap && gap <= WAKE_UP_NS && spin(a, seen, min_ns(until, now + WAKE_UP_NS)))
 			return 0;
 		err = wshm_client_wait_slot(&a->link->c, a->slot, seen, until - now);
 	}
 	if (err == -ETIMEDOUT || err == -EINTR)
 		waited_in_vain(r);
 	else
-		r->quiet_since_ns = 0;
+		note(&r->quiet_since_ns, 0);
 	return err == -ETIMEDOUT ? 0 : err;
 }
 
 static void note_gap(struct weft_request *r)
 {
-	int64_t now = wc_now_ns(), gap = now - r->last_news_ns;
+	int64_t now = wc_now_ns(), last = noted(&r->last_news_ns), mean = noted(&r->gap_ns);
+	int64_t gap = now - last;
 
-	if (r->last_news_ns)
-		r->gap_ns = r->gap_ns ? (3 * r->gap_ns + gap) / 4 : gap;
-	r->last_news_ns = now;
-	r->quiet_since_ns = 0;
+	if (last)
+		note(&r->gap_ns, mean ? (3 * mean + gap) / 4 : gap);
+	note(&r->last_news_ns, now);
+	note(&r->quiet_since_ns, 0);
 }
 
 int64_t weft_wait(struct weft_request *r, uint32_t sample, uint32_t have, int timeout_ms)
