@@ -28,9 +28,12 @@ $(tests_bin): $(O)/%: $(O)/%.o $(O)/libtest.a $(test_archives)
 tests: $(tests_bin) $(cache_check) $(fake_cuda) $(device_bench)
 
 # make check check_groups="unit shm" runs some groups; WEFT_BUILD tells the tests where the programs are. Tests
-# that become another user need files that this one may read, whatever the caller's umask.
+# that become another user need files that this one may read, whatever the caller's umask. With SAN=thread a report of
+# any process is a failure.
+watched = $(if $(filter thread,$(SAN)),CC='$(CC)' scripts/races.sh $(abspath $(O)))
 check-run: all $(tests_bin) $(cache_check) $(fake_cuda) $(device_bench)
-	$(Q)umask 022; WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
+	$(Q)umask 022; WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) $(watched) \
+		prove --exec '' --timer -j1 $(tests_group) $(tests_sh)
 
 # make check-collisions: an engine with keys of 8 bits, so that nearly all collide. Whatever says what is reused and by
 # whom must still be right; how much is reused becomes an upper bound. A build folder of its own.
@@ -42,6 +45,16 @@ check-collisions: deps
 check-collisions-run: all $(filter $(addprefix $(O)/tests/,$(collision_tests)),$(tests_bin))
 	$(Q)WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) \
 		prove --exec '' --timer -j1 $(filter $(addprefix $(O)/tests/,$(collision_tests)),$(tests_bin))
+
+# make check-races: what has several threads, under the thread sanitizer, in a build folder of its own.
+race_tests := e2e/test_at_once e2e/test_client_threads e2e/test_engine_adapter e2e/test_engine_chores kernels/test_pool \
+	shm/test_handshakes shm/test_need_wake_torture shm/test_ring_torture shm/test_threads shm/test_wait_torture
+.PHONY: check-races check-races-run
+check-races: deps
+	$(Q)$(MAKE) --no-print-directory DEPS=0 SAN=thread O=$(O)-thread check-races-run
+check-races-run: all $(addprefix $(O)/tests/,$(race_tests))
+	$(Q)umask 022; WEFT_BUILD=$(abspath $(O)) WEFT_SRC=$(abspath .) $(watched) \
+		prove --exec '' --timer -j1 $(addprefix $(O)/tests/,$(race_tests))
 
 # make stress: what make check does twenty times, two hundred times, and every torture once more.
 STRESS_KILLS ?= 200

@@ -12,7 +12,14 @@
 #include <urcu-qsbr.h>
 
 /* liburcu orders by fences and assembly, which the thread sanitizer does not see. */
-#ifdef __SANITIZE_THREAD__
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN
+#endif
+#endif
+#ifdef UNDER_TSAN
 void __tsan_acquire(void *addr);
 void __tsan_release(void *addr);
 #define SEEN_BEFORE(at) __tsan_release(at)

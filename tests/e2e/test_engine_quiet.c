@@ -105,7 +105,11 @@ static void test_idle(const char *poll)
 		nanosleep(&second, NULL);
 		more = switches(h.pid) - before;
 	}
+#ifdef __SANITIZE_THREAD__
+	skip(1, "the thread sanitizer has a thread of its own that wakes");
+#else
 	is_int(more, 0, "poll=%s: an idle engine is not scheduled once in a second", poll);
+#endif
 	eh_submit(s, &d, prompt, 40, NULL, &r);
 	ok(eh_wait(&r) && eh_status(&r) == WSHM_OK, "and wakes when asked");
 	eh_stop(&h);

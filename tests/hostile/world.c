@@ -152,10 +152,10 @@ static void write_config(const struct world *w)
 		bail_out("no temporary file");
 	fprintf(f,
 		"[daemon]\nsocket_mode = 0666\n%s\n"
-		"[model tiny]\npath = %s\nthreads = 1\n%s\n"
+		"[model tiny]\npath = %s\nthreads = %u\n%s\n"
 		"[tenant honest]\nuid = %u\n%s\n",
-		o->daemon ? o->daemon : "", w->model, o->model ? o->model : "kv_bytes = 8M",
-		geteuid(), o->honest ? o->honest : "");
+		o->daemon ? o->daemon : "", w->model, o->threads ? o->threads : 1,
+		o->model ? o->model : "kv_bytes = 8M", geteuid(), o->honest ? o->honest : "");
 	if (!geteuid())
 		fprintf(f, "[tenant other]\nuid = %u\n%s\n", WORLD_OTHER_UID,
 			o->other ? o->other : "");

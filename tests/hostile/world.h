@@ -32,6 +32,7 @@ struct world_options {
 	const char *other;  /* for [tenant other]: WORLD_OTHER_UID; ignored without root */
 	const char *env[8]; /* NAME=VALUE for weftd and engine, NULL-terminated */
 	const char *shape;  /* of `weft model make`; NULL: tiny */
+	unsigned threads;   /* of the engine's; 0: one */
 	bool may_die;	    /* the test kills processes itself: world_stop() does not mind */
 };
 
