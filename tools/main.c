@@ -15,13 +15,18 @@ static const struct cli_entry commands[] = {
 	{"probe", cmd_probe, "how much of a prompt is cached, and where"},
 	{"tokenize", cmd_tokenize, "text to token ids and back, with a model's tokenizer"},
 	{"status", cmd_status, "what the daemon and its engines are doing"},
+	{"top", cmd_top, "what they do at the moment: rates, waits, tenants, adapters"},
 	{"metrics", cmd_metrics, "the counters of the daemon and its engines, for Prometheus"},
 	{"model", cmd_model, "make a model with random weights, look at one, list those served"},
 	{"adapter", cmd_adapter,
 	 "load, unload and list LoRA and aLoRA adapters; make one, look at one"},
+	{"tenant", cmd_tenant, "who is served, quotas and use; open sessions"},
 	{"cache", cmd_cache, "what is cached; prefixes that stay; forget"},
 	{"eval", cmd_eval,
 	 "put test sets to base and adapters: what is right, and is reuse invisible"},
+	{"reload", cmd_reload, "let the daemon read its configuration again"},
+	{"restart", cmd_restart, "start a model's engine again; requests go on"},
+	{"drain", cmd_drain, "end the daemon, when what is under way is finished"},
 	{"bench", cmd_bench, "measure this machine, the kernels, the ring, the daemon"},
 };
 

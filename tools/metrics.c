@@ -5,6 +5,8 @@
  */
 #include "tools/metrics.h"
 
+#include "tools/json_path.h"
+
 #include <stdbool.h>
 #include <string.h>
 
@@ -226,47 +228,7 @@ static void sample(FILE *to, const char *name, const char *suffix, const char *c
 	fprintf(to, "%s %.15g\n", *between == ',' ? "}" : "", value);
 }
 
-/* --- the status ----------------------------------------------------------------------------------*/
-
-static const json_t *at(const json_t *o, const char *path)
-{
-	char key[64];
-
-	while (o) {
-		size_t n = strcspn(path, ".");
-
-		if (n >= sizeof(key))
-			return NULL;
-		memcpy(key, path, n);
-		key[n] = 0;
-		o = json_object_get(o, key);
-		if (!path[n])
-			return o;
-		path += n + 1;
-	}
-	return NULL;
-}
-
-static const char *text_at(const json_t *o, const char *path)
-{
-	const char *s = json_string_value(at(o, path));
-
-	return s ? s : "";
-}
-
-/* False: it is not there, and nothing is said of it. */
-static bool number_at(const json_t *o, const char *path, double *ret)
-{
-	const json_t *v = at(o, path);
-
-	if (json_is_boolean(v))
-		*ret = json_is_true(v);
-	else if (json_is_number(v))
-		*ret = json_number_value(v);
-	else
-		return false;
-	return true;
-}
+/* --- one value, or one of each -------------------------------------------------------------------*/
 
 static double scaled(const struct metric *m, double value)
 {
@@ -277,7 +239,7 @@ static void line(FILE *to, const struct metric *m, const json_t *o, const char *
 {
 	double value;
 
-	if (number_at(o, m->key, &value))
+	if (json_path_number(o, m->key, &value))
 		sample(to, m->name, "", labels, NULL, scaled(m, value));
 }
 
@@ -293,9 +255,9 @@ static void write_engines(FILE *to, const struct metric *m, size_t n, const json
 		family(to, m->name, m->type, m->help);
 		EACH_ENGINE(engines, i, e)
 		{
-			const char *labels[] = {label_name, text_at(e, "model"), NULL};
+			const char *labels[] = {label_name, json_path_text(e, "model"), NULL};
 
-			line(to, m, part ? at(e, part) : e, labels);
+			line(to, m, part ? json_path(e, part) : e, labels);
 		}
 	}
 }
@@ -311,10 +273,11 @@ static void write_lists(FILE *to, const struct metric *m, size_t n, const json_t
 			size_t k;
 			json_t *item;
 
-			json_array_foreach((json_t *)at(e, list), k, item)
+			json_array_foreach(json_path(e, list), k, item)
 			{
-				const char *labels[] = {"model", text_at(e, "model"), label_name,
-							text_at(item, "name"), NULL};
+				const char *labels[] = {"model", json_path_text(e, "model"),
+							label_name, json_path_text(item, "name"),
+							NULL};
 
 				line(to, m, item, labels);
 			}
@@ -328,14 +291,15 @@ static void write_use(FILE *to, const json_t *engines)
 		family(to, m->name, m->type, m->help);
 		EACH_ENGINE(engines, i, e)
 		{
-			const char *labels[] = {"model", text_at(e, "model"), "adapter", "", NULL};
+			const char *labels[] = {"model", json_path_text(e, "model"), "adapter", "",
+						NULL};
 			size_t k;
 			json_t *item;
 
-			line(to, m, at(e, "engine.base"), labels);
-			json_array_foreach((json_t *)at(e, "engine.adapters"), k, item)
+			line(to, m, json_path(e, "engine.base"), labels);
+			json_array_foreach(json_path(e, "engine.adapters"), k, item)
 			{
-				labels[3] = text_at(item, "name");
+				labels[3] = json_path_text(item, "name");
 				line(to, m, item, labels);
 			}
 		}
@@ -352,10 +316,10 @@ static void write_counts(FILE *to, const char *name, const char *help, const jso
 		const char *key;
 		json_t *v;
 
-		json_object_foreach((json_t *)at(e, part), key, v)
+		json_object_foreach(json_path(e, part), key, v)
 		{
-			const char *labels[] = {"model", text_at(e, "model"), label_name, key,
-						NULL};
+			const char *labels[] = {"model", json_path_text(e, "model"), label_name,
+						key, NULL};
 
 			sample(to, name, "", labels, NULL, json_number_value(v));
 		}
@@ -367,13 +331,13 @@ static void write_counts(FILE *to, const char *name, const char *help, const jso
 static void write_histogram(FILE *to, const struct metric *m, const json_t *own,
 			    const char *const *labels)
 {
-	const json_t *buckets = at(own, m->key), *bounds;
+	const json_t *buckets = json_path(own, m->key), *bounds;
 	bool times = !strncmp(m->key, "times.", 6);
 	double below = 0, sum = 0;
 	size_t i, n = json_array_size(buckets);
 	char path[64];
 
-	bounds = at(own, times ? "times.bounds_us" : "sizes.bounds");
+	bounds = json_path(own, times ? "times.bounds_us" : "sizes.bounds");
 	if (!n || json_array_size(bounds) + 1 != n)
 		return;
 	for (i = 0; i < n; i++) {
@@ -386,7 +350,7 @@ static void write_histogram(FILE *to, const struct metric *m, const json_t *own,
 		sample(to, m->name, "_bucket", labels, le, below);
 	}
 	snprintf(path, sizeof(path), "%s_sum%s", m->key, times ? "_us" : "");
-	number_at(own, path, &sum);
+	json_path_number(own, path, &sum);
 	sample(to, m->name, "_sum", labels, NULL, scaled(m, sum));
 	sample(to, m->name, "_count", labels, NULL, below);
 }
@@ -398,9 +362,9 @@ static void write_histograms(FILE *to, const struct metric *m, size_t n, const j
 		family(to, m->name, "histogram", m->help);
 		EACH_ENGINE(engines, i, e)
 		{
-			const char *labels[] = {label_name, text_at(e, "model"), NULL};
+			const char *labels[] = {label_name, json_path_text(e, "model"), NULL};
 
-			write_histogram(to, m, at(e, "engine"), labels);
+			write_histogram(to, m, json_path(e, "engine"), labels);
 		}
 	}
 }
@@ -418,26 +382,26 @@ static void write_vllm(FILE *to, const json_t *engines)
 	family(to, usage, "gauge", "Share of the blocks that are in use, 0 to 1.");
 	EACH_ENGINE(engines, i, e)
 	{
-		const char *labels[] = {"model_name", text_at(e, "model"), NULL};
+		const char *labels[] = {"model_name", json_path_text(e, "model"), NULL};
 
-		if (number_at(e, "engine.blocks", &blocks) && blocks > 0 &&
-		    number_at(e, "engine.blocks_free", &available))
+		if (json_path_number(e, "engine.blocks", &blocks) && blocks > 0 &&
+		    json_path_number(e, "engine.blocks_free", &available))
 			sample(to, usage, "", labels, NULL, (blocks - available) / blocks);
 	}
 	family(to, success, "counter", "Answers that came to their end, by the reason.");
 	json_array_foreach((json_t *)engines, i, e)
 	{
-		const char *labels[] = {"model_name", text_at(e, "model"), "finished_reason",
+		const char *labels[] = {"model_name", json_path_text(e, "model"), "finished_reason",
 					"stop", NULL};
-		const json_t *f = at(e, "engine.finished");
+		const json_t *f = json_path(e, "engine.finished");
 		double eos = 0, token = 0, sequence = 0, length = 0;
 
 		if (!f)
 			continue;
-		number_at(f, "eos", &eos);
-		number_at(f, "stop-token", &token);
-		number_at(f, "stop-sequence", &sequence);
-		number_at(f, "length", &length);
+		json_path_number(f, "eos", &eos);
+		json_path_number(f, "stop-token", &token);
+		json_path_number(f, "stop-sequence", &sequence);
+		json_path_number(f, "length", &length);
 		sample(to, success, "", labels, NULL, eos + token + sequence);
 		labels[3] = "length";
 		sample(to, success, "", labels, NULL, length);
@@ -448,7 +412,7 @@ static void write_vllm(FILE *to, const json_t *engines)
 static void write_daemon(FILE *to, const json_t *daemon)
 {
 	const char *none[] = {NULL};
-	const char *version[] = {"version", text_at(daemon, "version"), NULL};
+	const char *version[] = {"version", json_path_text(daemon, "version"), NULL};
 
 	family(to, "weft_info", "gauge", "The version, as a label.");
 	sample(to, "weft_info", "", version, NULL, 1);
@@ -466,7 +430,7 @@ void metrics_write(FILE *to, const json_t *status)
 	family(to, "weft_engine_up", "gauge", "1: the model's engine is ready and has answered.");
 	EACH_ENGINE(engines, i, e)
 	{
-		const char *labels[] = {"model", text_at(e, "model"), NULL};
+		const char *labels[] = {"model", json_path_text(e, "model"), NULL};
 
 		sample(to, "weft_engine_up", "", labels, NULL,
 		       json_is_object(json_object_get(e, "engine")));

@@ -235,7 +235,10 @@ static json_t *reload(struct weftd *d, struct admin_conn *c, const json_t *reque
 {
 	char text[8192];
 	int err = weftd_reload(d, text, sizeof(text));
+	size_t n = strlen(text);
 
+	if (n && text[n - 1] == '\n') /* lines, for whoever shows them to end */
+		text[n - 1] = 0;
 	return err ? admin_reply_error(text) : json_pack("{s:b, s:s}", "ok", 1, "text", text);
 }
 

@@ -8,7 +8,7 @@ _weft() {
 		words+=("${COMP_WORDS[i]}")
 	done
 	case ${words[0]-} in
-	model | adapter | cache | bench) [[ ${#words[@]} -gt 2 ]] && words=("${words[@]:0:2}") ;;
+	model | adapter | tenant | cache | bench) [[ ${#words[@]} -gt 2 ]] && words=("${words[@]:0:2}") ;;
 	*) [[ ${#words[@]} -gt 1 ]] && words=("${words[0]}") ;;
 	esac
 	said=$'\n'$("${COMP_WORDS[0]}" "${words[@]}" --complete 2>/dev/null)$'\n'

@@ -9,7 +9,7 @@ function __weft_complete
 		string match -q -- '-*' $word; and break
 		set -a given $word
 	end
-	contains -- "$given[1]" model adapter cache bench; and set keep 2
+	contains -- "$given[1]" model adapter tenant cache bench; and set keep 2
 	set -q given[(math $keep + 1)]; and set given $given[1..$keep]
 	set -l said (command $words[1] $given --complete 2>/dev/null)
 	contains -- "$words[-1]=" $said; and return
@@ -19,7 +19,7 @@ end
 function __weft_names
 	set -l words (commandline -opc)
 	test (count $words) -eq 1; and return 0
-	test (count $words) -eq 2; and contains -- $words[2] model adapter cache bench
+	test (count $words) -eq 2; and contains -- $words[2] model adapter tenant cache bench
 end
 complete -c weft -n __weft_names -f
 complete -c weft -a '(__weft_complete)'
