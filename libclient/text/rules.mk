@@ -7,7 +7,7 @@ $(O)/libweft-text.so.0: $(call obj,$(text_src)) libclient/text/libweft-text.map
 	@mkdir -p $(@D)
 	$(say) LINK $@
 	$(Q)$(CC) -shared $(base_ldflags) $(LDFLAGS) -Wl,-soname,libweft-text.so.0 \
-		-Wl,--version-script=libclient/text/libweft-text.map -o $@ $(filter %.o,$^) $(text_libs)
+		-Wl,--version-script=libclient/text/libweft-text.map -o $@ $(filter %.o,$^) $(text_libs) -lm
 	$(Q)ln -sf libweft-text.so.0 $(O)/libweft-text.so
 
 libclient_libs += $(O)/libweft-text.a $(O)/libweft-text.so.0
