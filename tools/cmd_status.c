@@ -26,6 +26,14 @@ static const struct cli_command command = {
 	0,
 };
 
+static void show(const json_t *j)
+{
+	admin_show(j, 0);
+	if (!json_array_size(json_object_get(j, "engines")))
+		cli_printf(stdout,
+			   "nobody is served: weftd's configuration has no [model NAME] section\n");
+}
+
 int cmd_status(int argc, char **argv)
 {
 	char *text = NULL;
@@ -38,7 +46,7 @@ int cmd_status(int argc, char **argv)
 	if (json)
 		cli_print(stdout, text, strlen(text));
 	else
-		admin_show(j, 0);
+		show(j);
 	free(text);
 	json_decref(j);
 	return 0;

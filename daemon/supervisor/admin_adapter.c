@@ -33,6 +33,8 @@ struct engine *admin_engine(struct weftd *d, const json_t *request, struct weft_
 				: NULL;
 	if (!e && model)
 		err_set(err, -ENOENT, "no model \"%.64s\" is served", json_string_value(model));
+	else if (!e && !d->n_engines)
+		err_set(err, -ENOENT, "no model is served: weftd's configuration has none");
 	else if (!e)
 		err_set(err, -EINVAL, "%u models are served: name one", d->n_engines);
 	return e;

@@ -593,7 +593,8 @@ static void check_tenants(struct parse *p)
 	}
 }
 
-static void check_models(struct parse *p, const char *path)
+/* None at all is no error: weftd as it is installed serves nobody yet, and says so. */
+static void check_models(struct parse *p)
 {
 	struct config *c = p->out;
 
@@ -601,8 +602,6 @@ static void check_models(struct parse *p, const char *path)
 		if (!c->models[i].path[0] && !p->model_faulty[i])
 			report(p, p->model_at[i].file, p->model_at[i].line,
 			       "[model %s] has no path", c->models[i].name);
-	if (!c->n_models && !p->report->errors)
-		report(p, path, 0, "no [model NAME] section: nothing to serve");
 }
 
 static void check_adapter(struct parse *p, uint32_t index)
@@ -617,8 +616,6 @@ static void check_adapter(struct parse *p, uint32_t index)
 		strcpy(a->model, p->out->models[0].name);
 	for (uint32_t i = 0; i < p->out->n_models; i++)
 		known |= !strcmp(p->out->models[i].name, a->model);
-	if (!p->out->n_models)
-		return; /* which is said already */
 	if (!a->model[0])
 		report(p, at->file, at->line,
 		       "[adapter %s] has no model, and there is not just one", a->name);
@@ -673,7 +670,7 @@ int config_load(struct config *ret, const char *path, struct config_report *repo
 	read_file(p, path);
 	read_drop_ins(p, path);
 	p->section = (struct section){0};
-	check_models(p, path);
+	check_models(p);
 	check_adapters(p);
 	check_tenants(p);
 	if (report_out->errors)

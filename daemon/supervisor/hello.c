@@ -52,6 +52,10 @@ static struct engine *choose_engine(struct session *s, const char *name)
 	struct weftd *d = s->d;
 	struct engine *e = *name ? weftd_engine(d, name) : &d->engines[0];
 
+	if (!d->n_engines) {
+		session_refuse(s, -ENOENT, "no model is served: weftd's configuration has none");
+		return NULL;
+	}
 	if (!*name && d->n_engines > 1) {
 		session_refuse(s, -EINVAL, "%u models are served: name one (weft model list)",
 			       d->n_engines);

@@ -47,6 +47,8 @@ static int check(const char *file)
 
 	if (!rc)
 		rc = check_files(c);
+	if (!rc && !c->n_models)
+		fprintf(stderr, "%s: no [model NAME] section: nobody would be served\n", file);
 	if (!rc)
 		printf("OK: %u models, %u adapters, %u tenants\n", c->n_models, c->n_adapters,
 		       c->n_tenants);

@@ -355,14 +355,22 @@ static int check_file_limit(struct weft_err *err)
 static int open_admin(struct weftd *d, struct weft_err *err)
 {
 	struct group *g = getgrnam(d->config.daemon.admin_group);
-	char path[128];
-	int fd = runtime_listen(d->runtime_dir, "admin.sock", SOCK_STREAM, 0660, err), rc;
+	gid_t own = getegid();
+	int fd, rc;
 
+	/* The socket is born with its group, which takes a capability that weftd keeps anyway; to give it
+	 * away afterwards would take CHOWN. */
+	if (g && !geteuid() && setegid(g->gr_gid))
+		log_line(LOG_LEVEL_WARN, "event=admin-group error=\"%s\"", strerror(errno));
+	fd = runtime_listen(d->runtime_dir, "admin.sock", SOCK_STREAM, 0660, err);
+	if (getegid() != own && setegid(own)) {
+		err_set(err, -errno, "setegid: %s", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return err->code;
+	}
 	if (fd < 0)
 		return fd;
-	snprintf(path, sizeof(path), "%s/admin.sock", d->runtime_dir);
-	if (g && !geteuid() && chown(path, 0, g->gr_gid))
-		log_line(LOG_LEVEL_WARN, "event=admin-group error=\"%s\"", strerror(errno));
 	rc = admin_open(d, fd, g ? g->gr_gid : (gid_t)-1);
 	return rc ? err_set(err, rc, "admin.sock: %s", strerror(-rc)) : 0;
 }
@@ -411,6 +419,21 @@ static int open_all(struct weftd *d, struct weft_err *err)
 	return rc ? err_set(err, rc, "signals and sockets: %s", strerror(-rc)) : 0;
 }
 
+/* Who installs weftd has no model yet: it runs all the same, so that it can be asked what is missing. */
+static void say_ready(const struct weftd *d)
+{
+	if (d->n_engines) {
+		notify("READY=1");
+		return;
+	}
+	log_line(LOG_LEVEL_WARN,
+		 "event=no-model why=\"%s has no [model NAME] section: nobody is served until it "
+		 "has "
+		 "one and weftd is restarted\"",
+		 d->options.config_file);
+	notify("READY=1\nSTATUS=Serving nobody: the configuration has no [model NAME] section");
+}
+
 int weftd_start(struct weftd *d, const struct weftd_options *options, struct weft_err *err)
 {
 	int rc;
@@ -454,7 +477,7 @@ int weftd_start(struct weftd *d, const struct weftd_options *options, struct wef
 	pins_start(d);
 	log_line(LOG_LEVEL_NOTICE, "event=serving socket=%s/weftd.sock models=%u version=%s",
 		 d->runtime_dir, d->n_engines, WEFT_VERSION);
-	notify("READY=1");
+	say_ready(d);
 	return 0;
 }
 

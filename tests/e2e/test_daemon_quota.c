@@ -418,17 +418,28 @@ static void test_adapter_of_nobody(void)
 	ok(!access(path, R_OK), "and kept, although weftd has dropped its privileges");
 }
 
+static long group_of(const char *name)
+{
+	char path[160];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", d.dir, name);
+	return stat(path, &st) ? -errno : (long)st.st_gid;
+}
+
 static void test_privileges(void)
 {
 	struct wd_client c;
 	long pid;
 
 	if (as(65534, 0, can_execute_self)) {
-		skip(17, "the build folder is closed to nobody");
+		skip(18, "the build folder is closed to nobody");
 		return;
 	}
-	wd_start(&d, "[daemon]\nengine_user = nobody\n[model m]\npath = /fake/ok\n");
+	wd_start(&d, "[daemon]\nengine_user = nobody\nadmin_group = nogroup\n"
+		     "[model m]\npath = /fake/ok\n");
 	is_int(open_one(&c), 0, "weftd of root, an engine of nobody: a session opens");
+	is_int(group_of("admin.sock"), 65534, "the admin socket has its group");
 	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS),
 	   "the engine can use its regions");
 	is_int(wd_engine_int(&d, 0, "engine.uid"), 65534, "it runs as nobody");

@@ -132,12 +132,14 @@ static void test_refusals(void)
 {
 	char line[600] = MODEL "backend = ", *end = line + strlen(line);
 
-	refused("", "nothing to serve");
+	is_int(load(""), 0, "a file without a model is one of a weftd that serves nobody yet");
+	is_int(conf.n_models, 0, "and has none");
 	refused("[model m]\n", ":1: [model m] has no path");
 	refused("[model m]\npth = /m\n", ":2: unknown key \"pth\"");
 	refused("[model m]\npath /m\n", ":2: neither [section] nor key = value");
 	refused_for("[model m]\n[model n]\n[tenant t]\n", 3, ":2: [model n] has no path");
-	refused("[adapter a]\npath = /a\n", "nothing to serve");
+	refused("[adapter a]\npath = /a\n", "[adapter a] has no model, and there is not just one");
+	refused("[adapter a]\npath = /a\nmodel = m\n", "there is no [model m]");
 	refused("[model m]\npath = m\n", ":2: path: \"m\" is no absolute path");
 	refused("[model]\npath = /m\n", ":1: [model NAME] needs a name");
 	refused("[model a b]\npath = /m\n", ":1: [model NAME] needs a name");
