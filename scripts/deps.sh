@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that weft needs and that are missing: as root, or through sudo.
 # Says what it installs. DEPS=0 skips it (other distributions: install the same libraries by hand).
-# Arguments add what only some targets need: fuzz (clang and its run time), style (clang-format).
+# Arguments add what only some targets need: fuzz (clang and its run time), style (clang-format), deb
+# and rpm (the tools that make packages).
 set -eu
 
 [ "${DEPS:-1}" != 0 ] || exit 0
@@ -12,7 +13,9 @@ for extra; do
 	case $extra in
 	fuzz) packages="$packages clang libclang-rt-14-dev" ;;
 	style) packages="$packages clang-format python3" ;;
-	*) echo "deps: unknown group '$extra' (fuzz, style)" >&2; exit 2 ;;
+	deb) packages="$packages dpkg-dev" ;;
+	rpm) packages="$packages rpm" ;;
+	*) echo "deps: unknown group '$extra' (fuzz, style, deb, rpm)" >&2; exit 2 ;;
 	esac
 done
 
