@@ -5,23 +5,47 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int write_all(int fd, const char *p)
+{
+	for (size_t left = strlen(p); left;) {
+		ssize_t n = write(fd, p, left);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		left -= (size_t)n;
+	}
+	return 0;
+}
+
+/* In one piece: json_dumpfd() makes a system call for each bracket and word. */
+static int write_json(int fd, const json_t *j)
+{
+	char *text = json_dumps(j, JSON_COMPACT);
+	int rc = text ? write_all(fd, text) : -ENOMEM;
+
+	free(text);
+	return rc;
+}
+
 static int write_file(int dir_fd, const char *name, const json_t *j)
 {
-	int fd, rc = 0;
+	int fd, rc;
 
 	/* Whatever an earlier try has left, or somebody else: opening a fifo would wait for a reader. */
 	unlinkat(dir_fd, name, 0);
 	fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	errno = 0;
-	if (json_dumpfd(j, fd, JSON_COMPACT))
-		rc = errno ? -errno : -EIO;
-	else if (fsync(fd))
+	rc = write_json(fd, j);
+	if (!rc && fsync(fd))
 		rc = -errno;
 	if (close(fd) && !rc)
 		rc = -errno;
@@ -44,11 +68,26 @@ int state_file_save(int dir_fd, const char *name, const json_t *j)
 	return rc;
 }
 
+/* Through a buffer: json_loadfd() makes a system call for each byte. Closes fd. */
+static json_t *read_file(int fd)
+{
+	FILE *f = fdopen(fd, "r");
+	json_t *j;
+
+	if (!f) {
+		close(fd);
+		return NULL;
+	}
+	j = json_loadf(f, JSON_REJECT_DUPLICATES, NULL);
+	fclose(f);
+	return j;
+}
+
 json_t *state_file_load(int dir_fd, const char *name, const char **why)
 {
 	int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	struct stat st;
-	json_t *j = NULL;
+	json_t *j;
 
 	*why = NULL;
 	if (fd < 0) {
@@ -60,8 +99,12 @@ json_t *state_file_load(int dir_fd, const char *name, const char **why)
 		*why = strerror(errno);
 	else if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
 		*why = "it must be a file of weftd's own that nobody else may write";
-	else if (!(j = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL)))
+	if (*why) {
+		close(fd);
+		return NULL;
+	}
+	j = read_file(fd);
+	if (!j)
 		*why = "it is damaged";
-	close(fd);
 	return j;
 }
