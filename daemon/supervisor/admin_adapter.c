@@ -7,6 +7,8 @@
  *       "activation_offset":I   "on_missing_invocation":"error"|"base"|"append"
  *       "replace":true          unload one of that name first; "force":true, even if it is in use
  *   {"cmd":"adapter-unload","name":N,"model":M,"force":true}
+ *       also of one that adapters.json has and that was not loaded
+ *       "skipped":true          instead of a name: all of those
  *   {"cmd":"adapter-list","model":M}
  *
  * Loading and unloading are answered when the engine has answered. Unknown fields are refused: a
@@ -19,15 +21,20 @@
 #include <stdio.h>
 #include <string.h>
 
+static int model_field(const json_t *request, struct weft_err *err)
+{
+	const json_t *model = json_object_get(request, "model");
+
+	return model && !json_is_string(model) ? err_set(err, -EINVAL, "model must be a name") : 0;
+}
+
 struct engine *admin_engine(struct weftd *d, const json_t *request, struct weft_err *err)
 {
 	const json_t *model = json_object_get(request, "model");
 	struct engine *e;
 
-	if (model && !json_is_string(model)) {
-		err_set(err, -EINVAL, "model must be a name");
+	if (model_field(request, err))
 		return NULL;
-	}
 	e = model		? weftd_engine(d, json_string_value(model))
 	    : d->n_engines == 1 ? &d->engines[0]
 				: NULL;
@@ -144,23 +151,45 @@ json_t *admin_adapter_load(struct weftd *d, struct admin_conn *c, const json_t *
 	return NULL;
 }
 
+/* What was never loaded goes from the file; NULL: there is none such. model, name: NULL for any. */
+static json_t *forget(struct weftd *d, const char *model, const char *name)
+{
+	struct weft_err err = {0};
+	int n = registry_file_forget(d, model, name, &err);
+
+	if (n < 0)
+		return admin_reply_error(err.message);
+	return n || !name ? json_pack("{s:b, s:i}", "ok", 1, "dropped", n) : NULL;
+}
+
 json_t *admin_adapter_unload(struct weftd *d, struct admin_conn *c, const json_t *request)
 {
-	struct registry_entry *it = NULL;
+	const char *model = json_string_value(json_object_get(request, "model"));
+	bool force = false, skipped = false;
+	struct registry_entry *it;
 	char name[WCTL_NAME_BYTES];
 	struct weft_err err = {0};
 	struct engine *e;
 	uint64_t ticket;
-	bool force = false;
+	json_t *j;
 
-	if (admin_known_fields(request, "cmd name model force", &err) ||
-	    text_field(request, "name", name, sizeof(name), &err) ||
-	    admin_flag(request, "force", &force, &err) || !(e = admin_engine(d, request, &err)))
+	if (admin_known_fields(request, "cmd name model force skipped", &err) ||
+	    admin_flag(request, "force", &force, &err) ||
+	    admin_flag(request, "skipped", &skipped, &err) || model_field(request, &err))
 		return admin_reply_error(err.message);
-	it = registry_find(d, e, name);
+	if (skipped)
+		return json_object_get(request, "name")
+			       ? admin_reply_error("either a name, or all that were skipped")
+			       : forget(d, model, NULL);
+	if (text_field(request, "name", name, sizeof(name), &err))
+		return admin_reply_error(err.message);
+	e = admin_engine(d, request, &err);
+	it = e ? registry_find(d, e, name) : NULL;
 	if (!it) {
-		err_set(&err, -ENOENT, "model %s has no adapter %s", e->conf.name, name);
-		return admin_reply_error(err.message);
+		if (e)
+			err_set(&err, -ENOENT, "model %s has no adapter %s", e->conf.name, name);
+		j = forget(d, model, name);
+		return j ? j : admin_reply_error(err.message);
 	}
 	ticket = admin_wait(c);
 	if (registry_unload(it, force, ticket, &err))
@@ -168,18 +197,29 @@ json_t *admin_adapter_unload(struct weftd *d, struct admin_conn *c, const json_t
 	return NULL;
 }
 
+/* Of a file of thousands it is told which come first, and how many there are. */
+#define MOST_SKIPPED 100u
+
 json_t *admin_adapter_list(struct weftd *d, struct admin_conn *c, const json_t *request)
 {
+	const char *model = json_string_value(json_object_get(request, "model"));
 	struct weft_err err = {0};
 	struct engine *e = NULL;
 	json_t *list;
+	size_t skipped;
 
-	if (admin_known_fields(request, "cmd model", &err) ||
-	    (json_object_get(request, "model") && !(e = admin_engine(d, request, &err))))
+	if (admin_known_fields(request, "cmd model", &err) || model_field(request, &err))
 		return admin_reply_error(err.message);
 	list = json_array();
+	skipped = registry_file_skipped(d, model, 0, list);
+	if (model && !(e = admin_engine(d, request, &err)) && !skipped) {
+		json_decref(list);
+		return admin_reply_error(err.message);
+	}
 	for (const struct registry_entry *it = d->registry.first; it; it = it->next)
-		if (!e || it->engine == e)
+		if (!model || it->engine == e)
 			json_array_append_new(list, admin_reply_adapter(it));
-	return json_pack("{s:b, s:o}", "ok", 1, "adapters", list);
+	registry_file_skipped(d, model, MOST_SKIPPED, list);
+	return json_pack("{s:b, s:o, s:I}", "ok", 1, "adapters", list, "skipped",
+			 (json_int_t)skipped);
 }

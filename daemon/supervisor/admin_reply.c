@@ -54,7 +54,7 @@ static json_t *daemon_json(const struct weftd *d)
 
 	snprintf(id, sizeof(id), "%016" PRIx64, d->daemon_id);
 	return json_pack("{s:s, s:i, s:s, s:I, s:b, s:i, s:i, s:I, s:i, s:i, s:I, s:I, s:i, s:I, "
-			 "s:I, s:I, s:I, s:I, s:I, s:I}",
+			 "s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "version", WEFT_VERSION, "pid", (int)getpid(), "daemon_id", id,
 			 "uptime_ms", ms_since(d->started_ns), "draining", (int)d->draining,
 			 "sessions", (int)d->n_sessions, "connections_without_hello",
@@ -62,11 +62,13 @@ static json_t *daemon_json(const struct weftd *d)
 			 "regions_in_use", (int)d->regions.n_live, "regions_dead",
 			 (int)d->regions.n_dead, "regions_reused", (json_int_t)d->regions.reused,
 			 "regions_freed", (json_int_t)d->regions.freed, "adapters",
-			 (int)d->registry.n, "adapter_file_bytes", (json_int_t)d->registry.bytes,
-			 "sessions_opened", (json_int_t)n->sessions, "refused",
-			 (json_int_t)n->refused, "dropped", (json_int_t)n->dropped, "offences",
-			 (json_int_t)n->offences, "complaints", (json_int_t)n->complaints,
-			 "engine_crashes", (json_int_t)n->engine_crashes);
+			 (int)d->registry.n, "adapters_skipped",
+			 (json_int_t)json_array_size(d->registry.skipped), "adapter_file_bytes",
+			 (json_int_t)d->registry.bytes, "sessions_opened", (json_int_t)n->sessions,
+			 "refused", (json_int_t)n->refused, "dropped", (json_int_t)n->dropped,
+			 "offences", (json_int_t)n->offences, "complaints",
+			 (json_int_t)n->complaints, "engine_crashes",
+			 (json_int_t)n->engine_crashes);
 }
 
 json_t *admin_reply_status(const struct weftd *d)
@@ -97,9 +99,16 @@ static json_t *session_json(const struct session *s)
 			 (int)(s->state == SESSION_GONE));
 }
 
+/* null: what is not known before it is loaded, or copied. */
+static json_t *known(bool is, json_int_t n)
+{
+	return is ? json_integer(n) : json_null();
+}
+
 json_t *admin_reply_adapter(const struct registry_entry *it)
 {
 	const struct wshm_instance *in = &it->instance;
+	bool configured = registry_in_config(&it->d->config, it);
 	json_t *invocation = json_array();
 	char digest[36] = "";
 
@@ -108,20 +117,34 @@ json_t *admin_reply_adapter(const struct registry_entry *it)
 	if (it->served)
 		snprintf(digest, sizeof(digest), "%016" PRIx64 "%016" PRIx64, in->digest[1],
 			 in->digest[0]);
-	return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:s, s:s, s:i, s:i, s:s, s:o, s:I, s:I, "
-			 "s:s}",
+	return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s, s:s, s:o, s:i, s:s, s:o, s:o, "
+			 "s:o, s:s}",
 			 "name", it->conf.name, "model", it->engine->conf.name, "state",
 			 registry_state_name(it), "path", it->conf.path, "configured",
-			 (int)it->configured, "being_replaced", (int)(it->successor != NULL),
-			 "digest", digest, "kind",
+			 (int)it->configured, "survives_restart", (int)(configured || it->saved),
+			 "being_replaced", (int)(it->successor != NULL), "digest", digest, "kind",
 			 !it->served	 ? ""
 			 : in->activated ? "alora"
 					 : "lora",
-			 "rank", (int)in->rank, "activation_offset",
+			 "rank", known(it->served, in->rank), "activation_offset",
 			 (int)it->conf.activation_offset, "on_missing_invocation",
 			 config_on_missing_name(it->conf.on_missing), "invocation", invocation,
-			 "file_bytes", (json_int_t)it->bytes, "pool_bytes",
-			 (json_int_t)it->weight_bytes, "why", it->why);
+			 "file_bytes", known(it->weights_fd >= 0, (json_int_t)it->bytes),
+			 "pool_bytes", known(it->served, (json_int_t)it->weight_bytes), "why",
+			 it->why);
+}
+
+json_t *admin_reply_skipped(const json_t *entry, const char *why)
+{
+	json_t *j = json_pack("{s:n, s:n, s:s, s:n, s:b, s:b, s:b, s:s, s:s, s:n, s:n, s:n, s:[], "
+			      "s:n, s:n, s:s}",
+			      "name", "model", "state", "skipped", "path", "configured", 0,
+			      "survives_restart", 1, "being_replaced", 0, "digest", "", "kind", "",
+			      "rank", "activation_offset", "on_missing_invocation", "invocation",
+			      "file_bytes", "pool_bytes", "why", why);
+
+	json_object_update_existing(j, (json_t *)(uintptr_t)entry);
+	return j;
 }
 
 json_t *admin_reply_sessions(const struct weftd *d)

@@ -54,11 +54,22 @@ static void answer_error(struct weftd *d, uint64_t *ticket, const char *text)
 		answer(d, ticket, admin_reply_error(text));
 }
 
-static void answer_done(struct registry_entry *it, uint64_t *ticket)
+/* It is done; not_saved, 0 or -errno: but not written down. */
+static void answer_done(struct registry_entry *it, uint64_t *ticket, int not_saved)
 {
-	if (*ticket)
-		answer(it->d, ticket,
-		       json_pack("{s:b, s:o}", "ok", 1, "adapter", admin_reply_adapter(it)));
+	char text[200];
+	json_t *j;
+
+	if (!*ticket)
+		return;
+	j = json_pack("{s:b, s:o}", "ok", 1, "adapter", admin_reply_adapter(it));
+	snprintf(text, sizeof(text),
+		 "adapters.json in the state directory could not be written (%s): a weftd that is "
+		 "started again may not know of this",
+		 strerror(-not_saved));
+	if (not_saved)
+		json_object_set_new(j, "warning", json_string(text));
+	answer(it->d, ticket, j);
 }
 
 /* --- entries ----------------------------------------------------------------------------------------*/
@@ -106,6 +117,7 @@ static struct registry_entry *entry_new(struct weftd *d, const struct registry_l
 		.early = how->early,
 		.by_hand = !how->configured,
 		.kept = how->kept,
+		.saved = how->kept,
 		.load_id = ++d->registry.load_id,
 		.config_fd = -1,
 		.weights_fd = -1,
@@ -219,16 +231,18 @@ static void succeed(struct registry_entry *old)
 static void gone(struct registry_entry *it)
 {
 	bool replaced = it->successor && it->successor->state == ENTRY_HELD;
+	int not_saved = 0;
 
 	note(it, LOG_LEVEL_NOTICE, "adapter-unloaded");
 	/* Before it is answered: who was told so will not find it in the next weftd, nor another of its name
 	 * that the configuration's stood before. */
 	if (!replaced) {
 		take_out(it);
-		registry_file_save(it->d);
+		it->saved = false;
+		not_saved = registry_file_save(it->d);
 	}
 	answer_error(it->d, &it->load_ticket, "it was unloaded before it was loaded");
-	answer_done(it, &it->unload_ticket);
+	answer_done(it, &it->unload_ticket, it->by_hand ? not_saved : 0);
 	stay(it);
 	if (replaced)
 		succeed(it);
@@ -428,14 +442,17 @@ int registry_unload(struct registry_entry *it, bool force, uint64_t ticket, stru
 void registry_fini(struct weftd *d)
 {
 	loop_timer_clear(&d->loop, &d->registry.retry_timer);
+	/* There may be room on the disk by now. */
+	if (d->registry.unsaved)
+		registry_file_save(d);
 	while (d->registry.first) {
 		struct registry_entry *it = d->registry.first;
 
 		take_out(it);
 		entry_free(it);
 	}
-	json_decref(d->registry.unread);
-	d->registry.unread = NULL;
+	json_decref(d->registry.skipped);
+	d->registry.skipped = NULL;
 	copiers_fini(d);
 }
 
@@ -491,6 +508,7 @@ static struct registry_entry *by_id(struct engine *e, uint64_t load_id, enum ent
 int registry_on_loaded(struct engine *e, const struct wlink_adapter_reply *m)
 {
 	struct registry_entry *it = by_id(e, m->load_id, ENTRY_LOADING);
+	int not_saved = 0;
 	bool write;
 
 	if (!it || m->head.code > 0 || m->instance.n_invocation > WSHM_MAX_INVOCATION)
@@ -511,8 +529,8 @@ int registry_on_loaded(struct engine *e, const struct wlink_adapter_reply *m)
 	it->former = NULL;
 	note(it, LOG_LEVEL_NOTICE, "adapter-loaded");
 	if (write)
-		registry_file_save(e->d);
-	answer_done(it, &it->load_ticket);
+		not_saved = registry_file_save(e->d);
+	answer_done(it, &it->load_ticket, not_saved);
 	if (it->leaving)
 		leave(it, it->force, it->patient);
 	return 0;

@@ -48,6 +48,7 @@ struct registry_entry {
 	bool by_hand;	 /* an administrator has loaded it, in this weftd's time or before */
 	bool kept;	 /* before: it stays listed when it fails, and in the file */
 	bool served;	 /* has been LOADED: requests may name it */
+	bool saved;	 /* the file that was written last has it as it is */
 	enum entry_state state;
 	uint64_t load_id;
 	struct copier *copier; /* COPYING: borrowed from the registry; NULL: its turn will come */
@@ -74,8 +75,9 @@ struct registry {
 	uint64_t load_id; /* the last one given */
 	struct copier *running, *abandoned;
 	struct loop_timer retry_timer;
-	json_t *unread; /* owner: entries of the file that cannot be loaded now; NULL: none */
-	bool bad_file;	/* it cannot be read: it is set aside before it is written anew */
+	json_t *skipped; /* owner: {"entry", "why"} of the file that cannot be loaded now; NULL: none */
+	bool bad_file; /* it cannot be read: it is set aside before it is written anew */
+	bool unsaved;  /* it could not be written, and does not say what it should */
 };
 
 struct registry_load {
@@ -104,9 +106,21 @@ bool registry_in_config(const struct config *c, const struct registry_entry *it)
 
 /* --- registry_file.c --------------------------------------------------------------------------------*/
 
-/* Write down what administrators have loaded; load it, as far as the configuration leaves room for it. */
-void registry_file_save(struct weftd *d);
+/* Write down what administrators have loaded: 0 or -errno, after a line in the log. */
+int registry_file_save(struct weftd *d);
+/* Load it, as far as the configuration leaves room for it. */
 void registry_file_load(struct weftd *d);
+/*
+ * What of it was not loaded, as a list of adapters for a reply, of one model if it is not NULL: the first
+ * max, and how many there are.
+ */
+size_t registry_file_skipped(const struct weftd *d, const char *model, size_t max, json_t *list);
+/*
+ * Drop such entries, of one model and one name if these are not NULL: how many, or -errno with a message
+ * and nothing changed. A name must be of one model.
+ */
+int registry_file_forget(struct weftd *d, const char *model, const char *name,
+			 struct weft_err *err);
 
 /* --- the engine's side ------------------------------------------------------------------------------*/
 

@@ -60,6 +60,13 @@ static const char *error(void)
 	return wd_error(last);
 }
 
+static const char *warning(void)
+{
+	const char *text = json_string_value(json_object_get(last, "warning"));
+
+	return text ? text : "";
+}
+
 static int load(const char *name, const char *dir, const char *more)
 {
 	return ask("{'cmd':'adapter-load','name':'%s','path':'%s'%s}", name, path_of(dir, NULL),
@@ -621,6 +628,8 @@ static void test_bad_lists(void)
 
 	end();
 	snprintf(path, sizeof(path), "%s/state/adapters.json", d.dir);
+	snprintf(bad, sizeof(bad), "%s.bad", path);
+	snprintf(fresh, sizeof(fresh), "%s.new", path);
 	snprintf(text, sizeof(text),
 		 "{\"adapters\":[17,{\"name\":\"a\"},"
 		 "{\"model\":\"m\",\"name\":\"a b\",\"path\":\"/x\",\"activation_offset\":0,"
@@ -640,24 +649,116 @@ static void test_bad_lists(void)
 	ok(wait_for("b", "state", "loaded", WD_PATIENCE_MS), "is, and its sound entry loaded");
 	is_str(in_engine("b"), expected("weights of a", 3, 2), "as it says");
 	is_int(wd_daemon_int(&d, "adapters"), 1, "and no other");
+	is_str(listed("n", "state"), "skipped", "what another model had is listed");
+	is_str(listed("n", "why"), "its model is served no more", "with the reason");
+	is_int(wd_daemon_int(&d, "adapters_skipped"), 1, "and counted");
 	ok(load("more", "a", "") && holds(path, "\"name\":\"n\"") && !holds(path, "a b"),
-	   "what another model had stays in it, what is damaged does not");
+	   "it stays in the file, what is damaged does not");
 	ok(unload("more", "") && unload("b", ""), "both are unloaded");
+	ok(!mkdir(fresh, 0700) && !unload("n", "") && strstr(error(), "nothing was dropped"),
+	   "what was skipped is not dropped while the file cannot be written");
+	is_str(listed("n", "state"), "skipped", "and is listed still");
+	ok(!rmdir(fresh) && unload("n", ",'model':'n'") && !holds(path, "\"name\":\"n\""),
+	   "it is when it can");
+	ok(!unload("n", "") && strstr(error(), "model m has no adapter n"), "once");
 	end();
 	/* What cannot be set aside is not written over; nor does weftd wait for who reads a fifo. */
-	snprintf(bad, sizeof(bad), "%s.bad", path);
-	snprintf(fresh, sizeof(fresh), "%s.new", path);
 	ok(!mkdir(bad, 0700) && !mkfifo(fresh, 0600), "a folder and a fifo in the way");
 	put(path, "[17]");
 	wd_restart(&d);
 	is_int(wd_daemon_int(&d, "adapters"), 0, "no list is none");
 	ok(load("more", "a", "") && holds(path, "[17]"), "and stays where it is");
-	ok(!rmdir(bad) && unload("more", "") && holds(bad, "[17]"), "until it can be set aside");
+	ok(strstr(warning(), "could not be written"), "who loads one is told so");
+	is_str(listed("more", "survives_restart"), "0", "and the list says it");
+	ok(!rmdir(bad) && load("less", "a", "") && holds(bad, "[17]"), "until it can be set aside");
+	ok(!*warning() && holds(path, "more") && holds(path, "less"),
+	   "then the next change writes all of it");
+	is_str(listed("more", "survives_restart"), "1", "the first, too");
+	ok(!mkdir(fresh, 0700) && unload("less", "") && strstr(warning(), "could not be written"),
+	   "who unloads one is told, too");
+	ok(load("last", "a", ""), "another is loaded");
+	ok(!rmdir(fresh), "what was in the way goes");
+	end();
+	ok(holds(path, "last") && !holds(path, "less"), "and weftd writes the file at its end");
+	wd_restart(&d);
+	ok(wait_for("last", "state", "loaded", WD_PATIENCE_MS), "as the next one finds");
+	is_str(listed("last", "survives_restart"), "1", "which may end again");
+	ok(unload("more", "") && unload("last", ""), "all are unloaded");
 	end();
 	ok(!unlink(bad), "it is");
 	put(path, "{\"adapters\":[");
 	wd_restart(&d);
 	is_int(wd_daemon_int(&d, "adapters"), 0, "half a list is none");
+}
+
+/* The lines of weftd's log that hold a text. */
+static int lines_logged(const char *text)
+{
+	char line[2048];
+	int n = 0;
+	FILE *f;
+
+	snprintf(line, sizeof(line), "%s/log", d.dir);
+	f = fopen(line, "re");
+	while (f && fgets(line, sizeof(line), f))
+		n += strstr(line, text) != NULL;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* A file of more adapters than there is room for, of models that are there and are not. */
+static void test_many_skipped(void)
+{
+	char path[160];
+	FILE *f;
+	int before;
+
+	snprintf(path, sizeof(path), "%s/state/adapters.json", d.dir);
+	f = fopen(path, "we");
+	for (int i = 0; f && i < 1200; i++)
+		fprintf(f,
+			"%s{\"model\":\"%s\",\"name\":\"x%d\",\"path\":\"%s/b\","
+			"\"activation_offset\":0,\"on_missing_invocation\":\"error\"}",
+			i ? "," : "{\"adapters\":[",
+			i < 100 ? "m"
+			: i % 2 ? "n"
+				: "o",
+			i < 1100 ? i : i / 2 * 2, d.dir);
+	if (!f || fputs("]}", f) < 0 || fclose(f))
+		bail_out(path);
+	before = lines_logged("event=adapter-skipped");
+	wd_restart(&d);
+	ok(wait_for("x4", "state", "loaded", WD_PATIENCE_MS), "as many are loaded as may be");
+	is_str(listed("x5", "state"), "skipped", "the next is not");
+	ok(strstr(listed("x5", "why"), "max_adapters"), "for the limit");
+	is_int(wd_daemon_int(&d, "adapters_skipped"), 1195, "nor all the others");
+	is_int(lines_logged("event=adapter-skipped") - before, 10, "a few of which are logged");
+	is_int(lines_logged("event=adapters-skipped adapters=1195 not_named=1185"), 1,
+	       "and the number of all");
+	ask("{'cmd':'adapter-list'}");
+	is_int(json_array_size(json_object_get(last, "adapters")), 105, "the list has a hundred");
+	is_int(json_integer_value(json_object_get(last, "skipped")), 1195, "and says of how many");
+	ask("{'cmd':'adapter-list','model':'o'}");
+	is_int(json_integer_value(json_object_get(last, "skipped")), 550, "of one model, too");
+	ok(!unload("x1100", "") && strstr(error(), "name one"), "a name that two models have had");
+	ok(unload("x1100", ",'model':'n'") && unload("x1100", ",'model':'o'"), "takes its model");
+	ok(!unload("x6", ",'skipped':true") && strstr(error(), "either"), "a name, or all");
+	ok(ask("{'cmd':'adapter-unload','skipped':true,'model':'o'}"), "all of one model");
+	is_int(json_integer_value(json_object_get(last, "dropped")), 549, "are dropped");
+	ok(!load("x5", "a", "") && strstr(error(), "max_adapters"), "there is no room yet");
+	ok(unload("x4", "") && load("x5", "a", "") && unload("x5", "") && !holds(path, "\"x5\""),
+	   "what is loaded and unloaded by hand is skipped no more");
+	ok(ask("{'cmd':'adapter-unload','skipped':true}"), "all of the rest");
+	is_int(wd_daemon_int(&d, "adapters_skipped"), 0, "are dropped");
+	for (int i = 0; i < 4; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "x%d", i);
+		ok(unload(name, ""), "%s is unloaded", name);
+	}
+	ok(holds(path, "{\"adapters\":[]}"), "which leaves nothing");
+	end();
 }
 
 /* New versions that the engine refuses: of one that serves, and of one that has failed. */
@@ -726,6 +827,7 @@ static void test_outlives(void)
 	test_bad_lists();
 	test_refused_versions();
 	end();
+	test_many_skipped();
 }
 
 /* An administrator who does not wait for the answer, and one whose weftd is killed. */
