@@ -177,16 +177,18 @@ long long admin_int(const json_t *o, const char *key)
 	return json_integer_value(json_object_get(o, key));
 }
 
-static void show_value(const json_t *v)
+static void show_value(int depth, const char *key, const json_t *v)
 {
-	if (json_is_string(v)) {
-		cli_printf(stdout, "%s\n", json_string_value(v));
-	} else {
-		char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
+	char *text =
+		json_is_string(v)
+			? NULL
+			: json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
 
-		cli_printf(stdout, "%s\n", text ? text : "?");
-		free(text);
-	}
+	cli_line(stdout, "%*s%-*s %s", 2 * depth, "", 28 - 2 * depth, key,
+		 json_is_string(v) ? json_string_value(v)
+		 : text		   ? text
+				   : "?");
+	free(text);
 }
 
 void admin_print(const json_t *j)
@@ -206,20 +208,19 @@ void admin_show(const json_t *j, int depth)
 	json_object_foreach((json_t *)j, key, v)
 	{
 		if (json_is_object(v) && json_object_size(v)) {
-			cli_printf(stdout, "%*s%s\n", 2 * depth, "", key);
+			cli_line(stdout, "%*s%s", 2 * depth, "", key);
 			admin_show(v, depth + 1);
 		} else if (json_is_array(v) && json_is_object(json_array_get(v, 0))) {
 			json_t *item;
 
-			cli_printf(stdout, "%*s%s\n", 2 * depth, "", key);
+			cli_line(stdout, "%*s%s", 2 * depth, "", key);
 			json_array_foreach(v, i, item)
 			{
 				printf("%*s%zu\n", 2 * depth + 2, "", i + 1);
 				admin_show(item, depth + 2);
 			}
 		} else {
-			cli_printf(stdout, "%*s%-*s ", 2 * depth, "", 28 - 2 * depth, key);
-			show_value(v);
+			show_value(depth, key, v);
 		}
 	}
 }

@@ -208,6 +208,32 @@ void cli_printf(FILE *to, const char *fmt, ...)
 	va_end(ap);
 }
 
+/* Without its newline. */
+static void line_args(FILE *to, const char *fmt, va_list ap)
+{
+	char *text;
+	int n = vasprintf(&text, fmt, ap);
+
+	for (int i = 0; i < n; i++) {
+		size_t bytes = control(text + i, (size_t)(n - i));
+
+		putc(bytes ? '?' : text[i], to);
+		i += bytes == 2;
+	}
+	if (n >= 0)
+		free(text);
+}
+
+void cli_line(FILE *to, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	line_args(to, fmt, ap);
+	va_end(ap);
+	putc('\n', to);
+}
+
 int cli_end(int rc)
 {
 	/* Who reads a file later must not take a part for the whole. */
@@ -223,7 +249,7 @@ int cli_fail(const char *fmt, ...)
 	fflush(stdout);
 	fputs("weft: ", stderr);
 	va_start(ap, fmt);
-	print_args(stderr, fmt, ap);
+	line_args(stderr, fmt, ap);
 	va_end(ap);
 	fputc('\n', stderr);
 	return 1;
@@ -282,7 +308,7 @@ static void help(const struct cli_command *c)
 static void usage_args(const char *name, const char *fmt, va_list ap)
 {
 	fprintf(stderr, "weft %s: ", name);
-	print_args(stderr, fmt, ap);
+	line_args(stderr, fmt, ap);
 	fprintf(stderr, " (weft %s --help)\n", name);
 }
 

@@ -79,10 +79,15 @@ int cli_end(int rc);
 /*
  * Text that others have made: a model, a file, the daemon. In a file or a pipe it stays exact. A
  * terminal would obey what stands in it: of the control characters (C1 too, two bytes in UTF-8) it gets
- * newline and tab, and '?' for the others. cli_fail() writes so too.
+ * newline and tab, and '?' for the others.
  */
 void cli_print(FILE *to, const char *p, size_t n);
 void cli_printf(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/*
+ * A line of a table, a list or a message, whose newline is added: wherever it goes, what others have put
+ * into it cannot begin another one, so it has '?' for all control characters. cli_fail() writes so too.
+ */
+void cli_line(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A string of n bytes of UTF-8 as JSON, quotes included, to stdout. */
 void cli_json_string(const char *s, size_t n);
 /* enum weft_invocation in a word; the position of activation as JSON, null for none. */

@@ -182,13 +182,13 @@ static int pins(int argc, char **argv)
 	json_array_foreach(json_object_get(reply, "pins"), i, p)
 	{
 		if (!json)
-			cli_printf(stdout, "%6lld %-16s %-16s %-9s %8lld %8lld  %s\n",
-				   admin_int(p, "id"), admin_text(p, "model"),
-				   json_is_true(json_object_get(p, "public"))
-					   ? "(public)"
-					   : admin_text(p, "tenant"),
-				   admin_text(p, "state"), admin_int(p, "tokens"),
-				   admin_int(p, "pinned_tokens"), admin_text(p, "why"));
+			cli_line(stdout, "%6lld %-16s %-16s %-9s %8lld %8lld  %s",
+				 admin_int(p, "id"), admin_text(p, "model"),
+				 json_is_true(json_object_get(p, "public"))
+					 ? "(public)"
+					 : admin_text(p, "tenant"),
+				 admin_text(p, "state"), admin_int(p, "tokens"),
+				 admin_int(p, "pinned_tokens"), admin_text(p, "why"));
 	}
 	json_decref(reply);
 	return 0;

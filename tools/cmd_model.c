@@ -49,6 +49,17 @@ static void print_json(const struct weft_model *m, int n)
 	puts("]");
 }
 
+/* What is not known before it is loaded is not shown as none. */
+static void print_one(const struct weft_model *m)
+{
+	if (m->ready)
+		cli_line(stdout, "%-24s %-10s %-8s %8u %10u %7" PRIu64 " MB", m->name, m->type,
+			 "ready", m->vocab, m->max_positions, m->weight_bytes / 1000000);
+	else
+		cli_line(stdout, "%-24s %-10s %-8s %8s %10s %10s", m->name, "-",
+			 m->failed ? "failed" : "loading", "-", "-", "-");
+}
+
 static int list(int argc, char **argv)
 {
 	static struct weft_model models[MAX_MODELS];
@@ -66,13 +77,7 @@ static int list(int argc, char **argv)
 	printf("%-24s %-10s %-8s %8s %10s %10s\n", "name", "type", "state", "vocab", "positions",
 	       "weights");
 	for (int i = 0; i < n; i++)
-		cli_printf(stdout, "%-24s %-10s %-8s %8u %10u %7" PRIu64 " MB\n", models[i].name,
-			   models[i].ready ? models[i].type : "",
-			   models[i].ready    ? "ready"
-			   : models[i].failed ? "failed"
-					      : "loading",
-			   models[i].vocab, models[i].max_positions,
-			   models[i].weight_bytes / 1000000);
+		print_one(&models[i]);
 	return 0;
 }
 

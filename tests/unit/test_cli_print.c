@@ -64,6 +64,25 @@ static void json(const char *text, size_t n, const char *want)
 	is_str(got, want, "as JSON: %s", want);
 }
 
+/* A line has no control character at all, wherever it goes, and one newline of its own. */
+static void line(void)
+{
+	FILE *f = tmpfile();
+	char got[256] = "";
+
+	if (!f)
+		bail_out("tmpfile");
+	cli_line(f, "%s",
+		 "a\x1b[2Jb\a\tc\n\xc2\x9b"
+		 "d\x7f\r\xc3\xa0\xe2\x80\x99\xc2\xa0\xc2");
+	cli_line(f, "%d\n%d", 8, 9);
+	fflush(f);
+	if (pread(fileno(f), got, sizeof(got) - 1, 0) < 0)
+		bail_out("pread");
+	fclose(f);
+	is_str(got, "a?[2Jb??c??d??\xc3\xa0\xe2\x80\x99\xc2\xa0\xc2\n8?9\n", "lines in a file");
+}
+
 int main(void)
 {
 	char exact[sizeof(hostile) + 2], safe[sizeof(tame) + 2];
@@ -86,6 +105,7 @@ int main(void)
 		diag("no pseudo-terminals");
 	else
 		printed(master, slave, safe, sizeof(tame) + 1, "a terminal no commands");
+	line();
 	json(STRING("a\0b"), "\"a\\u0000b\"");
 	json(STRING(""), "\"\"");
 	json(STRING("\"\\\n\x1f\x7f\xc2\x85\xc2\xa0\xc3\xa0"),
