@@ -88,12 +88,49 @@ static json_t *fetch(void)
 	return admin_do(request, ADMIN_QUICK, false);
 }
 
-static void print_ids(const json_t *list)
+/* "5,6 why not": what is in the last column, which may be long; freed by the caller. */
+static char *last_column(const json_t *a)
 {
 	const json_t *v;
-	size_t i;
+	char *text;
+	size_t i, bytes;
+	FILE *f = open_memstream(&text, &bytes);
 
-	json_array_foreach(list, i, v) printf("%s%lld", i ? "," : "", json_integer_value(v));
+	if (!f)
+		return NULL;
+	json_array_foreach(json_object_get(a, "invocation"), i, v)
+		fprintf(f, "%s%lld", i ? "," : "", json_integer_value(v));
+	fprintf(f, "%s%s", i && *admin_text(a, "why") ? " " : "", admin_text(a, "why"));
+	return fclose(f) ? NULL : text;
+}
+
+/* A number, or what stands for one that is not known. */
+static const char *number(char *buf, size_t bytes, const json_t *v, double unit, const char *format)
+{
+	if (!json_is_integer(v))
+		return "-";
+	snprintf(buf, bytes, format, (double)json_integer_value(v) / unit);
+	return buf;
+}
+
+static const char *origin(const json_t *a)
+{
+	return json_is_true(json_object_get(a, "configured"))	      ? "config"
+	       : json_is_true(json_object_get(a, "survives_restart")) ? "loaded"
+								      : "unsaved";
+}
+
+static void print_adapter(const json_t *a)
+{
+	const json_t *rank = json_object_get(a, "rank"), *pool = json_object_get(a, "pool_bytes");
+	char buf[2][32], *last = last_column(a);
+
+	cli_line(stdout, "%-20s %-16s %-9s %-7s %-5s %4s %8s  %s", admin_text(a, "name"),
+		 admin_text(a, "model"), admin_text(a, "state"), origin(a),
+		 *admin_text(a, "kind") ? admin_text(a, "kind") : "-",
+		 number(buf[0], sizeof(buf[0]), rank, 1, "%.0f"),
+		 number(buf[1], sizeof(buf[1]), pool, 1e6, "%.1f MB"), last ? last : "");
+	free(last);
 }
 
 static const struct cli_option list_table[] = {
@@ -114,6 +151,7 @@ static const struct cli_command list_command = {
 static int list(int argc, char **argv)
 {
 	json_t *reply, *adapters, *a;
+	long long shown = 0;
 	size_t i;
 
 	cli_parse(&list_command, argc, argv);
@@ -126,19 +164,24 @@ static int list(int argc, char **argv)
 		json_decref(reply);
 		return 0;
 	}
-	printf("%-20s %-16s %-9s %-5s %4s %8s  %s\n", "name", "model", "state", "kind", "rank",
-	       "pool", "invocation, or why");
+	printf("%-20s %-16s %-9s %-7s %-5s %4s %8s  %s\n", "name", "model", "state", "from", "kind",
+	       "rank", "pool", "invocation, or why");
 	json_array_foreach(adapters, i, a)
 	{
-		cli_printf(stdout, "%-20s %-16s %-9s %-5s %4lld %5.1f MB  ", admin_text(a, "name"),
-			   admin_text(a, "model"), admin_text(a, "state"), admin_text(a, "kind"),
-			   admin_int(a, "rank"), (double)admin_int(a, "pool_bytes") / 1e6);
-		print_ids(json_object_get(a, "invocation"));
-		cli_printf(stdout, "%s%s\n", *admin_text(a, "why") ? " " : "",
-			   admin_text(a, "why"));
+		print_adapter(a);
+		shown += !strcmp(admin_text(a, "state"), "skipped");
 	}
+	if (admin_int(reply, "skipped") > shown)
+		printf("and %lld more that were skipped\n", admin_int(reply, "skipped") - shown);
 	json_decref(reply);
 	return 0;
+}
+
+/* Done, but not all of it. */
+static void warn(const json_t *reply)
+{
+	if (*admin_text(reply, "warning"))
+		cli_fail("warning: %s", admin_text(reply, "warning"));
 }
 
 static int replace, force;
@@ -189,20 +232,25 @@ static int load(int argc, char **argv)
 		return 1;
 	a = json_object_get(reply, "adapter");
 	if (!json)
-		cli_printf(stdout, "%s: %s of rank %lld, %.1f MB in the pool\n", argv[1],
-			   admin_text(a, "kind"), admin_int(a, "rank"),
-			   (double)admin_int(a, "pool_bytes") / 1e6);
+		cli_line(stdout, "%s: %s of rank %lld, %.1f MB in the pool", argv[1],
+			 admin_text(a, "kind"), admin_int(a, "rank"),
+			 (double)admin_int(a, "pool_bytes") / 1e6);
+	warn(reply);
 	json_decref(reply);
 	return 0;
 }
 
 static uint32_t wait_seconds;
 
+static int skipped;
+
 static const struct cli_option unload_table[] = {
 	{"model", 'm', "NAME", cli_set_str, &model, "its model; default the only one"},
 	{"force", 0, NULL, NULL, &force, "end the requests that use it"},
 	{"wait", 0, "SECONDS", cli_set_u32, &wait_seconds,
 	 "try again for so long while requests use it"},
+	{"skipped", 0, NULL, NULL, &skipped,
+	 "instead of NAME: all that the daemon remembers and could not load"},
 	ADMIN_OPTIONS,
 	{"json", 'j', NULL, NULL, &json, "the daemon's reply as it is"},
 };
@@ -210,36 +258,68 @@ static const struct cli_option unload_table[] = {
 static const struct cli_command unload_command = {
 	"adapter unload",
 	"NAME",
-	"Unload an adapter; refused while requests use it.",
+	"Unload an adapter; refused while requests use it. One that the daemon remembers from\n"
+	"before its start and could not load (\"skipped\") is remembered no more.",
 	unload_table,
 	sizeof(unload_table) / sizeof(*unload_table),
 	1,
 };
 
-static int unload(int argc, char **argv)
+static json_t *unload_request(const char *name)
+{
+	json_t *request = json_pack("{s:s, s:b}", "cmd", "adapter-unload", "force", force);
+
+	if (model)
+		json_object_set_new(request, "model", json_string(model));
+	if (skipped)
+		json_object_set_new(request, "skipped", json_true());
+	if (name && json_object_set_new(request, "name", json_string(name))) {
+		json_decref(request);
+		cli_fail("a name that is no UTF-8");
+		return NULL;
+	}
+	return request;
+}
+
+/* Ask until no request uses it, or until the time is over; NULL after a message. */
+static json_t *unload_ask(json_t *request, char **ret_text)
 {
 	const struct timespec pause = {.tv_nsec = 200000000};
 	time_t until = time(NULL);
-	char *text = NULL;
-	json_t *request, *reply;
-	int rc;
 
-	if (cli_parse(&unload_command, argc, argv) != 1)
-		return cli_usage("name the adapter");
-	request = json_pack("{s:s, s:s, s:b}", "cmd", "adapter-unload", "name", argv[1], "force",
-			    force);
-	if (!request)
-		return cli_fail("a name that is no UTF-8");
-	if (model)
-		json_object_set_new(request, "model", json_string(model));
 	for (;;) {
-		reply = admin_ask(json_incref(request), ADMIN_LONG, &text);
+		json_t *reply = admin_ask(json_incref(request), ADMIN_LONG, ret_text);
+
 		if (!admin_int(reply, "in_use") || time(NULL) - until >= (time_t)wait_seconds)
-			break;
+			return reply;
 		json_decref(reply);
-		free(text);
+		free(*ret_text);
 		nanosleep(&pause, NULL);
 	}
+}
+
+static void say_unloaded(const json_t *reply, const char *name)
+{
+	if (skipped)
+		printf("%lld skipped adapters are dropped\n", admin_int(reply, "dropped"));
+	else if (json_object_get(reply, "dropped"))
+		cli_line(stdout, "%s was not loaded; it is dropped", name);
+	else
+		cli_line(stdout, "%s is unloaded", name);
+}
+
+static int unload(int argc, char **argv)
+{
+	json_t *request, *reply;
+	char *text = NULL;
+	int rc;
+
+	if (cli_parse(&unload_command, argc, argv) != !skipped)
+		return cli_usage(skipped ? "a name, or --skipped" : "name the adapter");
+	request = unload_request(skipped ? NULL : argv[1]);
+	if (!request)
+		return 1;
+	reply = unload_ask(request, &text);
 	json_decref(request);
 	if (!reply)
 		return 1;
@@ -249,7 +329,8 @@ static int unload(int argc, char **argv)
 	if (json)
 		cli_print(stdout, text, strlen(text));
 	else if (!rc)
-		printf("%s is unloaded\n", argv[1]);
+		say_unloaded(reply, argv[1]);
+	warn(reply);
 	free(text);
 	json_decref(reply);
 	return rc;

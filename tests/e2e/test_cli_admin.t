@@ -34,14 +34,17 @@ await() { # NAME STATE
 
 await from-file loaded
 await broken failed
-weft adapter list | grep '^broken' | grep -q 'No such file'
-check $? "the list says why"
+weft adapter list | grep -q '^broken  *tiny  *failed  *config  *-  *-  *-  .*No such file'
+check $? "the list says why, and nothing that is not known"
 prompt='1 2 3 4 5 6 7 8'
 base=$(run $prompt)
 plain=$(run --adapter from-file $prompt)
 [ "$plain" != "$base" ]
 check $? "the LoRA of the configuration changes the answer"
 expect 0 'alora of rank 8' weft adapter load one "$dir/a1"
+weft adapter list | grep -q '^one  *tiny  *loaded  *loaded  *alora  *8  *[0-9.]* MB  5,6$' &&
+	weft adapter list | grep -q '^from-file  *tiny  *loaded  *config  *lora  *16  *[0-9.]* MB  $'
+check $? "the list tells what was loaded by hand from what the configuration has"
 one=$(run --adapter one $prompt)
 [ "$one" != "$base" ] && [ "$one" != "$plain" ]
 check $? "so does one that is loaded by hand"
@@ -121,6 +124,54 @@ expect 1 "both as arguments" weft cache pin --file "$dir/prefix" 1
 expect 1 "both as arguments" weft cache pin --file - 1
 expect 2 'by its number' weft cache unpin x
 expect 1 'no tenant' weft cache drop --tenant nobody
+
+# What a weftd remembers and cannot load; what it loads and cannot write down; and what is in neither's path.
+kill "$daemon"
+wait "$daemon"
+entry() { printf '{"model":"%s","name":"%s","path":"%s","activation_offset":0,"on_missing_invocation":"error"}' "$@"; }
+state=$dir/run/state/adapters.json
+broken='/no\nwhere\u001b[2J'
+{
+	printf '{"adapters":[' && entry tiny lost "$broken" && printf ,
+	entry former old /x && printf , && entry older old /x && printf , && entry older other /x && printf ']}'
+} > "$state"
+rm -r "$dir/log"
+weftd --foreground --runtime-dir "$dir/run" --config "$dir/weftd.conf" > "$dir/log" 2>&1 &
+daemon=$!
+i=0
+while ! grep -qs event=serving "$dir/log" && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+await lost failed
+weft adapter list > "$dir/list"
+is "$(wc -l < "$dir/list")" 5 "a path with a newline takes one line of the list"
+grep -q 'no?where?\[2J' "$dir/list"
+check $? "without what a terminal would obey"
+is "$(weft adapter info lost | wc -l)" "$(weft adapter info lost --json | grep -o '"[a-z_]*":' | wc -l)" \
+	"and one of what is known of it"
+is "$(grep -c '^old .* skipped *loaded .*its model is served no more' "$dir/list")" 2 "what is remembered is listed"
+expect 1 'name one' weft adapter unload old
+expect 0 'old was not loaded; it is dropped' weft adapter unload old --model former
+is "$(grep -c '"name":"old"' "$state"; grep -o former "$state")" 1 "from the file"
+expect 2 'a name, or --skipped' weft adapter unload --skipped old
+expect 0 '^2 skipped adapters are dropped' weft adapter unload --skipped
+expect 0 'lost is unloaded' weft adapter unload lost
+is "$(cat "$state")" '{"adapters":[]}' "which leaves nothing"
+mkdir "$state.new" # as good as a full disk
+expect 0 '^weft: warning: adapters.json .* could not be written (File exists)' weft adapter load one "$dir/a1"
+expect 0 '"warning":"adapters.json' weft adapter load two "$dir/a1" --json
+weft adapter list | grep -q '^one .* unsaved '
+check $? "the list says what a restart would forget"
+expect 0 'weft: warning: .*written' weft adapter unload two
+rmdir "$state.new"
+weft adapter unload two > /dev/null 2>&1
+weft adapter load two "$dir/a1" > "$dir/out" 2>&1
+is "$(grep -c warning "$dir/out"; weft adapter list | grep -c unsaved)" "0
+0" "what was not written is, with the next change"
+
+mkdir "$dir/no
+where"
+weft adapter load bad "$dir/no
+where" 2> "$dir/err"
+is "$?, $(wc -l < "$dir/err")" "1, 1" "an error takes one line, whatever is named in it"
 for c in "adapter load" "adapter unload" "adapter list" "cache stat" "cache pin" "cache unpin" "cache pins" "cache drop"; do
 	weft $c --help | grep -q "^usage: weft $c" && [ -n "$(weft $c --complete)" ]
 	check $? "$c explains and completes itself"
