@@ -139,6 +139,8 @@ static int pin(int argc, char **argv)
 	if (!json)
 		printf("pin %lld: %lld of %lld tokens\n", admin_int(it, "id"),
 		       admin_int(it, "pinned_tokens"), admin_int(it, "tokens"));
+	if (*admin_text(it, "why"))
+		cli_fail("warning: %s", admin_text(it, "why"));
 	json_decref(reply);
 	return 0;
 }
@@ -199,7 +201,7 @@ static int pins(int argc, char **argv)
 static const struct cli_option drop_table[] = {
 	{"tenant", 't', "NAME", cli_set_str, &tenant, "what this one's requests have left"},
 	{"public", 0, NULL, NULL, &public, "what is public"},
-	{"all", 'a', NULL, NULL, &all, "everything"},
+	{"all", 'a', NULL, NULL, &all, "what is public, and all tenants'"},
 	{"model", 'm', "NAME", cli_set_str, &model, "default the only one"},
 	ADMIN_OPTIONS,
 	{"json", 'j', NULL, NULL, &json, "the daemon's reply as it is"},
@@ -208,17 +210,35 @@ static const struct cli_option drop_table[] = {
 static const struct cli_command drop_command = {
 	"cache drop",
 	"",
-	"Forget what is cached and neither pinned nor in use.",
+	"Forget what a tenant has cached, what is public, or all of it (say which), but for what "
+	"is\n"
+	"pinned or in use; and say how many blocks were freed.",
 	drop_table,
 	sizeof(drop_table) / sizeof(*drop_table),
 	0,
 };
+
+static void say_dropped(const json_t *reply)
+{
+	const char *of = *admin_text(reply, "tenant") ? admin_text(reply, "tenant")
+			 : public		      ? "(public)"
+						      : "(all)";
+
+	if (json_is_true(json_object_get(reply, "engine_ended")))
+		cli_line(stdout, "%s: the engine has ended, and all that was cached is gone",
+			 admin_text(reply, "model"));
+	else
+		cli_line(stdout, "%s, %s: %lld blocks freed", admin_text(reply, "model"), of,
+			 admin_int(reply, "blocks"));
+}
 
 static int drop(int argc, char **argv)
 {
 	json_t *request, *reply;
 
 	cli_parse(&drop_command, argc, argv);
+	if (!!tenant + public + all != 1)
+		return cli_usage("say what: --tenant NAME, --public or --all");
 	request = request_of("cache-drop");
 	if (all)
 		json_object_set_new(request, "all", json_true());
@@ -226,7 +246,7 @@ static int drop(int argc, char **argv)
 	if (!reply)
 		return 1;
 	if (!json)
-		printf("%lld blocks freed\n", admin_int(reply, "blocks"));
+		say_dropped(reply);
 	json_decref(reply);
 	return 0;
 }

@@ -7,7 +7,8 @@
  *   {"cmd":"cache-pins"}
  *   {"cmd":"cache-drop","tenant":T}                     or "public":true, or "all":true
  *
- * "model":M is needed when several models are served, "tenant" when there are several tenants.
+ * "model":M is needed when several models are served, "tenant" when there are several tenants. What is to be
+ * dropped is always said: that there is one tenant only today is no reason to lose what it has.
  */
 #include "daemon/supervisor/admin_reply.h"
 #include "daemon/supervisor/weftd.h"
@@ -126,18 +127,20 @@ json_t *admin_cache_pins(struct weftd *d, struct admin_conn *c, const json_t *re
 
 json_t *admin_cache_drop(struct weftd *d, struct admin_conn *c, const json_t *request)
 {
+	bool tenant = json_object_get(request, "tenant"), all = false, public = false;
 	struct weft_err err = {0};
 	uint32_t domain = 0;
-	bool all = false;
 	struct engine *e;
 	uint64_t ticket;
 
 	if (admin_known_fields(request, "cmd tenant public all model", &err) ||
-	    admin_flag(request, "all", &all, &err) || !(e = admin_engine(d, request, &err)) ||
+	    admin_flag(request, "all", &all, &err) || admin_flag(request, "public", &public, &err))
+		return admin_reply_error(err.message);
+	if (tenant + all + public != 1)
+		return admin_reply_error("either all, or public, or the name of one tenant");
+	if (!(e = admin_engine(d, request, &err)) ||
 	    (!all && parse_domain(d, request, &domain, &err)))
 		return admin_reply_error(err.message);
-	if (all && (json_object_get(request, "tenant") || json_object_get(request, "public")))
-		return admin_reply_error("either all, or public, or the name of one tenant");
 	ticket = admin_wait(c);
 	if (pins_drop(e, domain, all, ticket, &err))
 		admin_answer(d, ticket, admin_reply_error(err.message));

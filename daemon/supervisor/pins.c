@@ -229,6 +229,19 @@ json_t *pins_list(const struct weftd *d)
 
 /* --- drops ----------------------------------------------------------------------------------------*/
 
+/* What was dropped, and whose it was; by the end of the engine, which takes all with it. */
+static json_t *dropped_json(const struct pins_drop *it, uint64_t blocks, bool engine_ended)
+{
+	const struct weftd *d = it->engine->d;
+	bool public = !it->all && it->domain == ENGINE_PUBLIC;
+
+	return json_pack("{s:b, s:s, s:s, s:b, s:b, s:I, s:b}", "ok", 1, "model",
+			 it->engine->conf.name, "tenant",
+			 it->all || public ? "" : d->tenants.tenant[it->domain].conf.name, "public",
+			 (int)public, "all", (int)it->all, "blocks", (json_int_t)blocks,
+			 "engine_ended", (int)engine_ended);
+}
+
 static void drop_free(struct weftd *d, struct pins_drop *it)
 {
 	struct pins_drop **at = &d->pins.drops;
@@ -411,9 +424,7 @@ int pins_on_dropped(struct engine *e, const struct wlink_drop *m)
 	if (m->head.code && m->head.code != -ENOENT)
 		answer(e->d, &it->ticket, admin_reply_error(strerror(-m->head.code)));
 	else
-		answer(e->d, &it->ticket,
-		       json_pack("{s:b, s:I}", "ok", 1, "blocks",
-				 m->head.code ? (json_int_t)0 : (json_int_t)m->blocks));
+		answer(e->d, &it->ticket, dropped_json(it, m->head.code ? 0 : m->blocks, false));
 	drop_free(e->d, it);
 	return 0;
 }
@@ -445,8 +456,7 @@ void pins_engine_gone(struct engine *e)
 		next = it->next;
 		if (it->engine != e)
 			continue;
-		answer(d, &it->ticket,
-		       json_pack("{s:b, s:i, s:b}", "ok", 1, "blocks", 0, "engine_ended", 1));
+		answer(d, &it->ticket, dropped_json(it, 0, true));
 		drop_free(d, it);
 	}
 }

@@ -89,7 +89,14 @@ cached() { weft run --tokens -t 1 --json "$@" | sed 's/.*"cached_tokens":\([0-9]
 is "$(cached $(seq 1 64) 90 91)" 64 "a request finds the pinned prefix"
 cached $(seq 101 150) > /dev/null
 is "$(cached $(seq 101 150))" 49 "and what an earlier one left"
-expect 0 'blocks freed' weft cache drop --all
+expect 2 'say what: --tenant NAME, --public or --all' weft cache drop
+expect 2 'say what' weft cache drop --public --tenant default
+is "$(cached $(seq 101 150))" 49 "which drops nothing"
+expect 0 '^tiny, (public): [0-9]* blocks freed$' weft cache drop --public
+is "$(cached $(seq 101 150))" 49 "nor does a drop of what is public touch a tenant's"
+expect 0 '^tiny, default: [1-9][0-9]* blocks freed$' weft cache drop --tenant default
+is "$(cached $(seq 101 150))" 0 "that of the tenant does"
+expect 0 '^tiny, (all): [1-9][0-9]* blocks freed$' weft cache drop --all
 is "$(cached $(seq 1 64) 90 91)" 64 "after a drop the pin is there"
 is "$(cached $(seq 101 150))" 0 "and the rest is not"
 expect 0 'pins *1' weft cache stat
@@ -166,6 +173,9 @@ weft adapter unload two > /dev/null 2>&1
 weft adapter load two "$dir/a1" > "$dir/out" 2>&1
 is "$(grep -c warning "$dir/out"; weft adapter list | grep -c unsaved)" "0
 0" "what was not written is, with the next change"
+
+mkdir "$dir/run/state/pin-1.json.new"
+expect 0 'weft: warning: it will not outlive weftd: File exists' weft cache pin --public 1 2 3
 
 mkdir "$dir/no
 where"

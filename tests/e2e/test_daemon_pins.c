@@ -148,7 +148,10 @@ static void test_requests(void)
 		{"{'cmd':'cache-pin','tokens':[1],'public':true,'model':'x'}", "no model"},
 		{"{'cmd':'cache-unpin','id':0}", "a pin's number"},
 		{"{'cmd':'cache-unpin'}", "a pin's number"},
-		{"{'cmd':'cache-drop'}", "several tenants"},
+		{"{'cmd':'cache-drop'}", "either all"},
+		{"{'cmd':'cache-drop','public':false,'all':false}", "either all"},
+		{"{'cmd':'cache-drop','tenant':'ours','public':true}", "either all"},
+		{"{'cmd':'cache-drop','tenant':'ours','all':true}", "either all"},
 		{"{'cmd':'cache-drop','all':true,'public':true}", "either all"},
 		{"{'cmd':'cache-pin','public':true,'tokens':[13]}", "no room"},
 	};
@@ -274,9 +277,17 @@ static void test_drop(void)
 {
 	ok(ask("{'cmd':'cache-drop','tenant':'theirs'}"), "a domain is dropped");
 	is_int(json_integer_value(json_object_get(last, "blocks")), 7, "its blocks");
+	is_str(json_string_value(json_object_get(last, "tenant")), "theirs",
+	       "and the reply says so");
 	ok(ask("{'cmd':'cache-drop','all':true}"), "everything");
 	is_int(json_integer_value(json_object_get(last, "blocks")), 99, "all blocks");
-	ok(ask("{'cmd':'cache-drop','public':true}"), "the public domain");
+	ok(json_is_true(json_object_get(last, "all")) &&
+		   json_is_false(json_object_get(last, "public")),
+	   "and says so");
+	ok(ask("{'cmd':'cache-drop','public':true}") &&
+		   json_is_true(json_object_get(last, "public")) &&
+		   json_is_false(json_object_get(last, "all")),
+	   "the public domain");
 	ok(ask("{'cmd':'cache-drop','tenant':'ours'}"), "a domain without a session yet");
 	is_int(json_integer_value(json_object_get(last, "blocks")), 0, "has nothing");
 }
