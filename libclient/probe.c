@@ -280,6 +280,22 @@ static int probe(struct link *l, const char *adapter, struct prompt *p, struct w
 	return 0;
 }
 
+/*
+ * Would a request with this prompt be refused, whatever is cached? What is cached has been a request's, so
+ * only the tokens behind it are looked at. A model that is not loaded yet has no size.
+ */
+static int check_prompt(const struct link *l, const struct prompt *p, uint32_t cached)
+{
+	const struct wctl_model *m = &l->welcome.model;
+	uint32_t largest = 0;
+
+	if (m->max_positions && p->n_tokens > m->max_positions)
+		return -E2BIG;
+	for (uint32_t i = cached; i < p->n_tokens; i++)
+		largest = p->tokens[i] > largest ? p->tokens[i] : largest;
+	return m->vocab && largest >= m->vocab ? -ERANGE : 0;
+}
+
 int weft_probe(struct weft *w, const char *adapter, const uint32_t *prompt, uint32_t n_prompt,
 	       struct weft_probe *ret)
 {
@@ -295,6 +311,8 @@ int weft_probe(struct weft *w, const char *adapter, const uint32_t *prompt, uint
 	if (err < 0)
 		return err;
 	err = probe(l, adapter, &p, &res);
+	if (!err)
+		err = check_prompt(l, &p, res.cached_tokens);
 	wc_probe_end(w);
 	if (!err)
 		memcpy(ret, &res, ret->size);

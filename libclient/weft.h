@@ -293,8 +293,9 @@ struct weft_probe {
 /*
  * How much of a prompt is cached for a model (adapter NULL) or an adapter. Answered from shared
  * memory, without the daemon and without a system call; a hint: it may be outdated when a request
- * arrives. 0; -ENOENT: no such adapter; -EAGAIN: no engine has published an index yet;
- * -ECONNRESET, -EOWNERDEAD. If the invocation is missing, the answer is for what the engine would
+ * arrives. 0; -ENOENT: no such adapter; -EAGAIN: no engine has published an index yet; -ERANGE: a
+ * token is not in the model's vocabulary, -E2BIG: there are more than it has positions (a request would
+ * be refused); -ECONNRESET, -EOWNERDEAD. If the invocation is missing, the answer is for what the engine would
  * do: the base model's, or the prompt's with the invocation appended; or
  * WEFT_INVOCATION_MISSING and nothing.
  */

@@ -68,10 +68,23 @@ static void print_json(const struct weft_probe *p)
 
 static int fail(struct weft *w, int err)
 {
+	struct weft_model m;
+
 	if (err == -ENOENT)
 		return text_no_adapter(w, adapter);
 	if (err == -EAGAIN)
 		return cli_fail("the engine has not published an index; is it being restarted?");
+	weft_model_info(w, &m);
+	if (err == -E2BIG)
+		return cli_fail("the prompt has %u tokens, the model has %u positions: a request "
+				"would be refused",
+				prompt.n, m.max_positions);
+	for (uint32_t i = 0; err == -ERANGE && i < prompt.n; i++)
+		if (prompt.tokens[i] >= m.vocab)
+			return cli_fail("token %u (number %u of the prompt, counted from 0) is not "
+					"in the model's vocabulary of %u: a request would be "
+					"refused",
+					prompt.tokens[i], i, m.vocab);
 	return cli_fail("probe: %s", strerror(-err));
 }
 

@@ -97,6 +97,9 @@ expect() { # STATUS TEXT COMMAND...
 	check $? "exit $want_status: $* ($(head -n 1 "$dir/err"))"
 }
 expect 1 'no adapter ghost' weft probe -a ghost 1 2
+expect 1 'token 4000000000 (number 1 of the prompt, counted from 0) is not in the model.s vocabulary' weft probe 1 4000000000
+seq 1 5000 | sed "s/.*/7/" > "$dir/long"
+expect 1 'tokens, the model has [0-9]* positions' weft probe --file "$dir/long"
 expect 1 'no prompt' weft probe --file /dev/null
 expect 1 'Is a directory' weft probe --file "$dir"
 expect 1 'no adapter ghost is loaded' weft run --tokens -a ghost 1 2

@@ -279,11 +279,21 @@ static void test_errors(struct weft *w)
 		struct weft_probe p;
 		char after[8];
 	} more = {.p.size = sizeof(more)}, less = {.after = "intact"};
+	static const uint32_t longest[4097];
 
 	is_int(weft_probe(w, NULL, prompt, 0, &p), -EINVAL, "no prompt");
 	is_int(weft_probe(w, NULL, NULL, 3, &p), -EINVAL, "no prompt");
 	is_int(weft_probe(w, "nobody", prompt, 3, &p), -ENOENT, "no such adapter");
 	is_int(weft_probe(w, NULL, prompt, 3, &more.p), -EINVAL, "a struct of an unknown size");
+	prompt[LENGTH - 1] = FAKE_VOCAB;
+	is_int(weft_probe(w, NULL, prompt, LENGTH, &p), -ERANGE, "a token that no model has");
+	is_int(weft_probe(w, NULL, prompt, LENGTH - 1, &p), 0,
+	       "is not looked at behind the prompt");
+	prompt[LENGTH - 1] = FAKE_VOCAB - 1;
+	is_int(weft_probe(w, NULL, prompt, LENGTH, &p), 0, "the last of the vocabulary");
+	prompt_init();
+	is_int(weft_probe(w, NULL, longest, 4097, &p), -E2BIG, "more than the model has positions");
+	is_int(weft_probe(w, NULL, longest, 4096, &p), 0, "as many");
 	memset(&less.p, 0x55, sizeof(less.p));
 	less.p.size = offsetof(struct weft_probe, device_tokens);
 	is_int(weft_probe(w, NULL, prompt, LENGTH, &less.p), 0, "a shorter struct");
