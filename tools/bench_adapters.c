@@ -16,6 +16,7 @@
  */
 #include "tools/bench_pipeline.h"
 #include "tools/patience.h"
+#include "tools/progress.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -146,6 +147,7 @@ static int pairs(struct bench *b, struct bench_table *t, const char *what, doubl
 		err = i & 1 ? measure(b, true, &with[k]) || measure(b, false, &base[k])
 			    : measure(b, false, &base[k]) || measure(b, true, &with[k]);
 		ratio[k] = with[k] / base[k];
+		progress_step();
 	}
 	if (!err) {
 		snprintf(name, sizeof(name), "adapters: %s, base", what);
@@ -204,6 +206,7 @@ static int against(struct bench *b, struct bench_table *t)
 			    : base_only(b, &b->there, &there) || base_only(b, &b->here, &here);
 		if (i >= 4) /* the first ones warm up */
 			ratio[i - 4] = there / here;
+		progress_step();
 	}
 	if (!err)
 		add_interval(t, ratio, n);
@@ -269,8 +272,12 @@ int cmd_bench_adapters(int argc, char **argv)
 	b = calloc(1, sizeof(*b));
 	if (!b)
 		return cli_fail("bench adapters: out of memory");
-	err = open_all(b) || pairs(b, &t, "decode", 0.80, decode) ||
+	err = open_all(b);
+	progress_begin("weft bench adapters",
+		       2 * (options.reps + 1) + (options.against ? options.pairs + 4 : 0));
+	err = err || pairs(b, &t, "decode", 0.80, decode) ||
 	      pairs(b, &t, "prefill", 0.90, prefill) || (options.against && against(b, &t));
+	progress_end();
 	weft_close(b->here.weft);
 	weft_close(b->there.weft);
 	for (uint32_t i = 0; i < PIPE_MAX_CALLS; i++)

@@ -14,6 +14,7 @@
 #include "shm/wshm_idx.h"
 #include "tools/bench.h"
 #include "tools/cli.h"
+#include "tools/progress.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -169,6 +170,7 @@ static void measure(struct index *x, struct bench_table *t)
 		/* What the writer left behind goes, so that every run begins alike. */
 		for (uint32_t n = 0; n < CHURN; n++)
 			wshm_idx_remove(x->w, &x->keys[ENTRIES + n]);
+		progress_step();
 	}
 	bench_add_samples(t, "index: lookups per core, 1M entries, writer churning", "M/s", busy,
 			  RUNS, BENCH_AT_LEAST, TARGET_M);
@@ -236,18 +238,21 @@ int bench_index(struct bench_table *t)
 	double mean[RUNS], p999[RUNS];
 	int err = 0;
 
+	progress_begin("weft bench index", 2 * RUNS);
 	for (int i = 0; i < RUNS && !err; i++) {
 		index_close(&x);
 		x = (struct index){.fd = -1, .ro_fd = -1};
 		err = index_open(&x);
 		if (!err)
 			fill(&x, &mean[i], &p999[i]);
+		progress_step();
 	}
 	if (err) {
 		index_close(&x);
 		return cli_fail("bench index: %s", strerror(-err));
 	}
 	measure(&x, t);
+	progress_end();
 	add_count(t, "index: torn entries in more than 10^8 lookups", x.torn);
 	add_count(t, "index: resident entries missed in them", x.lost);
 	bench_add_samples(t, "index: one put, from nothing to 1M entries", "ns", mean, RUNS,

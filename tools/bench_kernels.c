@@ -13,17 +13,19 @@
 #include "kernels/bench_lora.h"
 #include "tools/bench.h"
 #include "tools/cli.h"
+#include "tools/progress.h"
 
 #include <string.h>
 #include <unistd.h>
 
 static void progress(void *arg, const struct wk_bench_row *row, uint32_t done, uint32_t total)
 {
-	(void)arg;
+	const struct wk_bench_options *o = arg;
+
 	(void)row;
-	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "\rmatrix products: %u of %u%s", done, total,
-			done == total ? "\r\033[K" : "");
+	if (done == 1)
+		progress_begin("weft bench kernels", total + 2 * o->n_threads);
+	progress_at(done);
 }
 
 enum against { OF_PEAK, OF_STREAM, OVER_LIMIT };
@@ -135,8 +137,10 @@ int bench_kernels(struct bench_table *t)
 		.n_threads = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 2 : 1,
 		.row = progress,
 	};
-	int n = wk_bench_matmul(&o, rows, WK_BENCH_MAX_ROWS);
+	int n, err = 0;
 
+	o.arg = &o;
+	n = wk_bench_matmul(&o, rows, WK_BENCH_MAX_ROWS);
 	if (n < 0)
 		return cli_fail("bench kernels: %s", strerror(-n)) - 2;
 	for (uint32_t k = 0; k < o.n_threads; k++) {
@@ -145,8 +149,12 @@ int bench_kernels(struct bench_table *t)
 		combine(t, rows, n, 1, o.threads[k], OF_STREAM, BENCH_AT_LEAST, 0.85);
 		combine(t, rows, n, 16, o.threads[k], OVER_LIMIT, BENCH_NONE, 0);
 	}
-	for (uint32_t k = 0; k < o.n_threads; k++)
-		if (attention(t, o.threads[k]) || adapters(t, o.threads[k]))
-			return -1;
-	return 0;
+	for (uint32_t k = 0; k < o.n_threads && !err; k++) {
+		err = attention(t, o.threads[k]);
+		progress_step();
+		err = err ? err : adapters(t, o.threads[k]);
+		progress_step();
+	}
+	progress_end();
+	return err;
 }

@@ -8,6 +8,7 @@
 #include "kernels/probe.h"
 #include "tools/bench.h"
 #include "tools/cli.h"
+#include "tools/progress.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -38,6 +39,7 @@ static int measure(struct bench_table *t, uint32_t threads, const char *const *p
 		stream[r] = wk_probe_stream_of(probe) / 1e9;
 		for (uint32_t i = 0; i < n; i++)
 			peak[i][r] = wk_probe_peak_of(probe, paths[i]) / 1e9;
+		progress_step();
 	}
 	wk_probe_free(probe);
 	for (uint32_t i = 0; i < n; i++) {
@@ -57,11 +59,15 @@ int bench_machine(struct bench_table *t)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	const char *paths[3];
 	uint32_t n = 0;
+	int err;
 
 	for (uint32_t i = 0; i < 3; i++)
 		if (have_path(all[i]))
 			paths[n++] = all[i];
-	if (measure(t, 1, paths, n))
-		return -1;
-	return cpus > 1 ? measure(t, (uint32_t)cpus, paths, n) : 0;
+	progress_begin("weft bench machine", cpus > 1 ? 2 * RUNS : RUNS);
+	err = measure(t, 1, paths, n);
+	if (!err && cpus > 1)
+		err = measure(t, (uint32_t)cpus, paths, n);
+	progress_end();
+	return err;
 }

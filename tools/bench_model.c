@@ -23,6 +23,7 @@
 #include "kernels/probe.h"
 #include "tools/bench.h"
 #include "tools/model_make.h"
+#include "tools/progress.h"
 
 #define MAX_REPS       31u
 #define MAX_SEQS       16u
@@ -150,6 +151,7 @@ static int bench_prefill(struct bench *b, uint32_t n, const char *name, const ch
 		rate[i] = n / (wk_seconds() - start);
 		probe_add(b, &l);
 		b->samples[i] = flops * rate[i] / n / l.peak;
+		progress_step();
 	}
 	add(b, name, "of peak", BENCH_AT_LEAST, target);
 	memcpy(b->samples, rate, sizeof(rate));
@@ -189,6 +191,7 @@ static int bench_decode(struct bench *b, uint32_t n)
 		limit = bytes / l.stream > flops / l.peak ? bytes / l.stream : flops / l.peak;
 		b->samples[i] = n == 1 ? bytes / seconds / l.stream : seconds / limit;
 		rate[i] = n / seconds;
+		progress_step();
 	}
 	if (n == 1)
 		add(b, "decode 1b, batch 1", "of bandwidth", BENCH_AT_LEAST, 0.85);
@@ -243,6 +246,7 @@ static int bench_attention(struct bench *b)
 		if (i) /* the first one warms up */
 			b->samples[i - 1] =
 				walks * kv_bytes(b->c, positions + 1) / start / l.stream;
+		progress_step();
 	}
 	b->ops->buf_free(b->be, q);
 	b->ops->buf_free(b->be, x);
@@ -283,22 +287,31 @@ int bench_fill_pool(const struct wk_ops *ops, struct wk_backend *be, struct wk_b
 	return r;
 }
 
-/* Open dir/shape, made first if it is not there. */
-static int open_model(struct bench *b, const char *dir, const char *shape, double *ret_seconds)
+/* dir/shape, if it is not there. */
+static int make_model(const char *dir, const char *shape)
 {
-	const uint32_t blocks = LONG_CONTEXT / WK_BLOCK_TOKENS;
 	char path[PATH_MAX], config[PATH_MAX];
 	const struct model_make_options make = {
 		.dir = path, .shape = shape, .arch = "llama", .seed = 1};
-	const struct model_open_options open = {.dir = path};
 	struct weft_err err;
-	double start;
 
 	if (snprintf(path, sizeof(path), "%s/%s", dir, shape) >= (int)sizeof(path) - 16)
 		return fail(dir, "the path is too long");
 	snprintf(config, sizeof(config), "%.4080s/config.json", path);
 	if (access(config, F_OK) && model_make(&make, &err))
 		return fail("cannot make a model", err.message);
+	return 0;
+}
+
+static int open_model(struct bench *b, const char *dir, const char *shape, double *ret_seconds)
+{
+	const uint32_t blocks = LONG_CONTEXT / WK_BLOCK_TOKENS;
+	char path[PATH_MAX];
+	const struct model_open_options open = {.dir = path};
+	struct weft_err err;
+	double start;
+
+	snprintf(path, sizeof(path), "%.4080s/%s", dir, shape);
 	start = wk_seconds();
 	if (model_open(b->ops, b->be, &open, &b->m, &err))
 		return fail("cannot load", err.message);
@@ -322,6 +335,7 @@ static int bench_load(struct bench *b, const char *dir)
 		close_model(b);
 		if (open_model(b, dir, "1b", &b->samples[i]))
 			return -1;
+		progress_step();
 	}
 	add(b, "load 1b, page cache warm", "s", BENCH_AT_MOST, 4);
 	return 0;
@@ -366,9 +380,15 @@ static int run(struct bench *b, const char *dir)
 	b->ops->info(b->be, &b->info);
 	if (wk_probe_new(b->info.n_threads, WK_PROBE_STREAM_BYTES, &b->probe))
 		return fail("probe", "no memory or threads");
-	r = run_1b(b, dir);
+	r = make_model(dir, "1b");
+	r = r ? r : make_model(dir, "135m");
+	/* Loads, attention, a prefill and two decodes of 1b; a prefill of 135m and what adapters cost. */
+	progress_begin("weft bench model",
+		       b->reps + (b->reps + 1) + 3 * b->reps + b->reps + 3 * (b->reps + 1));
+	r = r ? r : run_1b(b, dir);
 	close_model(b);
 	r = r ? r : run_135m(b, dir);
+	progress_end();
 	close_model(b);
 	return r;
 }

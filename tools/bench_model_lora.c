@@ -23,6 +23,7 @@
 #include "tools/adapter_make.h"
 #include "tools/bench.h"
 #include "tools/bench_model.h"
+#include "tools/progress.h"
 
 #define ADAPTERS 8u
 #define RANK	 16u
@@ -189,6 +190,7 @@ static int compare(struct bench *b, struct bench_table *t, uint32_t context, dou
 			return fail("adapters", b->ops->last_error(b->be));
 		if (i) /* the first one warms up */
 			samples[i - 1] = (before + after) / with;
+		progress_step();
 	}
 	snprintf(name, sizeof(name), "prefill 135m, 512 tokens, an adapter, against base");
 	if (context)

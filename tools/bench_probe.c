@@ -12,6 +12,7 @@
 #include "tools/bench_pipeline.h"
 #include "tools/cli.h"
 #include "tools/patience.h"
+#include "tools/progress.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -28,6 +29,7 @@
 #define RUNS	       7
 #define WARMUP	       3
 #define DEFAULT_PROMPT 32768
+#define FILL_TOKENS    1024 /* of one request: a step of the bar */
 
 static struct {
 	const char *socket, *model, *adapter;
@@ -85,12 +87,22 @@ static int forbid_everything(void)
 	return 0;
 }
 
-/* The prompt's KV, by one request of the base model. */
+/* The prompt's KV, by requests of the base model: each goes on from the one before, and says how far it is. */
 static int fill_cache(struct pipe *p, const struct cli_tokens *t)
 {
-	struct pipe_call c = {.prompt = t->tokens, .n_prompt = t->n, .max_tokens = 1};
+	int err = 0;
 
-	return pipe_calls(p, &c, 1);
+	progress_begin("weft bench probe: the prompt", t->n);
+	for (uint32_t n = 0; n < t->n && !err;) {
+		struct pipe_call c = {.prompt = t->tokens, .max_tokens = 1};
+
+		n = t->n - n > FILL_TOKENS ? n + FILL_TOKENS : t->n;
+		c.n_prompt = n;
+		err = pipe_calls(p, &c, 1);
+		progress_at(n);
+	}
+	progress_end();
+	return err;
 }
 
 static int probe_once(struct weft *w, const struct cli_tokens *t, struct report *out, double *us)

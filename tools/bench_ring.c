@@ -13,6 +13,7 @@
  * bench_ring() returns.
  */
 #include "tools/bench.h"
+#include "tools/progress.h"
 #include "shm/wshm.h"
 
 #include <errno.h>
@@ -342,6 +343,7 @@ static int measure_polling(struct bench *b, struct percentiles *p, enum duty dut
 	for (i = 0; i < BATCHES && !rc; i++) {
 		rc = batch(b);
 		gather(b, p, i, TRIP_ROUNDS);
+		progress_step();
 	}
 	stop_engine(pid);
 	return rc;
@@ -361,6 +363,7 @@ static int measure_wakes(struct bench *b, struct percentiles *p, bool bare)
 	for (i = 0; i < BATCHES; i++) {
 		wake_batch(b, &round, bare);
 		gather(b, p, i, WAKE_ROUNDS);
+		progress_step();
 	}
 	stop_engine(pid);
 	return 0;
@@ -426,6 +429,7 @@ int bench_ring(struct bench_row *rows, int max)
 		return -EINVAL;
 	sched_getaffinity(0, sizeof(was), &was);
 	rc = open_bench(&b);
+	progress_begin("weft bench ring", 4 * BATCHES);
 	if (!rc) {
 		pin(b.cpu[0]);
 		rc = measure_polling(&b, &ping, PINGS);
@@ -438,6 +442,7 @@ int bench_ring(struct bench_row *rows, int max)
 		rc = measure_wakes(&b, &bare, true);
 	if (!rc)
 		rc = measure_wakes(&b, &wake, false);
+	progress_end();
 	sched_setaffinity(0, sizeof(was), &was);
 	close_bench(&b);
 	if (rc)

@@ -14,6 +14,7 @@
 #include "tools/bench.h"
 #include "tools/cli.h"
 #include "tools/patience.h"
+#include "tools/progress.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -33,7 +34,7 @@ struct sample {
 
 struct shared {
 	_Atomic int failed;
-	_Atomic uint32_t ready, go;
+	_Atomic uint32_t ready, go, done;
 	uint32_t n; /* requests in all */
 };
 
@@ -156,10 +157,24 @@ static int client(const struct bench_serve_options *o, uint32_t self, struct sha
 			sleep_until(start + i / o->rate);
 		if (one_request(w, o, prompt, &samples[i], gaps + (size_t)i * o->tokens))
 			return 1;
+		sh->done++;
 	}
 	weft_close(w);
 	free(prompt);
 	return 0;
+}
+
+/* Is none of them dead? It stays to be waited for. */
+static bool alive(const pid_t *pids, uint32_t n)
+{
+	siginfo_t info = {0};
+
+	for (uint32_t i = 0; i < n; i++)
+		if (pids[i] > 0 &&
+		    !waitid(P_PID, (id_t)pids[i], &info, WEXITED | WNOHANG | WNOWAIT) &&
+		    info.si_pid && (info.si_code != CLD_EXITED || info.si_status))
+			return false;
+	return true;
 }
 
 /* Start the clients, wait until all are ready, let them go, wait for their end. */
@@ -196,6 +211,14 @@ static int run_clients(const struct bench_serve_options *o, struct shared *sh,
 			}
 	}
 	sh->go = 1;
+	/* Only who shows how far they are wakes up beside them. */
+	progress_begin("weft bench serve", sh->n);
+	while (!failed && !sh->failed && progress_wanted() && sh->done < sh->n &&
+	       alive(pids, started)) {
+		usleep(100000);
+		progress_at(sh->done);
+	}
+	progress_end();
 	for (uint32_t i = 0; i < started; i++) {
 		int status;
 

@@ -13,6 +13,7 @@
 #include "libclient/text/weft_text.h"
 #include "tools/bench.h"
 #include "tools/cli.h"
+#include "tools/progress.h"
 
 #include <errno.h>
 #include <math.h>
@@ -261,6 +262,7 @@ static int measure(struct bench_table *table, const char *dir, const struct corp
 		if (weft_tokenizer_open(&t, dir, &e))
 			return cli_fail("%s", e.message);
 		load[i] = seconds() - start;
+		progress_step();
 	}
 	for (int i = 0; i < RUNS; i++) {
 		double start = seconds();
@@ -274,6 +276,7 @@ static int measure(struct bench_table *table, const char *dir, const struct corp
 		speed[i] = (double)part / (seconds() - start) * 1e-6;
 		per_token[i] = n ? (double)part / (double)n : 0;
 		weft_text_free(ids);
+		progress_step();
 	}
 	weft_tokenizer_close(t);
 	snprintf(name, sizeof(name), "tokenizer: load, file of %.1f MB", file_mb);
@@ -311,8 +314,10 @@ int bench_tokenizer(const char *dir, const char *file, struct bench_table *table
 		err = cli_fail("cannot make %s", path);
 	if (!err)
 		err = file ? read_text(&c, file) : make_text(&c);
+	progress_begin("weft bench tokenizer", 2 * RUNS);
 	if (!err)
 		err = measure(table, dir ? dir : made, &c, size_mb(path));
+	progress_end();
 	if (!dir) {
 		unlink(path);
 		rmdir(made);

@@ -4,6 +4,7 @@
  * completion never lags behind the tables.
  */
 #include "tools/cli.h"
+#include "tools/progress.h"
 
 #include <errno.h>
 #include <math.h>
@@ -247,6 +248,7 @@ int cli_fail(const char *fmt, ...)
 	va_list ap;
 
 	fflush(stdout);
+	progress_clear();
 	fputs("weft: ", stderr);
 	va_start(ap, fmt);
 	line_args(stderr, fmt, ap);

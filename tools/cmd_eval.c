@@ -12,6 +12,7 @@
 #include "tools/cli.h"
 #include "tools/eval.h"
 #include "tools/patience.h"
+#include "tools/progress.h"
 #include "tools/text.h"
 
 #include <jansson.h>
@@ -251,8 +252,11 @@ static int run(void)
 		return 1;
 	err = text_tokenizer_open(&t, folder, w);
 	err = err ? err : eval_prepare(&eval, t);
+	if (!err)
+		progress_begin("weft eval", (uint64_t)EVAL_PASSES * eval.n_cases);
 	for (int p = 0; p < EVAL_PASSES && !err; p++)
 		err = eval_run(&eval, w, t, (enum eval_pass)p);
+	progress_end();
 	weft_tokenizer_close(t);
 	weft_close(w);
 	return err ? err : report();

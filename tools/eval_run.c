@@ -9,6 +9,7 @@
 #include "libclient/text/weft_text.h"
 #include "tools/cli.h"
 #include "tools/eval.h"
+#include "tools/progress.h"
 #include "tools/text.h"
 
 #include <stdio.h>
@@ -189,6 +190,7 @@ static int run_all(struct eval *e, struct weft *w, enum eval_pass pass, struct f
 				return 1;
 			done += (uint32_t)r;
 		}
+		progress_at((uint64_t)pass * e->n_cases + done);
 	}
 	return 0;
 }

@@ -20,11 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/common/err.h"
 #include "kernels/convert.h"
+#include "tools/progress.h"
 #include "tools/random.h"
 
 #define CHUNK_BYTES   ((size_t)4 << 20)
@@ -73,8 +73,6 @@ struct maker {
 	double quantiles[RANDOM_QUANTILES];
 	uint16_t *chunk; /* owner, CHUNK_BYTES */
 	uint64_t done, total;
-	struct timespec start;
-	bool bar; /* drawn */
 	struct weft_err *err;
 };
 
@@ -178,28 +176,6 @@ static int write_all(int fd, const void *data, size_t bytes)
 	return 0;
 }
 
-static double seconds_since(const struct timespec *start)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
-}
-
-/* A bar on the terminal, for what takes over a second. */
-static void progress(struct maker *mk, bool end)
-{
-	int filled = (int)(40 * mk->done / mk->total);
-
-	if (mk->opt->quiet || !isatty(STDERR_FILENO) ||
-	    (!mk->bar && (end || seconds_since(&mk->start) < 1)))
-		return;
-	mk->bar = true;
-	fprintf(stderr, "\r%s [%.*s%*s] %3d%%%s", mk->opt->dir, filled,
-		"########################################", 40 - filled, "",
-		(int)(100 * mk->done / mk->total), end ? "\n" : "");
-}
-
 static int write_tensor(struct maker *mk, int fd, size_t index)
 {
 	const struct tensor *t = &mk->tensors[index];
@@ -219,7 +195,7 @@ static int write_tensor(struct maker *mk, int fd, size_t index)
 		counter += CHUNK_BYTES / 8;
 		left -= n;
 		mk->done += 2 * n;
-		progress(mk, false);
+		progress_at(mk->done);
 	}
 	return r;
 }
@@ -262,9 +238,11 @@ static int write_tensors(struct maker *mk, int fd)
 {
 	int r = write_header(mk, fd);
 
+	if (!mk->opt->quiet)
+		progress_begin(mk->opt->dir, mk->total);
 	for (size_t i = 0; !r && i < mk->n_tensors; i++)
 		r = write_tensor(mk, fd, i);
-	progress(mk, true);
+	progress_end();
 	return r;
 }
 
@@ -416,7 +394,6 @@ int model_make(const struct model_make_options *opt, struct weft_err *err)
 		return err_set(err, -ENOMEM, "out of memory");
 	mk->opt = opt;
 	mk->err = err;
-	clock_gettime(CLOCK_MONOTONIC, &mk->start);
 	mk->chunk = malloc(CHUNK_BYTES);
 	r = mk->chunk ? choose(mk) : err_set(err, -ENOMEM, "out of memory");
 	r = r ? r : make_dir(mk);
