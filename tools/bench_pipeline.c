@@ -29,6 +29,7 @@
 #define LORA_ARMS    (1u << ARM_LORA_COLD | 1u << ARM_LORA_WARM)
 #define MAX_ADAPTERS 256
 #define SLOTS	     256
+#define UNSET	     UINT32_MAX
 
 /* --- options -------------------------------------------------------------------------------------*/
 
@@ -91,33 +92,34 @@ static int set_rates(void *value, const char *text)
 }
 
 static struct pipe_options options = {
-	.generate = 256,
+	.generate = UNSET,
 	.tokens = 16,
 	.prompt = 256,
 	.reps = 5,
-	.requests = 100,
+	.requests = UNSET,
 	.seed = 1,
 	.share = 1,
 };
-static int json;
+static int json, full;
 
 /* clang-format off */
 static const struct cli_option table[] = {
 	{"socket", 0, "PATH", cli_set_str, &options.socket, "the daemon's socket"},
 	{"model", 'm', "NAME", cli_set_str, &options.model, "which model; default: the only one"},
-	{"pipelines", 0, "LIST", set_kinds, &options.kinds, "base-adapter,adapter-base,generation,parallel,async; default: all"},
+	{"pipelines", 0, "LIST", set_kinds, &options.kinds, "base-adapter,adapter-base,generation,parallel,async; default: base-adapter,parallel"},
 	{"arms", 0, "LIST", set_arms, &options.arms, "alora,alora-serial,lora-cold,lora-warm,base-recompute; default: all"},
-	{"prompts", 'p', "LIST", cli_set_tokens, &options.prompts, "prompt tokens, swept; default 1024,4096,8192 as far as the model goes"},
-	{"generate", 'g', "N", cli_set_u32, &options.generate, "tokens of the first call's answer; default 256"},
+	{"prompts", 'p', "LIST", cli_set_tokens, &options.prompts, "prompt tokens, swept; default 512"},
+	{"generate", 'g', "N", cli_set_u32, &options.generate, "tokens of the first call's answer; default 32"},
 	{"tokens", 't', "N", cli_set_u32, &options.tokens, "tokens of the timed call's answer; default 16"},
-	{"adapter-tokens", 0, "N", cli_set_u32, &options.adapter_tokens, "of each of the five in parallel; default: as --generate"},
+	{"adapter-tokens", 0, "N", cli_set_u32, &options.adapter_tokens, "of each of the five in parallel; default 16, or as --generate"},
 	{"prompt", 0, "N", cli_set_u32, &options.prompt, "prompt tokens of generation and async; default 256"},
-	{"generations", 0, "LIST", cli_set_tokens, &options.generations, "generation: tokens of the base's answer; default 256,1024,4096"},
-	{"rates", 0, "LIST", set_rates, &options, "async: conversations a second; default 0.5,1,2,4"},
-	{"requests", 'r', "N", cli_set_u32, &options.requests, "async: conversations at each rate; default 100"},
+	{"generations", 0, "LIST", cli_set_tokens, &options.generations, "generation: tokens of the base's answer; default 32,256"},
+	{"rates", 0, "LIST", set_rates, &options, "async: conversations a second; default 1,4"},
+	{"requests", 'r', "N", cli_set_u32, &options.requests, "async: conversations at each rate; default 20"},
 	{"reps", 0, "N", cli_set_u32, &options.reps, "repetitions of each point; default 5"},
 	{"share", 0, "N", cli_set_u32, &options.share, "so many repetitions go on from one first call; default 1"},
 	{"seed", 's', "N", cli_set_u32, &options.seed, "of prompts and arrivals; default 1"},
+	{"full", 0, NULL, NULL, &full, "all pipelines, with longer defaults (man weft); may take hours"},
 	{"svg", 0, "FILE", cli_set_str, &options.svg, "also draw the figures"},
 	{"json", 'j', NULL, NULL, &json, "a JSON list instead of the table"},
 };
@@ -133,31 +135,64 @@ static const struct cli_command command = {
 	0,
 };
 
-static int fill_list(struct cli_tokens *list, bool *filled, uint32_t a, uint32_t b, uint32_t c)
-{
-	const uint32_t v[] = {a, b, c};
+/* What nobody chose: enough to see what there is to see; or, with --full, as it is published. */
+static const struct defaults {
+	uint32_t kinds, generate, adapter_tokens, requests; /* adapter_tokens 0: as generate */
+	uint32_t n_prompts, n_generations, n_rates;
+	uint32_t prompts[3], generations[3];
+	double rates[4];
+} defaults[2] = {
+	{.kinds = 1u << PIPE_BASE_ADAPTER | 1u << PIPE_PARALLEL,
+	 .generate = 32,
+	 .adapter_tokens = 16,
+	 .requests = 20,
+	 .n_prompts = 1,
+	 .prompts = {512},
+	 .n_generations = 2,
+	 .generations = {32, 256},
+	 .n_rates = 2,
+	 .rates = {1, 4}},
+	{.kinds = ALL_KINDS,
+	 .generate = 256,
+	 .requests = 100,
+	 .n_prompts = 3,
+	 .prompts = {1024, 4096, 8192},
+	 .n_generations = 3,
+	 .generations = {256, 1024, 4096},
+	 .n_rates = 4,
+	 .rates = {0.5, 1, 2, 4}},
+};
 
+static int fill_list(struct cli_tokens *list, bool *filled, const uint32_t *v, uint32_t n)
+{
 	*filled = !list->n;
-	return list->n ? 0 : pipe_add(list, v, 3);
+	return list->n ? 0 : pipe_add(list, v, n);
 }
 
 static int complete_options(struct pipe_options *o)
 {
-	static const double rates[] = {0.5, 1, 2, 4};
+	const struct defaults *d = &defaults[full];
 
+	if (o->generate == UNSET) {
+		o->generate = d->generate;
+		o->adapter_tokens = o->adapter_tokens ? o->adapter_tokens : d->adapter_tokens;
+	}
+	if (o->requests == UNSET)
+		o->requests = d->requests;
 	if (!o->reps || !o->requests || !o->generate || !o->tokens || !o->prompt || !o->share)
 		return cli_fail("bench pipeline: counts of tokens, repetitions and requests begin "
 				"at 1");
 	if (!o->kinds)
-		o->kinds = ALL_KINDS;
+		o->kinds = d->kinds;
 	if (!o->adapter_tokens)
 		o->adapter_tokens = o->generate;
 	if (!o->n_rates) {
-		memcpy(o->rates, rates, sizeof(rates));
-		o->n_rates = 4;
+		memcpy(o->rates, d->rates, sizeof(d->rates));
+		o->n_rates = d->n_rates;
 	}
-	return fill_list(&o->prompts, &o->default_prompts, 1024, 4096, 8192) ||
-	       fill_list(&o->generations, &o->default_generations, 256, 1024, 4096);
+	return fill_list(&o->prompts, &o->default_prompts, d->prompts, d->n_prompts) ||
+	       fill_list(&o->generations, &o->default_generations, d->generations,
+			 d->n_generations);
 }
 
 /* --- the session ---------------------------------------------------------------------------------*/

@@ -20,7 +20,7 @@ for i in 1 2 3 4 5; do
 done
 serve 700
 
-weft bench pipeline --prompts 40,101 --generate 24 --tokens 4 --adapter-tokens 6 --prompt 35 \
+weft bench pipeline --full --prompts 40,101 --generate 24 --tokens 4 --adapter-tokens 6 --prompt 35 \
 	--generations 16,33 --rates 40 --requests 6 --reps 2 --svg "$dir/a.svg" --json \
 	> "$dir/out" 2> "$dir/err"
 check $? "all pipelines, all arms ($(head -n 1 "$dir/err"))"
@@ -139,10 +139,14 @@ grep -q "^Timed: the five adapters, in ms; measured once$" "$dir/out" && grep -q
 check $? "a table each for the five and for what follows"
 grep -q '^alora-serial  ' "$dir/out" && ! grep -q '^lora-cold' "$dir/out" && [ "$(awk '{ if (length > m) m = length } END { print m }' "$dir/out")" -le 100 ]
 check $? "the words it uses are explained, in lines of 100 characters at the most"
-weft bench pipeline --pipelines base-adapter --arms alora -g 8 --reps 1 > "$dir/out"
-check $? "default lengths"
+weft bench pipeline --full --pipelines base-adapter --arms alora -g 8 --reps 1 > "$dir/out"
+check $? "the published lengths"
 [ "$(grep -c '  alora ' "$dir/out")" = 1 ] && grep -q '^ *1024  alora' "$dir/out"
 check $? "of which those are taken that the model takes"
+weft bench pipeline --arms alora --reps 1 -t 4 > "$dir/out" 2> "$dir/err"
+check $? "the defaults"
+is "$(grep -o '^weft: bench pipeline: .*' "$dir/err" | cut -d, -f1-2 | cut -c23- | tr '\n' ';')" \
+	"base-adapter, prompt 512;parallel, prompt 512;" "are two pipelines and a length"
 
 expect() { # STATUS TEXT COMMAND...
 	want_status=$1 text=$2
@@ -168,7 +172,8 @@ import json
 rows = json.load(open('$dir/out'))
 assert [r for r in rows if '5 adapters' in r['name']] and len(rows) == 6"
 check $? "all plain adapters take part"
-weft bench probe --prompt 500 --probes 5 --json > "$dir/out"
+weft bench probe --prompt 500 --probes 5 --json > "$dir/out" 2> "$dir/err"
+is "$(grep -c "\[" "$dir/err")" 0 "bench probe draws nothing where there is no terminal"
 python3 -c "
 import json
 r = {r['name']: r for r in json.load(open('$dir/out'))}
