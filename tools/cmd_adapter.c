@@ -257,7 +257,7 @@ static const struct cli_option unload_table[] = {
 
 static const struct cli_command unload_command = {
 	"adapter unload",
-	"NAME",
+	"NAME|--skipped",
 	"Unload an adapter; refused while requests use it. One that the daemon remembers from\n"
 	"before its start and could not load (\"skipped\") is remembered no more.",
 	unload_table,

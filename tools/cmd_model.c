@@ -53,8 +53,8 @@ static void print_json(const struct weft_model *m, int n)
 static void print_one(const struct weft_model *m)
 {
 	if (m->ready)
-		cli_line(stdout, "%-24s %-10s %-8s %8u %10u %7" PRIu64 " MB", m->name, m->type,
-			 "ready", m->vocab, m->max_positions, m->weight_bytes / 1000000);
+		cli_line(stdout, "%-24s %-10s %-8s %8u %10u %7.1f MB", m->name, m->type, "ready",
+			 m->vocab, m->max_positions, (double)m->weight_bytes / 1e6);
 	else
 		cli_line(stdout, "%-24s %-10s %-8s %8s %10s %10s", m->name, "-",
 			 m->failed ? "failed" : "loading", "-", "-", "-");

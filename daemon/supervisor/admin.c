@@ -264,11 +264,11 @@ static json_t *drain(struct weftd *d, struct admin_conn *c, const json_t *reques
 
 static json_t *engine_restart(struct weftd *d, struct admin_conn *c, const json_t *request)
 {
-	const char *name = json_string_value(json_object_get(request, "model"));
-	struct engine *e = name ? weftd_engine(d, name) : d->n_engines == 1 ? d->engines : NULL;
+	struct weft_err err = {0};
+	struct engine *e = admin_engine(d, request, &err);
 
 	if (!e)
-		return admin_reply_error(name ? "no such model" : "which model? (\"model\":NAME)");
+		return admin_reply_error(err.message);
 	if (!e->pid)
 		return admin_reply_error("its engine is not running");
 	engine_kill(e, "an administrator restarts it");

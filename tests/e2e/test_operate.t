@@ -70,7 +70,7 @@ under_way
 expect 0 'starts again' weft restart desk
 wait $long
 is "$? $(cksum < "$dir/long")" "0 $want" "a request goes on where it was"
-expect 1 'no such model' weft restart nobody
+expect 1 'no model "nobody" is served' weft restart nobody
 weft top -n 1 -i 0.1 > "$dir/top"
 grep -q -- ' -[0-9]' "$dir/top"
 [ $? = 1 ]
