@@ -27,8 +27,9 @@ else
 	exit 0
 fi
 
-# Tests send SIGSEGV to engines to see what weftd makes of it: that is not the sanitizer's business.
-TSAN_OPTIONS="log_path=$reports/report:halt_on_error=0:exitcode=0:handle_segv=0:handle_abort=0"
+# Tests send SIGSEGV to engines to see what weftd makes of it: that is not the sanitizer's business. And an end is an
+# end: by itself it waits a second for races there.
+TSAN_OPTIONS="log_path=$reports/report:halt_on_error=0:exitcode=0:handle_segv=0:handle_abort=0:atexit_sleep_ms=0"
 TSAN_OPTIONS="$TSAN_OPTIONS:suppressions=$here/../tests/races.supp:print_suppressions=0"
 export TSAN_OPTIONS
 rm -rf "$reports"

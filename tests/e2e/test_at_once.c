@@ -5,7 +5,7 @@
  * middle of things; adapters loaded and unloaded by force, prefixes pinned, the cache emptied, the status
  * read, the configuration read anew. What is asked of the base model gets, bit for bit, what it gets alone;
  * the rest ends as it should; then everything is given back. Once as a CPU computes, once with passes queued
- * ahead as for a device.
+ * ahead as for a device; and once more while engines and daemons are killed.
  *
  * Built with SAN=thread this is the race test of the daemon and of libweft (make check-races).
  */
@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -258,12 +259,28 @@ static void administer(uint32_t turn)
 	unpin_all();
 }
 
+/* An engine, then weftd with its engine: all go on as soon as the next is there. */
+static void upset(uint32_t turn)
+{
+	pid_t engine = world_engine(w);
+
+	usleep(100000 * world_slowness());
+	if (turn % 2) {
+		kill(world_daemon(w), SIGKILL);
+		must(world_wait_exit(w, WAIT_MS) >= 0, "weftd's end", 0);
+		world_restart_daemon(w);
+	} else {
+		kill(engine, SIGKILL);
+		must(world_wait_engine(w, engine, WAIT_MS) > 0, "another engine", 0);
+	}
+}
+
 /* --- all of them ------------------------------------------------------------------------------------*/
 
-static const struct part {
-	void (*once)(uint32_t turn);
-} parts[] = {{ask_base}, {ask_base},   {ask_adapted}, {ask_adapted}, {ask_together},
-	     {look_up},	 {listen_all}, {come_and_go}, {administer}};
+typedef void (*part_fn)(uint32_t turn);
+
+static const part_fn parts[] = {ask_base,     ask_base, ask_adapted, ask_adapted,
+				ask_together, look_up,	listen_all,  come_and_go};
 
 #define PARTS (sizeof(parts) / sizeof(*parts))
 
@@ -274,7 +291,7 @@ static void *part_main(void *number)
 	uintptr_t i = (uintptr_t)number;
 
 	for (uint32_t turn = 0; !atomic_load(&over); turn++) {
-		parts[i].once(turn + (uint32_t)i * 5);
+		parts[i](turn + (uint32_t)i * 5);
 		atomic_fetch_add(&done[i], 1);
 	}
 	return NULL;
@@ -288,10 +305,12 @@ static bool all_round(void)
 	return true;
 }
 
-static void run_parts(void)
+/* This thread does what a world is not for threads to do; and processes die with the thread that made them. */
+static void run_parts(part_fn own)
 {
 	int64_t from = now_ms();
 	pthread_t threads[PARTS];
+	uint32_t turn;
 
 	atomic_store(&over, false);
 	for (uintptr_t i = 0; i < PARTS; i++) {
@@ -299,34 +318,40 @@ static void run_parts(void)
 		if (pthread_create(&threads[i], NULL, part_main, (void *)i))
 			bail_out("a thread");
 	}
-	while (now_ms() < from + LEAST_MS || (!all_round() && now_ms() < from + WAIT_MS))
-		usleep(2000);
+	for (turn = 0; turn < LEAST_DONE || now_ms() < from + LEAST_MS ||
+		       (!all_round() && now_ms() < from + WAIT_MS);
+	     turn++)
+		own(turn);
 	atomic_store(&over, true);
 	for (size_t i = 0; i < PARTS; i++)
 		pthread_join(threads[i], NULL);
 	for (size_t i = 0; i < PARTS; i++)
 		diag("part %zu: %u times", i, atomic_load(&done[i]));
+	diag("this thread: %u times", turn);
 	ok(all_round(), "everyone came round");
 }
 
-static void a_round(const char *what, const char *env)
+static void a_round(const char *what, const char *env, part_fn own)
 {
 	/* 200 blocks: what they all want at once does not fit. */
-	const struct world_options o = {
-		.model = "kv_bytes = 800K\nprefill_chunk = 24", .threads = 3, .env = {env}};
+	const struct world_options o = {.model = "kv_bytes = 800K\nprefill_chunk = 24",
+					.threads = 3,
+					.env = {env},
+					.may_die = own == upset};
 
 	diag("%s", what);
 	w = world_start(&o);
 	reference = world_reference(w);
 	session = world_open(w);
 	atomic_store(&wrong, 0);
-	run_parts();
+	run_parts(own);
 	is_int(atomic_load(&wrong), 0, "%s: all went as it should", what);
 	weft_close(session);
 	for (int i = 0; i < 3; i++)
 		admin(UNLOAD, (const char *const[]){"plain", "again", "activated"}[i]);
 	unpin_all();
-	world_same(w);
+	if (own != upset)
+		world_same(w);
 	world_given_back(w);
 	world_stop(w);
 }
@@ -361,8 +386,9 @@ int main(void)
 	a.n_invocation = 1;
 	a.invocation[0] = 22; /* the second token of most prompts */
 	write_adapter("activated", &a);
-	a_round("pass by pass", "WEFT_TEST_SLICE_BYTES=4096");
-	a_round("passes queued ahead", "WEFT_TEST_AHEAD=1");
+	a_round("pass by pass", "WEFT_TEST_SLICE_BYTES=4096", administer);
+	a_round("passes queued ahead", "WEFT_TEST_AHEAD=1", administer);
+	a_round("processes are killed", "WEFT_TEST_AHEAD=1", upset);
 	remove_adapter("plain");
 	remove_adapter("again");
 	remove_adapter("activated");
