@@ -24,7 +24,7 @@
 #define WCTL_MAX_EOS	 16u
 #define WCTL_MAX_FDS	 8u
 #define WCTL_WELCOME_FDS 6u
-#define WCTL_STATUS_BYTES 32768u
+#define WCTL_STATUS_BYTES 131072u /* all adapters that weftd takes, with tenants; must fit a socket's usual 208 KiB */
 #define WCTL_MAX_FILES_ASKED 4u
 
 /* Features of a welcome. */

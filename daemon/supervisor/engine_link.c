@@ -387,7 +387,7 @@ static int on_message(struct engine *e, union message *m, size_t bytes)
 
 bool engine_link_read(struct engine *e)
 {
-	static union message m; /* 32 KiB; the one thread uses it between two calls only */
+	static union message m; /* 128 KiB; the one thread uses it between two calls only */
 
 	for (int i = 0; i < MAX_MESSAGES; i++) {
 		int n = wctl_recv(e->link, &m, sizeof(m), NULL, NULL);
