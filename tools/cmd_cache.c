@@ -161,6 +161,8 @@ static int unpin(int argc, char **argv)
 			 json);
 	if (reply && !json)
 		printf("pin %u is released\n", id);
+	if (*admin_text(reply, "warning"))
+		cli_fail("warning: %s", admin_text(reply, "warning"));
 	json_decref(reply);
 	return reply ? 0 : 1;
 }

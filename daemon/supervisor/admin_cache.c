@@ -14,6 +14,7 @@
 #include "daemon/supervisor/weftd.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,14 +111,24 @@ json_t *admin_cache_unpin(struct weftd *d, struct admin_conn *c, const json_t *r
 {
 	const json_t *id = json_object_get(request, "id");
 	struct weft_err err = {0};
+	char text[200];
+	json_t *j;
+	int left;
 
 	if (admin_known_fields(request, "cmd id", &err))
 		return admin_reply_error(err.message);
 	if (!json_is_integer(id) || json_integer_value(id) <= 0)
 		return admin_reply_error("id must be a pin's number");
-	if (pins_remove(d, (uint64_t)json_integer_value(id), &err))
+	if (pins_remove(d, (uint64_t)json_integer_value(id), &left, &err))
 		return admin_reply_error(err.message);
-	return json_pack("{s:b}", "ok", 1);
+	j = json_pack("{s:b}", "ok", 1);
+	snprintf(text, sizeof(text),
+		 "its file in the state directory could not be removed (%s): a weftd that is "
+		 "started again pins it again",
+		 strerror(-left));
+	if (left)
+		json_object_set_new(j, "warning", json_string(text));
+	return j;
 }
 
 json_t *admin_cache_pins(struct weftd *d, struct admin_conn *c, const json_t *request)

@@ -181,7 +181,7 @@ static void save(struct weftd *d, struct pins_entry *it)
 		 it->why);
 }
 
-int pins_remove(struct weftd *d, uint64_t id, struct weft_err *err)
+int pins_remove(struct weftd *d, uint64_t id, int *ret_left, struct weft_err *err)
 {
 	struct pins_entry *it = d->pins.first;
 	struct engine *e;
@@ -191,8 +191,7 @@ int pins_remove(struct weftd *d, uint64_t id, struct weft_err *err)
 	if (!it)
 		return err_set(err, -ENOENT, "there is no pin %llu", (unsigned long long)id);
 	e = it->engine;
-	if (it->saved)
-		pins_file_remove(d->domains.dir_fd, id);
+	*ret_left = it->saved ? pins_file_remove(d->domains.dir_fd, id) : 0;
 	it->saved = false;
 	answer(d, &it->ticket, admin_reply_error("it was unpinned before it was computed"));
 	if (it->state == PIN_SENT || it->state == PIN_HELD) {

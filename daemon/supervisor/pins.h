@@ -39,7 +39,8 @@ struct pins {
  * a tenant's index or ENGINE_PUBLIC. */
 int pins_add(struct engine *e, uint32_t domain, uint32_t *tokens, uint32_t n_tokens,
 	     uint64_t ticket, struct weft_err *err);
-int pins_remove(struct weftd *d, uint64_t id, struct weft_err *err);
+/* 0, and it is gone; *ret_left, if not 0, is why its file is not. Or -ENOENT. */
+int pins_remove(struct weftd *d, uint64_t id, int *ret_left, struct weft_err *err);
 json_t *pins_list(const struct weftd *d);
 /* Free what nobody uses in a domain, or (all) in every one. */
 int pins_drop(struct engine *e, uint32_t domain, bool all, uint64_t ticket, struct weft_err *err);
@@ -65,7 +66,7 @@ struct pins_saved {
 
 /* 0 or -errno. */
 int pins_file_save(int dir_fd, uint64_t id, const struct pins_saved *pin);
-void pins_file_remove(int dir_fd, uint64_t id);
+int pins_file_remove(int dir_fd, uint64_t id);
 /* Call found() for each file: it takes over the tokens; pin is NULL for one that cannot be read. */
 typedef void (*pins_saved_fn)(void *arg, uint64_t id, struct pins_saved *pin);
 void pins_file_load(int dir_fd, pins_saved_fn found, void *arg);

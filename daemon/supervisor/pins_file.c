@@ -40,14 +40,17 @@ int pins_file_save(int dir_fd, uint64_t id, const struct pins_saved *pin)
 	return rc;
 }
 
-void pins_file_remove(int dir_fd, uint64_t id)
+int pins_file_remove(int dir_fd, uint64_t id)
 {
 	char name[STATE_NAME_BYTES];
+	int rc;
 
 	file_name(name, id);
-	if (unlinkat(dir_fd, name, 0) && errno != ENOENT)
+	rc = unlinkat(dir_fd, name, 0) && errno != ENOENT ? -errno : 0;
+	if (rc)
 		log_line(LOG_LEVEL_WARN, "pin=%llu event=pin-file error=\"%s\"",
-			 (unsigned long long)id, strerror(errno));
+			 (unsigned long long)id, strerror(-rc));
+	return rc;
 }
 
 /* NULL, or the words that a file lacks. */

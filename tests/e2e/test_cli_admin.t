@@ -176,6 +176,9 @@ is "$(grep -c warning "$dir/out"; weft adapter list | grep -c unsaved)" "0
 
 mkdir "$dir/run/state/pin-1.json.new"
 expect 0 'weft: warning: it will not outlive weftd: File exists' weft cache pin --public 1 2 3
+expect 0 'pin 2' weft cache pin --public 4 5 6
+rm "$dir/run/state/pin-2.json" && mkdir "$dir/run/state/pin-2.json"
+expect 0 'weft: warning: its file .* could not be removed (Is a directory)' weft cache unpin 2
 
 mkdir "$dir/no
 where"
