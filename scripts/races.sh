@@ -11,13 +11,13 @@ set -eu
 
 build=$1
 shift
-here=$(dirname "$0")
+source=$(cd "$(dirname "$0")/.." && pwd) # tests change their directory
 reports=$build/races
 plain=$build/races-probe
 
 # A kernel that spreads addresses wider than the sanitizer's runtime expects: then without spreading them.
 mkdir -p "$build"
-echo 'int main(void) { return 0; }' | ${CC:-gcc} -fsanitize=thread -x c -o "$plain" - 
+echo 'int main(void) { return 0; }' | ${CC:-gcc} -fsanitize=thread -x c -o "$plain" -
 if "$plain" 2>/dev/null; then
 	fixed=
 elif setarch -R "$plain" 2>/dev/null; then
@@ -30,7 +30,7 @@ fi
 # Tests send SIGSEGV to engines to see what weftd makes of it: that is not the sanitizer's business. And an end is an
 # end: by itself it waits a second for races there.
 TSAN_OPTIONS="log_path=$reports/report:halt_on_error=0:exitcode=0:handle_segv=0:handle_abort=0:atexit_sleep_ms=0"
-TSAN_OPTIONS="$TSAN_OPTIONS:suppressions=$here/../tests/races.supp:print_suppressions=0"
+TSAN_OPTIONS="$TSAN_OPTIONS:suppressions=$source/tests/races.supp:print_suppressions=0"
 export TSAN_OPTIONS
 rm -rf "$reports"
 mkdir "$reports"
