@@ -206,12 +206,64 @@ static int regions_open(struct link *l, const struct wshm_layout *layout, int tx
 	return 0;
 }
 
+static int index_open(struct index **ret, int fd)
+{
+	struct index *x = calloc(1, sizeof(*x));
+	int r = x ? wshm_idx_reader_open(&x->r, fd) : -ENOMEM;
+
+	if (r < 0)
+		free(x);
+	else
+		*ret = x;
+	return r;
+}
+
+static void index_close(struct index *x)
+{
+	if (!x)
+		return;
+	wshm_idx_reader_close(&x->r);
+	free(x);
+}
+
+/* Under the session's lock: the daemon has sent another index, for the old one shows nothing any more. The
+ * descriptor is taken over. If it cannot be mapped probes go on saying that nothing is known. */
+void wc_link_take_index(struct link *l, int fd)
+{
+	struct index *was = atomic_load_explicit(&l->index, memory_order_relaxed), *x;
+	int r = index_open(&x, fd);
+
+	close(fd);
+	if (r < 0)
+		return;
+	/* D8: pairs with D9 in index_of() */
+	atomic_store_explicit(&l->index, x, memory_order_seq_cst);
+	was->next_retired = l->retired_indexes;
+	l->retired_indexes = was;
+}
+
+/* Under the session's lock, when nobody probes; or nobody has the link any more. */
+void wc_link_put_indexes(struct link *l)
+{
+	while (l->retired_indexes) {
+		struct index *x = l->retired_indexes;
+
+		l->retired_indexes = x->next_retired;
+		index_close(x);
+	}
+}
+
 static int indexes_open(struct link *l, const int fds[2], struct weft_error *error)
 {
-	int r = wshm_idx_reader_open(&l->idx, fds[0]);
+	struct index *x = NULL;
+	int r = index_open(&x, fds[0]);
 
 	if (!r)
+		atomic_init(&l->index, x);
+	if (!r)
 		r = wshm_idx_reader_open(&l->public_idx, fds[1]);
+	if (r == -ENOMEM)
+		return wc_fail(error, r, "out of memory for an index");
 	if (r < 0)
 		return wc_fail(error, r,
 			       "the daemon's index is not of the known size, not sealed, or of "
@@ -316,7 +368,8 @@ void wc_link_put(struct link *l)
 		return;
 	wc_link_hang_up(l);
 	wshm_client_close(&l->c);
-	wshm_idx_reader_close(&l->idx);
+	wc_link_put_indexes(l);
+	index_close(atomic_load_explicit(&l->index, memory_order_relaxed));
 	wshm_idx_reader_close(&l->public_idx);
 	wc_arena_fini(&l->arena);
 	free(l->released);

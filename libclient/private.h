@@ -15,7 +15,7 @@
  * Locks: w->lock guards everything below that does not say otherwise, and every wshm_client_*
  * call that changes a ring. w->connect_lock is held by the one thread that reconnects; it is taken
  * before w->lock, never inside it. Neither is held while waiting for tokens. weft_probe() takes
- * none: see probe.c.
+ * none, unless there is no index to be read: see probe.c.
  */
 #ifndef WEFT_LIBCLIENT_PRIVATE_H
 #define WEFT_LIBCLIENT_PRIVATE_H
@@ -41,6 +41,12 @@ struct link_slot {
 	uint64_t off, bytes;	      /* in the tx arena; bytes 0: nothing held */
 };
 
+/* The index of a domain. The daemon may send another one; probes that are under way keep this one. */
+struct index {
+	struct wshm_idx_reader r;
+	struct index *next_retired;
+};
+
 struct link {
 	struct wshm_client c;
 	int sock, wake_fd, bell_fd; /* owner; -1: closed */
@@ -51,7 +57,9 @@ struct link {
 	uint32_t *free_slots; /* owner; a stack */
 	uint32_t *released;   /* owner; a ring, the oldest at released_head */
 	uint32_t n_free, n_released, released_head;
-	struct wshm_idx_reader idx, public_idx; /* the domain's and the public one */
+	_Atomic(struct index *) index; /* owner; the domain's; replaced under the session's lock */
+	struct index *retired_indexes; /* owner; guarded likewise */
+	struct wshm_idx_reader public_idx;
 	_Atomic uint32_t readers; /* epoch words of tx that some thread uses now, a bit each */
 	struct link *next_retired;
 };
@@ -130,6 +138,8 @@ int wc_link_finish(struct link *l, int64_t deadline_ns, struct weft_error *error
 int wc_link_open(struct link **ret, const char *path, const struct wctl_hello *hello,
 		 int64_t deadline_ns, struct weft_error *error);
 void wc_link_put(struct link *l); /* under lock; NULL allowed */
+void wc_link_take_index(struct link *l, int fd);
+void wc_link_put_indexes(struct link *l);
 int wc_link_recv(int sock, void *buf, uint32_t bytes, int *fds, uint32_t *n_fds,
 		 int64_t deadline_ns);
 void wc_link_hang_up(struct link *l);

@@ -7,7 +7,8 @@
  * chain under the domain's secret; beside it the public chain under the public secret, up to the
  * first block that it lacks, since no block stays when the one before it goes.
  *
- * No lock, no system call, no allocation. A link that is read here is not taken away meanwhile: the
+ * No lock, no system call, no allocation; but where there is no index, because no engine serves or the
+ * daemon has sent another, the control socket is looked at. A link that is read here is not taken away meanwhile: the
  * caller counts itself in w->probing first, and who puts another link in its place looks at that
  * count afterwards (D1 to D4). Epochs of readers lie in tx, one word for each of WSHM_READERS
  * threads; a seventeenth reads without one, and might only have to read again.
@@ -39,6 +40,27 @@ static int probe_begin(struct weft *w, struct link **ret)
 	}
 	wc_probe_end(w);
 	return state == SESSION_DEAD ? -ECONNRESET : -EAGAIN;
+}
+
+/* Until wc_probe_end(). */
+static const struct wshm_idx_reader *index_of(const struct link *l)
+{
+	/* D9: pairs with D8 in wc_link_take_index(): as with links, who is not counted sees the new one. */
+	return &atomic_load_explicit(&l->index, memory_order_seq_cst)->r;
+}
+
+/* No engine serves by this index: perhaps because the daemon has sent another one, which nobody has taken
+ * from the socket yet. True if there is one now. */
+static bool new_index(struct weft *w, const struct link *l, const struct wshm_idx_reader *old)
+{
+	bool is_new;
+
+	pthread_mutex_lock(&w->lock);
+	if (w->state == SESSION_UP && w->link == l)
+		wc_session_listen(w);
+	is_new = w->state == SESSION_UP && w->link == l && index_of(l) != old;
+	pthread_mutex_unlock(&w->lock);
+	return is_new;
 }
 
 void wc_probe_end(struct weft *w)
@@ -101,13 +123,13 @@ static uint32_t prompt_tokens(const struct prompt *p, uint32_t from,
 }
 
 /* Which rows are whose. 0 with ret->invocation set, or -ENOENT. */
-static int prompt_init(struct prompt *p, const struct link *l, const char *adapter,
+static int prompt_init(struct prompt *p, const struct wshm_idx_reader *idx, const char *adapter,
 		       struct wshm_instance *in, struct weft_probe *ret)
 {
 	p->activation = WSHM_NO_ACTIVATION;
 	if (!adapter || !*adapter)
 		return 0;
-	if (wshm_idx_find(&l->idx, adapter, in) < 0)
+	if (wshm_idx_find(idx, adapter, in) < 0)
 		return -ENOENT;
 	memcpy(p->adapter, in->digest, sizeof(p->adapter));
 	p->activation = wshm_activation(p->tokens, p->n_tokens, in->invocation, in->n_invocation,
@@ -255,17 +277,18 @@ static void walk(struct link *l, const struct prompt *p, struct chain *own, stru
 
 /* --- calls -------------------------------------------------------------------------------------------*/
 
-static int probe(struct link *l, const char *adapter, struct prompt *p, struct weft_probe *res)
+static int probe(struct link *l, const struct wshm_idx_reader *idx, const char *adapter,
+		 struct prompt *p, struct weft_probe *res)
 {
 	uint32_t counts[WSHM_N_TIERS] = {0};
 	struct wshm_instance in;
 	struct chain own, public;
 	int err;
 
-	chain_init(&own, &l->idx);
+	chain_init(&own, idx);
 	if (!own.on)
 		return -EAGAIN;
-	err = prompt_init(p, l, adapter, &in, res);
+	err = prompt_init(p, idx, adapter, &in, res);
 	if (err < 0)
 		return err;
 	res->activation = p->activation;
@@ -301,6 +324,7 @@ int weft_probe(struct weft *w, const char *adapter, const uint32_t *prompt, uint
 {
 	struct prompt p = {.tokens = prompt, .n_tokens = n_prompt, .n = n_prompt};
 	struct weft_probe res = {.size = ret->size};
+	const struct wshm_idx_reader *idx;
 	struct link *l;
 	int err;
 
@@ -310,7 +334,10 @@ int weft_probe(struct weft *w, const char *adapter, const uint32_t *prompt, uint
 	err = probe_begin(w, &l);
 	if (err < 0)
 		return err;
-	err = probe(l, adapter, &p, &res);
+	idx = index_of(l);
+	err = probe(l, idx, adapter, &p, &res);
+	if (err == -EAGAIN && new_index(w, l, idx))
+		err = probe(l, index_of(l), adapter, &p, &res);
 	if (!err)
 		err = check_prompt(l, &p, res.cached_tokens);
 	wc_probe_end(w);
@@ -338,18 +365,22 @@ int weft_adapters(struct weft *w, struct weft_adapter *ret, uint32_t max)
 {
 	uint8_t secret[WSHM_SECRET_BYTES];
 	struct wshm_root root;
+	const struct wshm_idx_reader *idx;
 	struct link *l;
 	uint32_t n = 0;
 	int err = probe_begin(w, &l);
 
 	if (err < 0)
 		return err;
-	if (!wshm_idx_secret(&l->idx, secret, &root))
+	idx = index_of(l);
+	if (!wshm_idx_secret(idx, secret, &root) && new_index(w, l, idx))
+		idx = index_of(l);
+	if (!wshm_idx_secret(idx, secret, &root))
 		err = -EAGAIN;
 	for (uint32_t i = 0; !err && i < WSHM_MAX_INSTANCES; i++) {
 		struct wshm_instance in;
 
-		if (wshm_idx_at(&l->idx, i, &in) < 0)
+		if (wshm_idx_at(idx, i, &in) < 0)
 			continue;
 		if (n < max)
 			adapter_convert(&ret[n], &in);

@@ -189,13 +189,19 @@ void wc_session_listen(struct weft *w)
 		r = wctl_recv(l->sock, &m, sizeof(m), &fd, &n_fds);
 		if (r > 0 && m.head.type == WCTL_FILE_SET)
 			wc_files_answer(w, m.head.code, fd);
+		else if (r > 0 && m.head.type == WCTL_DOMAIN && fd >= 0)
+			wc_link_take_index(l, fd);
 		else if (fd >= 0)
 			close(fd);
+		/* It had a descriptor for which this process has no room. */
+		if (r == -EMFILE && m.head.type == WCTL_FILE_SET)
+			wc_files_answer(w, r, -1);
 		if (r > 0 && m.head.type == WCTL_BYE && m.head.code == -EPROTO) {
 			wc_session_end(w, WEFT_PROTOCOL);
 			return;
 		}
-	} while (r > 0 && m.head.type != WCTL_BYE);
+	} while (r == -EMFILE || (r > 0 && m.head.type != WCTL_BYE));
+	wc_session_put_retired(w);
 	if (r != -EAGAIN && r != -EINTR)
 		wc_session_down(w);
 }
@@ -227,14 +233,17 @@ static int check_up(struct weft *w, bool no_progress)
 	return w->state == SESSION_DEAD ? -ECONNRESET : 0;
 }
 
-/* Under the lock: links that were replaced go, unless some thread may still probe them; then the
+/* Under the lock: links and indexes that were replaced go, unless some thread may still probe them; then the
  * next one who looks after the session tries again. */
 void wc_session_put_retired(struct weft *w)
 {
-	/* D4: pairs with D1 in probe_begin() and D5 in wc_probe_end(): whoever probes and is not
-	 * counted here sees the link that replaced these. */
-	if (!w->retired || atomic_load_explicit(&w->probing, memory_order_seq_cst))
+	if (!w->retired && !w->link->retired_indexes)
 		return;
+	/* D4: pairs with D1 in probe_begin() and D5 in wc_probe_end(): whoever probes and is not
+	 * counted here sees what has replaced these. */
+	if (atomic_load_explicit(&w->probing, memory_order_seq_cst))
+		return;
+	wc_link_put_indexes(w->link);
 	while (w->retired) {
 		struct link *l = w->retired;
 
@@ -417,7 +426,17 @@ static void model_convert(struct weft_model *to, const struct wctl_model *from)
 	to->weight_bytes = from->weight_bytes;
 }
 
-static int models_ask(int sock, struct wctl_models *m, int64_t deadline_ns,
+/* What came with a message, before there is a session; l may be NULL. */
+static void take_descriptor(struct link *l, const struct wctl_head *m, int fd)
+{
+	if (l && m->type == WCTL_DOMAIN)
+		wc_link_take_index(l, fd);
+	else
+		close(fd);
+}
+
+/* l: the link of this socket, NULL: none yet. */
+static int models_ask(int sock, struct link *l, struct wctl_models *m, int64_t deadline_ns,
 		      struct weft_error *error)
 {
 	struct wctl_head ask;
@@ -425,8 +444,16 @@ static int models_ask(int sock, struct wctl_models *m, int64_t deadline_ns,
 
 	wctl_head_init(&ask, WCTL_MODELS, sizeof(ask), 0);
 	r = wctl_send(sock, &ask, sizeof(ask), NULL, 0);
-	if (r >= 0)
-		r = wc_link_recv(sock, m, sizeof(*m), NULL, NULL, deadline_ns);
+	while (r >= 0) {
+		uint32_t n_fds = 1;
+		int fd = -1;
+
+		r = wc_link_recv(sock, m, sizeof(*m), &fd, &n_fds, deadline_ns);
+		if (r > 0 && fd >= 0)
+			take_descriptor(l, &m->head, fd);
+		if (r > 0 && m->head.type != WCTL_DOMAIN)
+			break;
+	}
 	if (r < 0)
 		return wc_fail(error, r, "ask the daemon for its models: %s", strerror(-r));
 	if (m->head.type != WCTL_MODEL_LIST || r != (int)sizeof(*m) || m->n > WCTL_MAX_MODELS)
@@ -455,7 +482,7 @@ int weft_models(const char *socket, struct weft_model *ret, uint32_t max, struct
 	r = wc_link_connect(socket_path(socket), deadline, &sock, error);
 	if (r < 0)
 		goto out;
-	r = models_ask(sock, m, deadline, error);
+	r = models_ask(sock, NULL, m, deadline, error);
 	close(sock);
 	if (r < 0)
 		goto out;
@@ -488,8 +515,8 @@ static int wait_ready(struct link *l, int64_t deadline_ns, struct weft_error *er
 
 	for (;;) {
 		struct pollfd p = {.fd = l->sock, .events = POLLIN};
-		uint32_t n_fds = 0, state = wshm_rx_engine_state(ctl);
-		int r;
+		uint32_t n_fds = 1, state = wshm_rx_engine_state(ctl);
+		int r, fd = -1;
 
 		if (state == WSHM_ENGINE_RUNNING || state == WSHM_ENGINE_DRAINING)
 			return 0;
@@ -497,7 +524,9 @@ static int wait_ready(struct link *l, int64_t deadline_ns, struct weft_error *er
 			return wc_fail(error, -ECONNRESET,
 				       "the daemon ended the session while "
 				       "the model was loading");
-		r = wctl_recv(l->sock, &t, sizeof(t), NULL, &n_fds);
+		r = wctl_recv(l->sock, &t, sizeof(t), &fd, &n_fds);
+		if (fd >= 0)
+			take_descriptor(l, &t.head, fd);
 		if (r == (int)sizeof(t) && t.head.type == WCTL_BYE)
 			return wc_fail(error, t.head.code ? t.head.code : -ECONNRESET,
 				       "the daemon ended the session: %.*s", 180, t.text);
@@ -526,7 +555,7 @@ static int learn_model(struct link *l, int64_t deadline_ns, struct weft_error *e
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return wc_fail(error, -ENOMEM, "out of memory");
-	r = models_ask(l->sock, m, deadline_ns, error);
+	r = models_ask(l->sock, l, m, deadline_ns, error);
 	for (uint32_t i = 0; r >= 0 && i < m->n; i++)
 		if (!memcmp(m->models[i].name, l->welcome.model.name, WCTL_NAME_BYTES))
 			l->welcome.model = m->models[i];
@@ -542,6 +571,7 @@ static int hello_init(struct weft *w, const struct weft_open_options *o, struct 
 	wctl_head_init(&h->head, WCTL_HELLO, sizeof(*h), 0);
 	h->head.major = WSHM_MAJOR;
 	h->minor = WSHM_MINOR;
+	h->features = WCTL_FEATURE_DOMAIN;
 	h->slots = 0;
 	for (uint32_t n = 1; o->slots && !h->slots && n <= WSHM_MAX_SLOTS; n *= 2)
 		if (n >= o->slots)

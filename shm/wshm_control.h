@@ -26,9 +26,11 @@
 #define WCTL_WELCOME_FDS 6u
 #define WCTL_STATUS_BYTES 131072u /* all adapters that weftd takes, with tenants; must fit a socket's usual 208 KiB */
 #define WCTL_MAX_FILES_ASKED 4u
+#define WCTL_MAX_INDEXES  2u	/* that a client may leave unread; one more ends its session */
 
-/* Features of a welcome. */
-#define WCTL_FEATURE_FILES UINT64_C(1)	/* WCTL_FILES is known */
+/* Features of a welcome and of a hello. */
+#define WCTL_FEATURE_FILES  UINT64_C(1)	/* WCTL_FILES is known */
+#define WCTL_FEATURE_DOMAIN UINT64_C(2)	/* WCTL_DOMAIN is; in a hello: the client takes it */
 
 enum wctl_type {
 	/* client -> weftd */
@@ -44,6 +46,9 @@ enum wctl_type {
 	WCTL_MODEL_LIST = 18,	/* struct wctl_models */
 	WCTL_BYE = 19,		/* struct wctl_text: the session is over (protocol, drain, admin) */
 	WCTL_FILE_SET = 20,	/* wctl_head; code 0: + fd (sealed, see wshm_files.h); -ENOENT: none */
+	WCTL_DOMAIN = 21,	/* struct wctl_domain + fd: the index (read-only) that takes the place of the
+				 * welcome's, which shows nothing more; at any time, if the hello had
+				 * WCTL_FEATURE_DOMAIN (other sessions are ended then) */
 
 	/* weftd -> engine */
 	WLINK_ATTACH = 32,	/* struct wlink_attach + fds: tx, rx, wake, bell */
@@ -52,7 +57,8 @@ enum wctl_type {
 	WLINK_STATUS = 35,
 	WLINK_DRAIN = 36,	/* struct wlink_drain */
 	WLINK_TENANT = 37,	/* struct wlink_tenant: new or changed */
-	WLINK_DOMAIN = 38,	/* struct wlink_domain + fd: its idx region; before the first session of it */
+	WLINK_DOMAIN = 38,	/* struct wlink_domain + fd: its idx region; before the first session of it, and
+				 * when both are others */
 	WLINK_ADAPTER_LOAD = 39,	/* struct wlink_adapter + fds: adapter_config.json, weights */
 	WLINK_ADAPTER_UNLOAD = 40,	/* struct wlink_unload */
 	WLINK_PIN = 41,		/* struct wlink_pin + fd: the tokens, u32 each, in a sealed memfd */
@@ -130,6 +136,14 @@ struct wctl_welcome {
 	char tenant[WCTL_NAME_BYTES];
 };
 
+/* A reload has moved the session to this tenant, or may have taken another uid out of it. */
+struct wctl_domain {
+	struct wctl_head head;
+	uint32_t max_in_flight;		/* of the tenant */
+	uint32_t reserved;
+	char tenant[WCTL_NAME_BYTES];
+};
+
 /* --- weftd <-> engine -----------------------------------------------------------------------------*/
 
 /*
@@ -143,7 +157,9 @@ struct wctl_welcome {
  * and from then on whatever changes. It waits for no answer in between: the engine takes messages
  * in order, so a session that is attached after an ADAPTER_LOAD finds that adapter (or that it has
  * failed). A DOMAIN comes once for each process and domain, and with the same region to the next
- * process. An adapter's name is in use once at a time: the UNLOAD of an adapter is answered before
+ * process; until it comes again, with another secret and another region, which take the place of the
+ * first: what is cached stays. A session that moves to another tenant is detached, and attached again as
+ * after the end of an engine that was killed from outside. An adapter's name is in use once at a time: the UNLOAD of an adapter is answered before
  * another of its name is loaded.
  *
  * ADAPTER_LOAD, ADAPTER_UNLOAD, PIN and DROP have one answer each, those of a kind in order; UNPIN

@@ -48,7 +48,7 @@ enum wshm_tier { WSHM_TIER_DEVICE = 0, WSHM_TIER_HOST = 1, WSHM_TIER_DISK = 2, W
 int wshm_idx_new(uint64_t domain_id);
 uint64_t wshm_idx_bytes(void);
 /* Its engine is dead, and what it left is cached nowhere: clients are told that there is none, and
- * the memory goes. Between two engines only. 0 or -errno. */
+ * the memory goes. Between two engines, or for good. 0 or -errno. */
 int wshm_idx_clear(int fd);
 
 /* --- instances ---------------------------------------------------------------------------------------*/

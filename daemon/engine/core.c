@@ -118,7 +118,7 @@ static void tenant(struct engine *e, struct wlink_tenant *msg)
 
 static void domain(struct engine *e, struct domain_open *open)
 {
-	int rc = domain_new(e, open);
+	int rc = domain_set(e, open);
 
 	if (rc)
 		log_line(LOG_LEVEL_ERROR, "event=domain-failed domain=%u errno=%d", open->number,

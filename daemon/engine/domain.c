@@ -4,8 +4,8 @@
  *
  * A domain is a tenant's own tree in the cache, under a secret that weftd keeps for it, and the
  * mirror of that tree that the tenant's clients read. weftd sends both before the tenant's first
- * session; a tenant without them still gets a domain, with a secret that nobody else has and no
- * mirror.
+ * session, and others in their place when a reload may have taken somebody out of the tenant; a tenant
+ * without them still gets a domain, with a secret that nobody else has and no mirror.
  *
  * What clients may still be reading goes back late: each session says in its tx region in which
  * epoch its readers are, and the mirror waits for the oldest of them, up to its own limit. Owned by
@@ -50,16 +50,12 @@ struct domain *domain_find(const struct engine *e, uint32_t number)
 	return d;
 }
 
-int domain_new(struct engine *e, const struct domain_open *open)
+static int domain_new(struct engine *e, const struct domain_open *open)
 {
 	const struct tenant *t = tenant_get(e, open->number);
-	struct domain *d = NULL;
-	int rc = -EEXIST;
+	struct domain *d = calloc(1, sizeof(*d));
+	int rc = -ENOMEM;
 
-	if (domain_find(e, open->number))
-		goto fail;
-	rc = -ENOMEM;
-	d = calloc(1, sizeof(*d));
 	if (!d)
 		goto fail;
 	d->number = open->number;
@@ -79,6 +75,33 @@ fail:
 	free(d);
 	wshm_idx_writer_close(open->mirror);
 	return rc;
+}
+
+/*
+ * Somebody has the old mirror, and the secret that stands in it, who is of this domain no longer. What
+ * is cached stays, for those who are, and so do pins and running requests.
+ */
+static void domain_renew(struct engine *e, struct domain *d, const struct domain_open *open)
+{
+	/* Its readers are told that it shows nothing before anything more can be cached. */
+	wshm_idx_writer_close(d->mirror);
+	d->mirror = open->mirror;
+	if (cache_domain_renew(d->cache, open->secret, d->mirror)) {
+		log_line(LOG_LEVEL_ERROR, "event=domain-renew-failed domain=%u", d->number);
+		abort(); /* the next engine begins with the new secret, and with nothing cached */
+	}
+	if (d->mirror)
+		adapters_mirror(e, d->mirror);
+}
+
+int domain_set(struct engine *e, const struct domain_open *open)
+{
+	struct domain *d = domain_find(e, open->number);
+
+	if (!d)
+		return domain_new(e, open);
+	domain_renew(e, d, open);
+	return 0;
 }
 
 struct domain *domain_of(struct engine *e, uint32_t number)

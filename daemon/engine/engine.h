@@ -419,8 +419,9 @@ struct domain_open {
 };
 void domain_root(const struct engine *e, struct wshm_root *ret); /* any thread */
 struct domain *domain_find(const struct engine *e, uint32_t number);
-/* Make it. Takes the mirror over in any case. 0, -EEXIST or -ENOMEM. */
-int domain_new(struct engine *e, const struct domain_open *open);
+/* Make it, or give it this secret and this mirror in place of its own. Takes the mirror over in any
+ * case. 0 or -ENOMEM. */
+int domain_set(struct engine *e, const struct domain_open *open);
 /* The domain of a tenant; made with a random secret if weftd has sent none. NULL: no memory. */
 struct domain *domain_of(struct engine *e, uint32_t number);
 /* Give back what clients have stopped reading. True: something waits for them still. */

@@ -63,12 +63,27 @@ void domains_fini(struct domains *d)
 	*d = (struct domains){.dir_fd = -1};
 }
 
-const uint8_t *domains_secret(const struct domains *d, const char *tenant)
+static struct domain_secret *find(const struct domains *d, const char *tenant)
 {
 	for (uint32_t i = 0; i < d->n; i++)
 		if (!strcmp(d->secret[i].tenant, tenant))
-			return d->secret[i].bytes;
+			return &d->secret[i];
 	return NULL;
+}
+
+const struct domain_secret *domains_secret(const struct domains *d, const char *tenant)
+{
+	return find(d, tenant);
+}
+
+int domains_renew(struct domains *d, const char *tenant, struct weft_err *err)
+{
+	struct domain_secret *it = find(d, tenant);
+	int rc = domain_file(d->dir_fd, d->dir, tenant, true, it->bytes, err);
+
+	if (!rc)
+		it->version++;
+	return rc;
 }
 
 static int take(struct domains *d, const char *tenant, struct weft_err *err)
@@ -80,9 +95,11 @@ static int take(struct domains *d, const char *tenant, struct weft_err *err)
 	if (d->n == DOMAIN_MAX)
 		return err_set(err, -ENOSPC, "more than %u tenants since weftd was started",
 			       TENANT_MAX);
-	rc = domain_file(d->dir_fd, d->dir, tenant, d->secret[d->n].bytes, err);
-	if (!rc)
+	rc = domain_file(d->dir_fd, d->dir, tenant, false, d->secret[d->n].bytes, err);
+	if (!rc) {
+		d->secret[d->n].version = 1;
 		strcpy(d->secret[d->n++].tenant, tenant);
+	}
 	return rc;
 }
 

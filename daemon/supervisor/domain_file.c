@@ -6,7 +6,8 @@
  *   tenant-NAME.secret         of a tenant; what is no letter, digit, '_' or '-' stands as %XX
  *
  * A new one is written to NAME.new, synced and linked into place, which fails where something is
- * already; so a secret is whole or absent, whenever weftd is killed. Nothing is kept in memory.
+ * already; one that takes another's place is renamed over it. So a secret is whole or absent, whenever
+ * weftd is killed, and one that was replaced does not come back. Nothing is kept in memory.
  */
 #include "daemon/supervisor/domain.h"
 
@@ -99,7 +100,7 @@ static int write_secret(int dir_fd, const char *scratch, const uint8_t bytes[WSH
 	return rc;
 }
 
-static int make_secret(int dir_fd, const char *name)
+static int make_secret(int dir_fd, const char *name, bool replace)
 {
 	char scratch[FILE_BYTES + 8];
 	uint8_t bytes[WSHM_SECRET_BYTES];
@@ -113,7 +114,8 @@ static int make_secret(int dir_fd, const char *name)
 		rc = -errno;
 	if (!rc)
 		rc = write_secret(dir_fd, scratch, bytes);
-	if (!rc && linkat(dir_fd, scratch, dir_fd, name, 0))
+	if (!rc && (replace ? renameat(dir_fd, scratch, dir_fd, name)
+			    : linkat(dir_fd, scratch, dir_fd, name, 0)))
 		rc = -errno;
 	unlinkat(dir_fd, scratch, 0);
 	if (!rc && fsync(dir_fd))
@@ -122,17 +124,17 @@ static int make_secret(int dir_fd, const char *name)
 	return rc;
 }
 
-int domain_file(int dir_fd, const char *dir, const char *tenant, uint8_t ret[WSHM_SECRET_BYTES],
-		struct weft_err *err)
+int domain_file(int dir_fd, const char *dir, const char *tenant, bool replace,
+		uint8_t ret[WSHM_SECRET_BYTES], struct weft_err *err)
 {
 	char name[FILE_BYTES];
 	int rc;
 
 	file_name(name, tenant);
-	rc = read_secret(dir_fd, dir, name, ret, err);
+	rc = replace ? -ENOENT : read_secret(dir_fd, dir, name, ret, err);
 	if (rc != -ENOENT)
 		return rc;
-	rc = make_secret(dir_fd, name);
+	rc = make_secret(dir_fd, name, replace);
 	if (rc)
 		return err_set(err, rc, "%s/%s cannot be written: %s", dir, name, strerror(-rc));
 	/* What counts is what a later weftd will find. */

@@ -42,6 +42,21 @@ int engine_index(struct engine *e, uint32_t domain)
 	return e->index_fd[domain];
 }
 
+/*
+ * At once, for those who read it as they should, and to have its memory back. The engine goes on writing
+ * until it is told of the next one; it never reads what is there, and says nothing in the place where it
+ * says that it serves.
+ */
+void engine_forget_index(struct engine *e, uint32_t domain)
+{
+	if (e->index_fd[domain] < 0)
+		return;
+	if (wshm_idx_clear(e->index_fd[domain]))
+		log_line(LOG_LEVEL_WARN, "model=%s event=index-not-cleared", e->conf.name);
+	close(e->index_fd[domain]);
+	e->index_fd[domain] = -1;
+}
+
 const char *engine_state_name(enum engine_state s)
 {
 	static const char *const names[] = {"stopped", "waiting", "loading", "ready", "failed"};
@@ -267,7 +282,7 @@ static void detach_all(struct engine *e)
 		if (s->state == SESSION_GONE) {
 			s->link = LINK_NONE;
 			session_release(s);
-		} else if (s->link == LINK_ATTACHED) {
+		} else if (s->link != LINK_NONE && s->link != LINK_ATTACH) {
 			s->link = LINK_ATTACH;
 			s->resume = e->killed_outside ? WLINK_RESUME_KILLED : WLINK_RESUME_CRASHED;
 		}

@@ -72,8 +72,8 @@ struct engine {
 	int index_fd[DOMAIN_MAX];
 
 	/* to be sent */
-	uint32_t told[TENANT_MAX]; /* version of each tenant */
-	bool told_domain[DOMAIN_MAX];
+	uint32_t told[TENANT_MAX];	  /* version of each tenant */
+	uint32_t told_domain[DOMAIN_MAX]; /* version of each secret, with its region; 0: not told */
 	bool want_nudge, want_status, want_drain, drained;
 	uint64_t drain_deadline_ns;
 	char *status_text; /* owner; JSON of the last STATUS_TEXT, or NULL */
@@ -97,6 +97,8 @@ void engine_nudge(struct engine *e);
 /* The index region of a tenant's domain (or ENGINE_PUBLIC), made when it is first asked for.
  * Borrowed descriptor or -errno. */
 int engine_index(struct engine *e, uint32_t domain);
+/* Whoever has it is to see nothing more in it: the next one that is asked for is another. */
+void engine_forget_index(struct engine *e, uint32_t domain);
 /* The model's text files for one client. A descriptor of its own, or -ENOENT, or -errno. */
 int engine_open_files(const struct engine *e);
 /* The process is READY: nothing is written any more. */

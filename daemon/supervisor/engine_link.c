@@ -52,23 +52,25 @@ static int send_tenant(struct engine *e, uint32_t index)
 	return err;
 }
 
-/* Once to each process, with the region that the last one had. */
+/* Once to each process, with the region that the last one had; again when both are others. */
 static int send_domain(struct engine *e, uint32_t domain)
 {
 	const char *tenant = domain == ENGINE_PUBLIC ? "" : e->d->tenants.tenant[domain].conf.name;
+	const struct domain_secret *secret = domains_secret(&e->d->domains, tenant);
 	struct wlink_domain m = {.domain = domain == ENGINE_PUBLIC ? WLINK_PUBLIC : domain};
 	int fd, err;
 
-	if (e->told_domain[domain])
+	if (e->told_domain[domain] == secret->version)
 		return 0;
 	fd = engine_index(e, domain);
 	if (fd < 0)
 		return fd;
-	memcpy(m.secret, domains_secret(&e->d->domains, tenant), sizeof(m.secret));
+	memcpy(m.secret, secret->bytes, sizeof(m.secret));
 	wctl_head_init(&m.head, WLINK_DOMAIN, sizeof(m), 0);
 	err = wctl_send(e->link, &m, sizeof(m), &fd, 1);
 	explicit_bzero(m.secret, sizeof(m.secret));
-	e->told_domain[domain] = !err;
+	if (!err)
+		e->told_domain[domain] = secret->version;
 	return err;
 }
 
@@ -116,14 +118,18 @@ static int send_detach(struct engine *e, struct session *s)
 	return 0;
 }
 
-/* Tenants whose quota a reload has changed; new ones are told with their first session. */
+/* Tenants whose quota a reload has changed, domains whose secret it has; new ones are told with their first
+ * session. */
 static int send_tenants(struct engine *e)
 {
 	int err = 0;
 
-	for (uint32_t i = 0; i < e->d->tenants.n && !err; i++)
+	for (uint32_t i = 0; i < e->d->tenants.n && !err; i++) {
 		if (e->told[i])
 			err = send_tenant(e, i);
+		if (!err && e->told_domain[i])
+			err = send_domain(e, i);
+	}
 	return err;
 }
 
@@ -239,6 +245,11 @@ static int on_detached(struct engine *e, uint64_t id)
 		return -EPROTO;
 	e->n_detaching--;
 	s->link = LINK_NONE;
+	if (s->state == SESSION_OPEN) { /* it goes on as another tenant's: see session_judge() */
+		s->link = LINK_ATTACH;
+		s->resume = WLINK_RESUME_KILLED;
+		engine_flush(e);
+	}
 	session_release(s);
 	return 0;
 }

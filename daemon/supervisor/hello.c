@@ -75,8 +75,7 @@ static struct engine *choose_engine(struct session *s, const char *name)
 	return e;
 }
 
-/* The tenant's index, or -errno after a refusal. */
-static int choose_tenant(struct session *s)
+int session_tenant(const struct session *s)
 {
 	gid_t groups[SESSION_MAX_GROUPS];
 	socklen_t bytes = sizeof(groups);
@@ -92,11 +91,19 @@ static int choose_tenant(struct session *s)
 	    n < SESSION_MAX_GROUPS)
 		groups[n++] = cred.gid;
 	index = config_tenant_of(&s->d->config, s->uid, groups, n);
-	if (index < 0) {
-		session_refuse(s, -EACCES, "uid %u belongs to no tenant of weftd.conf", s->uid);
+	if (index < 0)
 		return index;
-	}
 	return tenants_find(&s->d->tenants, s->d->config.tenants[index].name);
+}
+
+/* The tenant's index, or -errno after a refusal. */
+static int choose_tenant(struct session *s)
+{
+	int tenant = session_tenant(s);
+
+	if (tenant < 0)
+		session_refuse(s, -EACCES, "uid %u belongs to no tenant of weftd.conf", s->uid);
+	return tenant;
 }
 
 /*
@@ -221,7 +228,7 @@ static int send_welcome(struct session *s, const struct tenant *t, const int fds
 	struct wctl_welcome m = {
 		.minor = WSHM_MINOR,
 		.max_in_flight = t->conf.quota.max_in_flight,
-		.features = WCTL_FEATURE_FILES,
+		.features = WCTL_FEATURE_FILES | WCTL_FEATURE_DOMAIN,
 		.session_id = s->id,
 		.daemon_id = s->d->daemon_id,
 		.params = s->region->layout.params,

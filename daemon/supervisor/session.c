@@ -21,6 +21,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define INDEX_UNREAD  "its tenant's index was replaced, and it has not read of the last one"
+#define INDEX_UNKNOWN "its tenant's index was replaced: open another session"
+
 /* Before the hello a client has no reason to ask for the models more often than this. */
 #define MAX_EARLY_REQUESTS 16u
 #define COMPLAIN_EVERY_NS  NS_PER_SECOND
@@ -247,6 +250,44 @@ static void drop(struct session *s, int err)
 		    s->uid, (int)s->pid,
 		    err == -EAGAIN ? "it does not read its socket" : strerror(-err));
 	session_end(s, err, NULL);
+}
+
+/* --- the index -------------------------------------------------------------------------------------*/
+
+static int send_index(struct session *s)
+{
+	const struct tenant *t = &s->d->tenants.tenant[s->tenant];
+	struct wctl_domain m = {.max_in_flight = t->conf.quota.max_in_flight};
+	int fd = engine_index(s->engine, (uint32_t)s->tenant), err;
+
+	if (fd >= 0)
+		fd = wshm_open_read_only(fd);
+	if (fd < 0)
+		return fd;
+	wctl_head_init(&m.head, WCTL_DOMAIN, sizeof(m), 0);
+	memcpy(m.tenant, t->conf.name, sizeof(m.tenant));
+	err = wctl_send(s->sock, &m, sizeof(m), &fd, 1);
+	close(fd);
+	return err;
+}
+
+/* What lies unread holds a descriptor on its way, as do files: see on_files(). A client that does not look
+ * at its socket for so long has nobody waiting, and connects again when it does. */
+void session_send_index(struct session *s)
+{
+	int err;
+
+	if (!has_unread(s->sock))
+		s->indexes = 0;
+	if (!(s->hello.features & WCTL_FEATURE_DOMAIN)) {
+		session_end(s, -ESTALE, INDEX_UNKNOWN);
+	} else if (s->indexes++ == WCTL_MAX_INDEXES) {
+		session_end(s, -ESTALE, INDEX_UNREAD);
+	} else {
+		err = send_index(s);
+		if (err)
+			drop(s, err);
+	}
 }
 
 /* --- messages -------------------------------------------------------------------------------------*/

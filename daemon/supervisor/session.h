@@ -52,6 +52,8 @@ struct session {
 	uint64_t opened_ns, complained_ns;
 	uint32_t requests;    /* model lists asked for before the hello */
 	uint32_t files_asked; /* in all */
+	uint32_t
+		indexes; /* sent after the welcome, since its client was last seen to have read all */
 };
 
 /* Accept one connection. 0, or -errno of accept4() when it is not about that one connection. */
@@ -65,7 +67,22 @@ void session_forget_unread(struct session *s);
 /* Somebody waits for what such sessions hold: look soon whether their clients have read. */
 void session_look_for_unread(struct weftd *d);
 
-/* hello.c: judge the first message and open the session, or refuse. */
+/* Hand out the index of its tenant in place of the one that it has. It may end the session. */
+void session_send_index(struct session *s);
+
+/* moved.c: what a reload does to tenants that it takes somebody out of. Before the configuration is
+ * taken over: new secrets for those that may lose somebody. 0, or -errno with some renewed all the same. */
+int moved_renew(struct weftd *d, const struct config *next, struct weft_err *err);
+/* After that, or after it has failed: nobody has a region or a session of a tenant that is not his by
+ * what is in force. */
+struct moved {
+	uint32_t renewed, sessions, ended;
+};
+struct moved moved_apply(struct weftd *d);
+
+/* hello.c: the tenant that it belongs to by what is in force, or -ENOENT. */
+int session_tenant(const struct session *s);
+/* Judge the first message and open the session, or refuse. */
 void session_hello(struct session *s, const struct wctl_hello *h, uint32_t n_fds);
 /* Judge a parked one again; it is answered now unless it may wait on. */
 void session_hello_again(struct session *s, bool may_wait);

@@ -3,8 +3,8 @@
  * tenant.h - who a peer is, and what is counted against it.
  *
  * The table only grows while weftd lives: an index, once told to an engine, keeps its meaning over
- * reloads. A tenant that a reload removed stays for its open sessions and is given to nobody new;
- * the same name coming back is the same tenant. Accounts count the regions of single uids.
+ * reloads. A tenant that a reload removed stays, for its pins, and is given to nobody; the same name coming
+ * back is the same tenant. Accounts count the regions of single uids.
  */
 #ifndef WEFT_SUPERVISOR_TENANT_H
 #define WEFT_SUPERVISOR_TENANT_H
@@ -18,6 +18,7 @@ struct tenant {
 	bool configured; /* stands in the configuration read last */
 	uint32_t sessions;
 	uint32_t version; /* one more whenever the quota changes: engines are told again */
+	bool renewed; /* its domain has another secret, and not yet other regions: see moved.c */
 };
 
 struct tenant_account {

@@ -33,7 +33,7 @@
 #define FDS_PER_SESSION 7u
 /* Copies of them that may be on their way at once, which the same limit is for: to a client that
  * reads nothing, and to an engine that does something else. */
-#define FLIGHT_PER_SESSION (WCTL_WELCOME_FDS + WCTL_MAX_FILES_ASKED + 4u)
+#define FLIGHT_PER_SESSION (WCTL_WELCOME_FDS + WCTL_MAX_FILES_ASKED + WCTL_MAX_INDEXES + 4u)
 #define FDS_OF_OWN	   (64u + WEFTD_MAX_PENDING + 6u * WCTL_MAX_MODELS)
 
 /* The two files of an adapter, and of the one that replaces it. */
@@ -233,12 +233,26 @@ static void reload_models(struct weftd *d, const struct config *c, char **out, s
 	}
 }
 
+static void say_moved(const struct moved *m, char **out, size_t *room)
+{
+	if (m->renewed)
+		say(out, room,
+		    "%u tenants may have lost somebody: what they cache has new secrets\n",
+		    m->renewed);
+	if (m->sessions)
+		say(out, room, "%u open sessions have moved to another tenant\n", m->sessions);
+	if (m->ended)
+		say(out, room, "%u open sessions have ended: their users have no tenant\n",
+		    m->ended);
+}
+
 int weftd_reload(struct weftd *d, char *out, size_t out_bytes)
 {
 	struct config_report *report = calloc(1, sizeof(*report));
 	struct config *c = calloc(1, sizeof(*c));
 	size_t room = out_bytes;
 	struct weft_err why = {0};
+	struct moved moved;
 	int err = report && c ? config_load(c, d->options.config_file, report) : -ENOMEM;
 
 	*out = 0;
@@ -246,6 +260,8 @@ int weftd_reload(struct weftd *d, char *out, size_t out_bytes)
 		err_set(&why, err, "%.500s", report->text);
 	else if (!err)
 		err = domains_configure(&d->domains, c, &why);
+	if (!err)
+		err = moved_renew(d, c, &why);
 	if (!err)
 		err = tenants_configure(&d->tenants, c);
 	if (err) {
@@ -264,9 +280,12 @@ int weftd_reload(struct weftd *d, char *out, size_t out_bytes)
 		memcpy(d->config.tenants, c->tenants, sizeof(c->tenants));
 		d->config.n_adapters = c->n_adapters;
 		memcpy(d->config.adapters, c->adapters, sizeof(c->adapters));
-		for (uint32_t i = 0; i < d->n_engines; i++)
-			engine_flush(&d->engines[i]);
 	}
+	moved = moved_apply(d);
+	if (!err)
+		say_moved(&moved, &out, &room);
+	for (uint32_t i = 0; i < d->n_engines; i++)
+		engine_flush(&d->engines[i]);
 	free(report);
 	free(c);
 	return err;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_cache.c - what the cache costs the core thread: a lookup of a long prompt, a block that
- * fills, a row that does not, an eviction. With and without the mirror. Medians.
+ * fills, a row that does not, an eviction, another secret. With and without the mirror. Medians.
  */
 #include "daemon/engine/cache/cache.h"
 
@@ -236,6 +236,41 @@ static void bench_many(struct bench *b)
 	seq_fini(&q);
 }
 
+/* A full pool under another secret, in a new mirror each time. */
+static void bench_renew(struct bench *b)
+{
+	const struct wshm_root root = {{1, 2}, 3};
+	uint8_t secret[WSHM_SECRET_BYTES] = {9};
+	struct wshm_idx_writer *mirror = NULL;
+	double ns[RUNS];
+	struct seq q;
+	uint64_t t;
+
+	seq_init(b, &q, 9);
+	for (uint32_t i = 0; b->pool.n_free > PROMPT / 16; i++) {
+		q.tokens[0] = i;
+		fill(b, &q, PROMPT);
+	}
+	for (int r = 0; r < RUNS; r++) {
+		int fd = b->mirror ? wshm_idx_new(1) : -1;
+
+		secret[1]++;
+		trash_caches();
+		t = now_ns();
+		if (fd >= 0 && wshm_idx_writer_open(&mirror, fd, secret, &root))
+			abort();
+		if (cache_domain_renew(b->domain, secret, mirror))
+			abort();
+		wshm_idx_writer_close(b->mirror);
+		ns[r] = (double)(now_ns() - t);
+		b->mirror = mirror;
+		close(fd);
+	}
+	report("another secret, per block of 65,536", ns, RUNS, "ns", BLOCKS);
+	cache_drop(b->cache, NULL);
+	seq_fini(&q);
+}
+
 static void run(bool mirror)
 {
 	static const uint8_t secret[WSHM_SECRET_BYTES] = {1, 2, 3};
@@ -257,6 +292,7 @@ static void run(bool mirror)
 	bench_match(&b, true, false);
 	bench_match(&b, false, true);
 	bench_match(&b, true, true);
+	bench_renew(&b);
 	bench_step(&b);
 	bench_many(&b);
 	cache_domain_free(b.domain);

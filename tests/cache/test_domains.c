@@ -5,6 +5,8 @@
  */
 #include "tests/cache/world.h"
 
+#include <errno.h>
+
 static uint32_t T[SEQ_TOKENS];
 
 static uint64_t mix(uint64_t h, uint64_t x)
@@ -119,6 +121,62 @@ static void test_pins(void)
 	world_fini(&w);
 }
 
+/* Another secret and another mirror: what there is stays, running sequences and pins too. */
+static void test_renew(void)
+{
+	struct world w;
+	struct cache_pin *p;
+	struct seq *q;
+	uint32_t n;
+	uint64_t before;
+
+	world_init(&w, 40, 2, NULL);
+	request(&w, 0, NULL, 0, T, 70);
+	request(&w, 0, &w.adapters[0], 40, T, 100);
+	request(&w, 1, NULL, 0, T, 50);
+	p = cache_pin_new(w.domains[0]->d, T, 70, &n);
+	q = seq_new(&w, 0, NULL, 0);
+	seq_append(q, T, 150);
+	seq_match(q, 100);
+	seq_promise(q, 140);
+	seq_compute(q, 90);
+	before = digest_tree(w.domains[0]->d->root.child, true);
+	world_domain_renew(&w, 0, 77);
+	world_check(&w);
+	ok(digest_tree(w.domains[0]->d->root.child, true) == before,
+	   "a domain with another secret has the same tree");
+	ok(seq_compute(q, 150), "a sequence that runs goes on");
+	seq_free(q);
+	is_int(request(&w, 0, NULL, 0, T, 150), 149, "and what it computes is found");
+	is_int(request(&w, 0, &w.adapters[0], 40, T, 100), 99, "as is what an adapter has");
+	is_int(request(&w, 1, NULL, 0, T, 100), 50, "other domains notice nothing");
+	cache_drop(w.cache, NULL);
+	is_int(request(&w, 0, NULL, 0, T, 100), 70, "and a pin holds");
+	world_check(&w);
+	cache_pin_free(p);
+	world_domain_renew(&w, 1, 78);
+	world_fini(&w);
+}
+
+/* Keys of 8 bits: two of 36 meet, sooner or later. An engine ends then. */
+static void test_renew_collides(void)
+{
+	static struct world w; /* nothing can be done with it after that */
+	struct world_domain *wd;
+	int rc = 0;
+
+	world_init(&w, 40, 1, NULL);
+	wd = w.domains[0];
+	for (uint32_t i = 0; i < 36; i++)
+		request(&w, 0, NULL, 0, T + 3 * i, 17);
+	for (int i = 0; i < 1000 && !rc; i++) {
+		wd->secret[i % 16] += 1 + i / 16;
+		wd->mirror.n_full = wd->mirror.n_tails = 0;
+		rc = cache_domain_renew(wd->d, wd->secret, NULL);
+	}
+	is_int(rc, -EEXIST, "keys that become one are found");
+}
+
 static uint64_t seed;
 
 static uint32_t rnd(uint32_t n)
@@ -200,6 +258,9 @@ int main(void)
 	if (EXACT_KEYS) {
 		test_public();
 		test_pins();
+		test_renew();
+	} else {
+		test_renew_collides();
 	}
 	test_apart();
 	return tap_done();

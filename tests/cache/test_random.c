@@ -243,6 +243,13 @@ static void renew(struct run *r)
 	/* Pins of a domain that is gone hold nothing, and are still to be freed. */
 }
 
+/* Somebody has left a tenant. With keys of 8 bits it comes to collisions, which end an engine. */
+static void renew_secret(struct run *r)
+{
+	if (EXACT_KEYS)
+		world_domain_renew(&r->w, (int)rnd(MAX_DOMAINS), (uint8_t)rnd(256));
+}
+
 static void any(struct run *r)
 {
 	uint32_t what = rnd(1000);
@@ -262,8 +269,10 @@ static void any(struct run *r)
 		pin(r);
 	else if (what < 985)
 		cache_drop(r->w.cache, rnd(2) ? NULL : r->w.domains[rnd(MAX_DOMAINS)]->d);
-	else if (what < 998)
+	else if (what < 997)
 		unload(r);
+	else if (what < 998)
+		renew_secret(r);
 	else
 		renew(r);
 }

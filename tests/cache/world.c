@@ -224,6 +224,76 @@ void world_domain_free(struct world *w, int i)
 		w->public = -1;
 }
 
+/* The key of a block below `parent` under the domain's secret, by what the node says of itself. */
+static void key_of(const struct world_domain *wd, const struct cache_node *n,
+		   const struct wshm_key *parent, struct wshm_key *ret)
+{
+	struct wshm_identity id = {{0, 0}, n->unadapted};
+
+	if (n->adapter)
+		memcpy(id.adapter, n->adapter->digest, sizeof(id.adapter));
+	wshm_key_block(ret, wd->secret, parent, &id, n->tokens);
+}
+
+static bool has_tail(const struct world_domain *wd, const struct cache_node *n,
+		     const struct wshm_key *parent)
+{
+	for (uint32_t i = 0; i < FAKE_TAILS; i++) {
+		const struct fake_tail *t = &wd->mirror.tails[i];
+
+		if (t->used && wshm_key_same(&t->parent, parent) && t->rows == n->rows &&
+		    t->id.unadapted == n->unadapted &&
+		    !memcmp(t->tokens, n->tokens, n->rows * sizeof(*n->tokens)))
+			return true;
+	}
+	return false;
+}
+
+/* The model's entries below a node go over from the keys under one secret to those under the other. */
+static void rekey(struct world_domain *wd, const struct world_domain *was,
+		  const struct cache_node *parent, struct wshm_key old_parent,
+		  struct wshm_key new_parent)
+{
+	for (const struct cache_node *n = parent->child; n; n = n->next) {
+		struct wshm_key old_key, new_key;
+		struct entry *e;
+
+		if (n->state != NODE_FULL && n->rows && !has_tail(wd, n, &new_parent))
+			world_wrong(wd->w, "a new mirror lacks a tail");
+		if (n->state == NODE_TAIL)
+			continue;
+		key_of(was, n, &old_parent, &old_key);
+		key_of(wd, n, &new_parent, &new_key);
+		e = n->state == NODE_FULL ? entry_of(wd, &old_key) : NULL;
+		if (e)
+			e->key = new_key;
+		if (n->state == NODE_FULL && (!e || !fake_idx_has(&wd->mirror, &new_key)))
+			world_wrong(wd->w, "a new mirror lacks a block");
+		rekey(wd, was, n, old_key, new_key);
+	}
+}
+
+void world_domain_renew(struct world *w, int i, uint8_t secret_seed)
+{
+	struct world_domain *wd = w->domains[i], *was = malloc(sizeof(*was));
+
+	memcpy(was, wd, sizeof(*was));
+	wd->mirror = (struct wshm_idx_writer){.max_tails = was->mirror.max_tails};
+	for (uint32_t k = 0; k < WSHM_SECRET_BYTES; k++)
+		wd->secret[k] ^= (uint8_t)(secret_seed + k * 5 + 1);
+	wshm_key_root(&wd->root, wd->secret, &w->root);
+	if (cache_domain_renew(wd->d, wd->secret, &wd->mirror))
+		world_wrong(w, "a domain cannot be renewed");
+	if (wd->mirror.n_full != was->mirror.n_full || wd->mirror.n_tails != was->mirror.n_tails ||
+	    wd->mirror.wrong)
+		world_wrong(w, "a new mirror does not show as much as the old one did");
+	rekey(wd, was, &wd->d->root, was->root, wd->root);
+	wd->mirror.full = full_changed;
+	wd->mirror.rows = rows_changed;
+	wd->mirror.arg = wd;
+	free(was);
+}
+
 void world_init(struct world *w, uint32_t n_blocks, int n_domains, const struct wshm_root *root)
 {
 	struct cache_options opt = {.root = {{1, 2}, 3}};

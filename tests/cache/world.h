@@ -80,6 +80,8 @@ void world_init(struct world *w, uint32_t n_blocks, int n_domains, const struct 
 void world_fini(struct world *w); /* checks that nothing has leaked */
 void world_domain_new(struct world *w, int i, uint8_t secret_seed);
 void world_domain_free(struct world *w, int i);
+/* It gets another secret and an empty mirror; checks that this then shows what the old one did. */
+void world_domain_renew(struct world *w, int i, uint8_t secret_seed);
 /* Recompute every count from scratch and compare. */
 void world_check(struct world *w);
 /* Rows lost by any domain since the last call. */

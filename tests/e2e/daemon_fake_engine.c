@@ -216,15 +216,18 @@ static uint64_t digest(const uint8_t *p, size_t n)
 	return h;
 }
 
-/* A domain comes once, with a writable region of the right kind in which no engine says that it is
- * there, and the public one first. */
+/* A domain comes once, and again with another secret and another region; always with a writable one of
+ * the right kind in which no engine says that it is there, and the public one first. */
 static void take_domain(const struct wlink_domain *m, const int *fds, uint32_t n_fds)
 {
 	uint64_t said[2], here[2] = {7, 1 + (uint64_t)getpid()};
 	uint32_t i = m->domain == WLINK_PUBLIC ? MAX_DOMAINS - 1 : m->domain;
 	struct stat st;
 
-	if (i >= MAX_DOMAINS || fake.domains[i].told || n_fds != 1 || fstat(fds[0], &st) ||
+	if (i >= MAX_DOMAINS || n_fds != 1 || fstat(fds[0], &st) ||
+	    (fake.domains[i].told &&
+	     (i == MAX_DOMAINS - 1 || fake.domains[i].inode == st.st_ino ||
+	      fake.domains[i].secret == digest(m->secret, sizeof(m->secret)))) ||
 	    wshm_region_check(fds[0], wshm_idx_bytes()) ||
 	    (fcntl(fds[0], F_GETFL) & O_ACCMODE) != O_RDWR ||
 	    (i != MAX_DOMAINS - 1 &&

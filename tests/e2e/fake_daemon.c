@@ -274,6 +274,43 @@ static bool step(struct fake_session *s)
 	return moved;
 }
 
+static void send_index(struct fake_session *s)
+{
+	struct wctl_domain m = {.tenant = "fake"};
+	int fd = wshm_open_read_only(s->f->idx_fd[0]);
+
+	wctl_head_init(&m.head, WCTL_DOMAIN, sizeof(m), 0);
+	wctl_send(s->sock, &m, sizeof(m), &fd, 1);
+	close(fd);
+}
+
+/* Nothing stands in the old one any more. */
+static void replace_index(struct fake_session *s)
+{
+	struct fake *f = s->f;
+
+	wshm_idx_writer_close(f->idx[0]);
+	close(f->idx_fd[0]);
+	f->idx_fd[0] = wshm_idx_new(0);
+	must(f->idx_fd[0] >= 0, "make an index");
+	must(!wshm_idx_writer_open(&f->idx[0], f->idx_fd[0], fake_secret[0], &fake_root),
+	     "open an index");
+	send_index(s);
+	atomic_store(&f->c.new_index, 0);
+}
+
+static void answer_models(struct fake_session *s)
+{
+	static const struct wctl_model model = {
+		.name = "fake", .type = "fake", .vocab = FAKE_VOCAB, .ready = 1};
+	struct wctl_models m = {.n = 1, .models = {model}};
+
+	if (s->f->o.late_index == 2)
+		send_index(s);
+	wctl_head_init(&m.head, WCTL_MODEL_LIST, sizeof(m), 0);
+	wctl_send(s->sock, &m, sizeof(m), NULL, 0);
+}
+
 static void listen_to_client(struct fake_session *s, bool *ret_gone)
 {
 	uint8_t buf[sizeof(struct wctl_models)];
@@ -286,7 +323,9 @@ static void listen_to_client(struct fake_session *s, bool *ret_gone)
 	else if (r > 0 && h->type == WCTL_FILES) {
 		s->files_owed++;
 		atomic_fetch_add(&s->f->c.files_asked, 1);
-	} else if (r != -EAGAIN)
+	} else if (r > 0 && h->type == WCTL_MODELS)
+		answer_models(s);
+	else if (r != -EAGAIN)
 		*ret_gone = true;
 }
 
@@ -329,6 +368,8 @@ static void serve(struct fake_session *s)
 
 		if (atomic_exchange(&f->c.bye, 0))
 			say_bye(s);
+		if (atomic_load(&f->c.new_index))
+			replace_index(s);
 		set_loading(s, atomic_load(&f->c.loading));
 		answer_files(s);
 		if (moved) {
@@ -409,7 +450,7 @@ static bool greet(struct fake_session *s)
 				      .type = "fake",
 				      .vocab = FAKE_VOCAB,
 				      .max_positions = 4096,
-				      .ready = 1};
+				      .ready = f->o.late_index != 2};
 	must(!wshm_layout_init(&l, &w.params), "layout");
 	make_regions(f, &l, &tx, &rx);
 	must(!socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sv), "socketpair");
@@ -420,8 +461,14 @@ static bool greet(struct fake_session *s)
 	for (int i = 0; i < 2; i++)
 		fds[4 + i] = f->o.fault == FAKE_BAD_INDEX ? memfd_create("idx", MFD_CLOEXEC)
 							  : wshm_open_read_only(f->idx_fd[i]);
+	if (f->o.late_index) {
+		close(fds[4]);
+		fds[4] = wshm_idx_new(0);
+	}
 	r = wctl_send(s->sock, &w, sizeof(w), fds,
 		      f->o.fault == FAKE_FEW_FDS ? WCTL_WELCOME_FDS - 1 : WCTL_WELCOME_FDS);
+	if (f->o.late_index == 1)
+		send_index(s);
 	close(sv[1]);
 	close(fds[1]);
 	close(fds[4]);

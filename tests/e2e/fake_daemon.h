@@ -39,6 +39,8 @@ struct fake_options {
 	enum fake_fault fault;
 	uint32_t slots;				 /* 0: 64, or what the client asks for */
 	uint64_t tx_arena_bytes, rx_arena_bytes; /* 0: 1 MiB, 4 MiB */
+	int late_index; /* 1: the welcome's index is nobody's, the true one comes before the engine runs;
+			 * 2: when the client asks for the models, which are not known before */
 	int files_fd; /* borrowed; sealed text files of its model to be handed out; 0: none */
 };
 
@@ -50,6 +52,7 @@ struct fake_controls {
 	_Atomic uint32_t reclaim;  /* 0: released slots are not taken back */
 	_Atomic uint32_t admitted, complaints, wakes;
 	_Atomic uint32_t busy;	      /* 1: the engine never says that it sleeps */
+	_Atomic uint32_t new_index;   /* set to 1: an open session gets another, empty; then 0 */
 	_Atomic uint32_t bye;	      /* set to 1: sends BYE (protocol) to the session */
 	_Atomic uint32_t loading;     /* 1: the engine of an open session loads again, until 0 */
 	_Atomic uint32_t loads;	      /* 1 while it does */

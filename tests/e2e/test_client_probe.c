@@ -416,6 +416,58 @@ static void test_reconnect(void)
 	weft_close(shared);
 }
 
+/* An index that comes between the welcome and the session. */
+static void test_late(int when)
+{
+	struct fake_options o = {.path = fake_path(), .late_index = when};
+	struct fake *f = fake_start(&o);
+	struct weft *w;
+
+	cache(f, 0, prompt, 3, base, WSHM_NO_ACTIVATION, WSHM_TIER_DEVICE);
+	w = cu_open(NULL);
+	is_int(probe(w, NULL, prompt, LENGTH), 48, "another index before the session is open, %d",
+	       when);
+	weft_close(w);
+	fake_kill(f);
+}
+
+/* Others come while many threads probe, and nobody listens to the daemon but they. */
+static void test_replaced(void)
+{
+	struct fake *f = start();
+	struct fake_controls *c = fake_controls_of(f);
+	struct weft_adapter a;
+	pthread_t threads[24];
+	int before, rc;
+
+	shared = cu_open(NULL);
+	stop = answers = wrong = 0;
+	is_int(weft_adapters(shared, &a, 1), 0, "a list of no adapters");
+	for (int i = 0; i < 24; i++)
+		pthread_create(&threads[i], NULL, prober, NULL);
+	for (int k = 0; k < 6; k++) {
+		before = answers;
+		atomic_store(&c->new_index, 1);
+		while (atomic_load(&c->new_index))
+			sleep_ms(1);
+		cache(f, 0, prompt, 3, base, WSHM_NO_ACTIVATION, WSHM_TIER_DEVICE);
+		for (int i = 0; i < 6000 && (rc = probe(shared, NULL, prompt, LENGTH)) != 48; i++)
+			sleep_ms(10);
+		for (int i = 0; i < 6000 && answers < before + 24; i++)
+			sleep_ms(10);
+		if (rc != 48 || answers < before + 24)
+			break;
+	}
+	is_int(rc, 48, "the last of many indexes is read");
+	is_int(weft_adapters(shared, &a, 1), 0, "and so are its adapters");
+	stop = 1;
+	for (int i = 0; i < 24; i++)
+		pthread_join(threads[i], NULL);
+	is_int(wrong, 0, "what 24 threads have read stood in one of them");
+	weft_close(shared);
+	fake_kill(f);
+}
+
 static void test_fork(struct weft *w)
 {
 	struct weft_adapter a;
@@ -446,5 +498,8 @@ int main(void)
 	test_silent();
 	fake_kill(f);
 	test_reconnect();
+	test_late(1);
+	test_late(2);
+	test_replaced();
 	return tap_done();
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Domains: their secrets on disk, what the engine is told of them and when, and that a client gets
- * the indexes of its own domain and of the public one and no other. The fake engine ends at once
- * when a session comes before its domain.
+ * the indexes of its own domain and of the public one and no other; and when a reload gives a domain
+ * another secret. The fake engine ends at once when a session comes before its domain, or a domain again
+ * that is the same.
  */
 #include "tests/e2e/daemon_harness.h"
 #include "tests/tap.h"
@@ -316,6 +317,116 @@ static void test_reload(void)
 	is_int(session_of(30003).rc, 0, "and the new tenant is served");
 }
 
+static int reload(const char *tenants)
+{
+	char text[512];
+	json_t *j;
+	int good;
+
+	snprintf(text, sizeof(text), "[model m]\npath = /fake/ok\n%s", tenants);
+	rewrite(text);
+	j = wd_admin(&d, "{\"cmd\":\"reload\"}");
+	good = json_is_true(json_object_get(j, "ok"));
+	json_decref(j);
+	return good;
+}
+
+/* Does the tenant `ours`, whose index is in use, get another secret by a reload of the second? */
+static void renews(const char *before, const char *after, int want, const char *what)
+{
+	char old[17];
+	int rc = reload(before) ? session_of(0).rc : -1;
+
+	strcpy(old, file_digest(files[1]));
+	rc |= reload(after) ? 0 : -1;
+	is_int(rc ? rc : strcmp(old, file_digest(files[1])) != 0, want, "%s: %s", what,
+	       want ? "another secret" : "the same secret");
+}
+
+static void test_who_may_leave(void)
+{
+	static const char ours[] = "[tenant ours]\nuid = 0, 30000-30010\n";
+
+	renews(ours, ours, 0, "nothing has changed");
+	renews(ours, "[tenant ours]\nuid = 29999-30010, 0, 40000\n", 0, "uids have come");
+	renews(ours, "[tenant ours]\nuid = 0, 30000-30009\n", 1, "the last of a range has gone");
+	renews(ours, "[tenant ours]\nuid = 30000-30010\n", 1, "a single uid has gone");
+	renews(ours, "[tenant ours]\nuid = 0, 30000-30010\nweight = 7\n[tenant x]\nuid = 9\n", 0,
+	       "another tenant has come, and a quota has changed");
+	renews("[tenant ours]\ndefault = yes\n", "[tenant ours]\ndefault = yes\nweight = 7\n", 0,
+	       "of a default tenant only a quota");
+	renews("[tenant ours]\ndefault = yes\n",
+	       "[tenant ours]\ndefault = yes\n[tenant x]\nuid = 9\n", 1,
+	       "a uid is taken from the default tenant");
+	renews("[tenant ours]\ngid = 0\n[tenant x]\ngid = 9\n",
+	       "[tenant x]\ngid = 9\n[tenant ours]\ngid = 0\n", 1,
+	       "who is of two groups may be the other tenant's now");
+	renews("[tenant ours]\ngid = 0\n", "[tenant ours]\ngid = 0\n[tenant x]\nuid = 9\n", 1,
+	       "a uid is taken from a group's tenant");
+	renews(ours, "[tenant x]\ndefault = yes\n", 1, "a tenant has gone");
+	renews(ours, "[tenant theirs]\nuid = 0, 30000-30010\n", 1, "or has another name");
+}
+
+static int open_feature(struct wd_client *c)
+{
+	struct wctl_hello h;
+
+	wd_hello_init(&h);
+	h.features = WCTL_FEATURE_DOMAIN;
+	return wd_open(c, &d, &h);
+}
+
+/* An open session whose tenant changes, or loses others, in one daemon and one engine. */
+static void test_moved_session(void)
+{
+	static const char first[] = "[tenant ours]\nuid = 0, 30001\n[tenant x]\nuid = 9\n";
+	static const char less[] = "[tenant ours]\nuid = 0\n[tenant x]\nuid = 9\n";
+	static const char moved[] = "[tenant ours]\nuid = 30001\n[tenant x]\nuid = 0, 9\n";
+	struct wd_client c, idle;
+	struct stat st = {0};
+	long resumed;
+	char *secret;
+
+	ok(reload(first) && !open_feature(&c) && !open_feature(&idle), "two sessions");
+	ok(wd_state_wait(&c, WSHM_ENGINE_RUNNING, WD_PATIENCE_MS), "are attached");
+	fstat(c.fds[4], &st);
+	is_int(told_inode(0) == st.st_ino, 1, "the engine writes what they read");
+	resumed = wd_engine_int(&d, 0, "engine.resumed");
+	ok(reload(less), "somebody else leaves the tenant");
+	ok(wd_recv(&c, WD_PATIENCE_MS) == WCTL_DOMAIN && told_inode(0) != st.st_ino,
+	   "the session is told of another index, which is what the engine writes");
+	secret = told_secret(0);
+	is_str(secret, file_digest(files[1]), "under the new secret");
+	free(secret);
+	is_int(wd_engine_int(&d, 0, "engine.resumed"), resumed, "it is not attached anew");
+	ok(reload(moved), "its own uid goes to another tenant");
+	is_int(wd_recv(&c, WD_PATIENCE_MS), WCTL_DOMAIN, "it is told again");
+	ok(wd_engine_wait(&d, 0, "engine.resumed", resumed + 2, WD_PATIENCE_MS) &&
+		   wd_engine_wait(&d, 0, "engine.attached", 2, WD_PATIENCE_MS),
+	   "sessions are attached anew");
+	is_int(wd_engine_int(&d, 0, "starts"), 1, "by the same engine");
+	ok(reload(less) && wd_engine_wait(&d, 0, "engine.attached", 1, WD_PATIENCE_MS),
+	   "a third time it is the end of a session that has read nothing");
+	ok(wd_recv(&idle, WD_PATIENCE_MS) == WCTL_DOMAIN &&
+		   wd_recv(&idle, WD_PATIENCE_MS) == WCTL_DOMAIN &&
+		   wd_recv(&idle, WD_PATIENCE_MS) == WCTL_BYE,
+	   "which can still be read");
+	is_int(wd_recv(&c, WD_PATIENCE_MS), WCTL_DOMAIN, "the other one goes on");
+	wd_close(&c);
+	wd_close(&idle);
+	ok(wd_daemon_wait(&d, "sessions", 0, WD_PATIENCE_MS), "no session is left");
+
+	/* The new secret cannot be written: nothing changes. */
+	ok(reload(first) && session_of(ALICE).rc == 0, "the other uid is back");
+	unlink(state_path(files[1]));
+	mkdir(state_path(files[1]), 0700);
+	ok(!reload(less), "a secret that cannot be replaced refuses the reload");
+	is_int(session_of(ALICE).rc, 0, "which changes nothing");
+	rmdir(state_path(files[1]));
+	ok(reload(less) && file_digest(files[1])[0], "without what was in its place it is made");
+	is_int(session_of(ALICE).rc, -EACCES, "and the uid has left");
+}
+
 /* Two daemons with one state directory would each believe that it alone writes there. */
 static void test_shared_directory(void)
 {
@@ -360,6 +471,8 @@ int main(int argc, char **argv)
 	wd_restart(&d);
 	is_int(session_of(0).rc, 0, "with its own file back it serves again");
 	test_reload();
+	test_moved_session();
+	test_who_may_leave();
 	is_int(wd_stop(&d), 0, "stopped");
 	return tap_done();
 }

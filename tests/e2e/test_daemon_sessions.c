@@ -74,7 +74,7 @@ static void test_defaults(void)
 	wd_close(&c);
 	h.features = UINT64_MAX;
 	is_int(wd_open(&c, &d, &h), 0, "unknown features are ignored");
-	is_int(c.welcome.features, WCTL_FEATURE_FILES, "and not granted");
+	is_int(c.welcome.features, WCTL_FEATURE_FILES | WCTL_FEATURE_DOMAIN, "and not granted");
 	wd_close(&c);
 }
 

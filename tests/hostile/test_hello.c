@@ -154,7 +154,7 @@ static void small_and_odd(void)
 	is_int(r.slots, 4, "3 slots become 4");
 	is_int(r.welcome.params.tx_arena_bytes, 4096, "one byte becomes a page");
 	is_int(r.welcome.params.rx_arena_bytes, 8192, "a page and a byte become two pages");
-	is_int(r.welcome.features & ~WCTL_FEATURE_FILES, 0,
+	is_int(r.welcome.features & ~(WCTL_FEATURE_FILES | WCTL_FEATURE_DOMAIN), 0,
 	       "no feature is promised that is not there");
 	raw_close(&r);
 	raw_hello_init(&h);

@@ -152,11 +152,15 @@ static void write_config(const struct world *w)
 		bail_out("no temporary file");
 	fprintf(f,
 		"[daemon]\nsocket_mode = 0666\n%s\n"
-		"[model tiny]\npath = %s\nthreads = %u\n%s\n"
-		"[tenant honest]\nuid = %u\n%s\n",
+		"[model tiny]\npath = %s\nthreads = %u\n%s\n",
 		o->daemon ? o->daemon : "", w->model, o->threads ? o->threads : 1,
-		o->model ? o->model : "kv_bytes = 8M", geteuid(), o->honest ? o->honest : "");
-	if (!geteuid())
+		o->model ? o->model : "kv_bytes = 8M");
+	if (o->tenants)
+		fprintf(f, "%s", o->tenants);
+	else
+		fprintf(f, "[tenant honest]\nuid = %u\n%s\n", geteuid(),
+			o->honest ? o->honest : "");
+	if (!geteuid() && !o->tenants)
 		fprintf(f, "[tenant other]\nuid = %u\n%s\n", WORLD_OTHER_UID,
 			o->other ? o->other : "");
 	fclose(f);
@@ -232,6 +236,26 @@ struct world *world_start(const struct world_options *o)
 	return w;
 }
 
+void world_tenants(struct world *w, const char *tenants)
+{
+	w->o.tenants = tenants;
+	write_config(w);
+}
+
+bool world_reload(struct world *w, const char *tenants)
+{
+	json_t *j;
+	bool good;
+
+	world_tenants(w, tenants);
+	j = world_admin(w, "{\"cmd\":\"reload\"}");
+	good = json_is_true(json_object_get(j, "ok"));
+	if (!good)
+		diag("%s", json_string_value(json_object_get(j, "error")));
+	json_decref(j);
+	return good;
+}
+
 void world_restart_daemon(struct world *w)
 {
 	spawn(w);
@@ -277,6 +301,11 @@ const char *world_socket(const struct world *w)
 pid_t world_daemon(const struct world *w)
 {
 	return w->daemon;
+}
+
+const char *world_dir(const struct world *w)
+{
+	return w->dir;
 }
 
 /* --- asking ---------------------------------------------------------------------------------------*/

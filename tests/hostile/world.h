@@ -26,14 +26,15 @@
 #define WORLD_POSITIONS 8192u
 
 struct world_options {
-	const char *daemon; /* lines for [daemon], NULL: none */
-	const char *model;  /* for [model tiny] */
-	const char *honest; /* for [tenant honest]: the uid that runs the test */
-	const char *other;  /* for [tenant other]: WORLD_OTHER_UID; ignored without root */
-	const char *env[8]; /* NAME=VALUE for weftd and engine, NULL-terminated */
-	const char *shape;  /* of `weft model make`; NULL: tiny */
-	unsigned threads;   /* of the engine's; 0: one */
-	bool may_die;	    /* the test kills processes itself: world_stop() does not mind */
+	const char *daemon;  /* lines for [daemon], NULL: none */
+	const char *model;   /* for [model tiny] */
+	const char *honest;  /* for [tenant honest]: the uid that runs the test */
+	const char *other;   /* for [tenant other]: WORLD_OTHER_UID; ignored without root */
+	const char *tenants; /* all sections of tenants, in place of those two */
+	const char *env[8];  /* NAME=VALUE for weftd and engine, NULL-terminated */
+	const char *shape;   /* of `weft model make`; NULL: tiny */
+	unsigned threads;    /* of the engine's; 0: one */
+	bool may_die;	     /* the test kills processes itself: world_stop() does not mind */
 };
 
 struct world;
@@ -50,6 +51,10 @@ pid_t world_engine(const struct world *w);
 pid_t world_wait_engine(const struct world *w, pid_t before, int timeout_ms);
 /* After the test has killed weftd: start another in the same directory. */
 void world_restart_daemon(struct world *w);
+/* Write the configuration with these sections of tenants; have it reloaded: true if weftd takes it. */
+void world_tenants(struct world *w, const char *tenants);
+bool world_reload(struct world *w, const char *tenants);
+const char *world_dir(const struct world *w);
 /* Wait for weftd's exit: its wait status, or -1 when it does not end in time. */
 int world_wait_exit(struct world *w, int timeout_ms);
 

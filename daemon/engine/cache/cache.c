@@ -121,6 +121,38 @@ void cache_domain_free(struct cache_domain *d)
 	free(d);
 }
 
+/* The next of a tree, parents before children. NULL: that was the last. */
+static struct cache_node *next_node(struct cache_node *n)
+{
+	if (n->child)
+		return n->child;
+	while (!n->next) {
+		if (node_is_root(n) || node_is_root(n->parent))
+			return NULL;
+		n = n->parent;
+	}
+	return n->next;
+}
+
+int cache_domain_renew(struct cache_domain *d, const uint8_t secret[WSHM_SECRET_BYTES],
+		       struct wshm_idx_writer *mirror)
+{
+	struct node_index fresh;
+
+	if (index_init(&fresh, d->cache->seed, d->cache->pool->n))
+		return -ENOMEM;
+	d->index.n = 0;
+	index_fini(&d->index);
+	d->index = fresh;
+	memcpy(d->secret, secret, sizeof(d->secret));
+	d->mirror = mirror;
+	wshm_key_root(&d->root.key, secret, &d->cache->root);
+	for (struct cache_node *n = next_node(&d->root); n; n = next_node(n))
+		if (!node_renew(n))
+			return -EEXIST;
+	return 0;
+}
+
 void cache_domain_weight(struct cache_domain *d, uint32_t weight)
 {
 	d->weight = weight ? weight : 1;

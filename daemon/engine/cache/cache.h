@@ -102,6 +102,13 @@ int cache_domain_new(struct cache *c, const uint8_t secret[WSHM_SECRET_BYTES], u
 		     struct wshm_idx_writer *mirror, struct cache_domain **ret);
 void cache_domain_free(struct cache_domain *d); /* with all its nodes; NULL allowed */
 void cache_domain_weight(struct cache_domain *d, uint32_t weight);
+/*
+ * Under another secret and in another mirror from now on; the old one is told nothing more. Every key
+ * is computed anew, in one go; nodes, chains and pins stay as they are. 0; -ENOMEM with nothing
+ * changed; or -EEXIST: two keys have become one, and the cache is of no use any more.
+ */
+int cache_domain_renew(struct cache_domain *d, const uint8_t secret[WSHM_SECRET_BYTES],
+		       struct wshm_idx_writer *mirror);
 /* The domain whose nodes all others may take from; NULL: none. */
 void cache_set_public(struct cache *c, struct cache_domain *d);
 

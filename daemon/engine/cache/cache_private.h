@@ -137,6 +137,8 @@ bool node_fill(struct cache_node *n);
 /* The rows of a tail or promised node have become more. */
 void node_grow(struct cache_node *n, uint32_t rows);
 void node_to_front(struct cache_node *n);
+/* Its domain's secret, index and mirror are new, and so is its parent's key. False: its key is taken. */
+bool node_renew(struct cache_node *n);
 
 /* How many rows of a block that has label and tokens[0..n) are those of a node. */
 uint32_t node_agree(const struct cache_node *node, const struct block_label *label,

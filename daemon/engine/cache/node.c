@@ -265,11 +265,10 @@ static struct wshm_identity identity_of(const struct cache_node *n)
 	return id;
 }
 
-void node_grow(struct cache_node *n, uint32_t rows)
+static void mirror_rows(struct cache_node *n)
 {
 	struct wshm_idx_writer *m = n->domain->mirror;
 
-	n->rows = rows;
 	if (!m)
 		return;
 	if (n->mirror_tail == WSHM_NO_TAIL) {
@@ -278,7 +277,31 @@ void node_grow(struct cache_node *n, uint32_t rows)
 		n->mirror_tail = wshm_idx_tail_new(m, &n->parent->key, &id);
 	}
 	if (n->mirror_tail != WSHM_NO_TAIL)
-		wshm_idx_tail_set(m, n->mirror_tail, n->tokens, rows);
+		wshm_idx_tail_set(m, n->mirror_tail, n->tokens, n->rows);
+}
+
+void node_grow(struct cache_node *n, uint32_t rows)
+{
+	n->rows = rows;
+	mirror_rows(n);
+}
+
+bool node_renew(struct cache_node *n)
+{
+	struct cache_domain *d = n->domain;
+	struct wshm_identity id = identity_of(n);
+
+	n->mirror_tail = WSHM_NO_TAIL;
+	if (n->state != NODE_TAIL) {
+		wshm_key_block(&n->key, d->secret, &n->parent->key, &id, n->tokens);
+		if (index_find(&d->index, &n->key) || !index_insert(&d->index, n))
+			return false;
+	}
+	if (n->state != NODE_FULL && n->rows)
+		mirror_rows(n);
+	else if (n->state == NODE_FULL && d->mirror)
+		wshm_idx_put(d->mirror, &n->key, WSHM_TIER_DEVICE);
+	return true;
 }
 
 /* --- rows --------------------------------------------------------------------------------------------*/
