@@ -2,10 +2,9 @@
 /*
  * pattern.c - what a file searches text for: literals, and regular expressions by PCRE2.
  *
- * The files' expressions are written for another engine. Where its classes and PCRE2's differ, the
- * expression is rewritten to say the same: \s is Unicode's White_Space, \w has marks and connectors.
- * Both files and texts are outside input: expressions are short, and matching has limits. PCRE2's own
- * hold for one place of the text, so an expression could be slow at each of a million places, or look
+ * The files' expressions are written for another engine; regex.c says them again for PCRE2. Both
+ * files and texts are outside input: expressions are short, and matching has limits. PCRE2's own hold
+ * for one place of the text, so an expression could be slow at each of a million places, or look
  * through all the text from each: what a whole text may take is bounded by processor time, which is
  * looked at between matches, and a search stops on its way to be asked.
  */
@@ -15,90 +14,46 @@
 #include <string.h>
 #include <time.h>
 
-#define SPACE      \
-	"\\t-\\r " \
-	"\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define WORD                                                                                   \
-	"\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-" \
-	"\\x{1f169}\\x{1f170}-\\x{1f189}"
-
-/* The class that an escape stands for, in brackets of its own unless it is within a class. */
-static int add_class(struct wt_buf *b, char escape, bool in_class)
+static int compile(struct wt_pattern *p, const struct wt_buf *b, const char *regex, size_t bytes,
+		   struct weft_error *error)
 {
-	bool space = escape == 's' || escape == 'S';
-	const char *set = space ? SPACE : WORD;
+	pcre2_compile_context *context = pcre2_compile_context_create(NULL);
+	PCRE2_SIZE where;
+	int code;
 
-	if (!in_class && wt_buf_add(b, escape == 'S' || escape == 'W' ? "[^" : "[",
-				    escape == 'S' || escape == 'W' ? 2 : 1))
-		return -ENOMEM;
-	if (wt_buf_add(b, set, strlen(set)))
-		return -ENOMEM;
-	return in_class ? 0 : wt_buf_add(b, "]", 1);
-}
-
-/* 0 and the expression for PCRE2, or -errno. */
-static int translate(struct wt_buf *b, const char *p, size_t n, struct weft_error *error)
-{
-	bool in_class = false;
-	int r = 0;
-
-	for (size_t i = 0; i < n && !r; i++) {
-		if (p[i] == '\\' && i + 1 < n) {
-			char e = p[++i];
-
-			if (in_class && (e == 'S' || e == 'W'))
-				return wt_fail(error, -EOPNOTSUPP,
-					       "a regular expression has \\%c within brackets, "
-					       "which is not supported",
-					       e);
-			/* A search goes on from where it stopped, which is not where \G means. */
-			if (e == 'G')
-				return wt_fail(error, -EOPNOTSUPP,
-					       "a regular expression has \\G, which is not "
-					       "supported");
-			if (e == 's' || e == 'S' || e == 'w' || e == 'W')
-				r = add_class(b, e, in_class);
-			else
-				r = wt_buf_add(b, p + i - 1, 2);
-			continue;
-		}
-		if (in_class && (p[i] == '[' || (p[i] == '&' && i + 1 < n && p[i + 1] == '&')))
-			return wt_fail(error, -EOPNOTSUPP,
-				       "a regular expression has a class within a class, which is "
-				       "not supported");
-		if (p[i] == '[')
-			in_class = true;
-		else if (p[i] == ']')
-			in_class = false;
-		r = wt_buf_add(b, p + i, 1);
-	}
-	return r ? wt_fail(error, r, "out of memory") : 0;
+	if (!context)
+		return wt_fail(error, -ENOMEM, "out of memory");
+	/* Whatever this PCRE2 was built for. */
+	pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+	p->code = pcre2_compile((PCRE2_SPTR)b->p, b->n,
+				PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C |
+					PCRE2_USE_OFFSET_LIMIT,
+				&code, &where, context);
+	pcre2_compile_context_free(context);
+	bytes = bytes > 120 ? 120 : bytes;
+	if (!p->code && code == PCRE2_ERROR_UNKNOWN_UNICODE_PROPERTY)
+		return wt_fail(error, -EOPNOTSUPP,
+			       "unsupported in a regular expression: a property in %.*s",
+			       (int)bytes, regex);
+	if (!p->code)
+		return wt_fail(error, -EINVAL, "a regular expression cannot be compiled: %.*s",
+			       (int)bytes, regex);
+	/* Without JIT on this machine matching is slower, and the same. */
+	pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
+	return 0;
 }
 
 int wt_pattern_compile(struct wt_pattern *p, const char *regex, size_t bytes,
 		       struct weft_error *error)
 {
 	struct wt_buf b = {0};
-	PCRE2_SIZE where;
-	int r, code;
+	int r;
 
 	if (bytes > WT_MAX_PATTERN_BYTES)
 		return wt_fail(error, -EFBIG, "a regular expression of %zu bytes; at most %u",
 			       bytes, WT_MAX_PATTERN_BYTES);
-	r = translate(&b, regex, bytes, error);
-	if (!r) {
-		p->code = pcre2_compile((PCRE2_SPTR)b.p, b.n,
-					PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE |
-						PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT,
-					&code, &where, NULL);
-		if (!p->code)
-			r = wt_fail(error, -EINVAL,
-				    "a regular expression cannot be compiled, at %zu: %.*s", where,
-				    (int)(bytes > 120 ? 120 : bytes), regex);
-		else
-			/* Without JIT on this machine matching is slower, and the same. */
-			pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
-	}
+	r = wt_regex_translate(&b, regex, bytes, error);
+	r = r ? r : compile(p, &b, regex, bytes, error);
 	free(b.p);
 	return r;
 }

@@ -126,6 +126,9 @@ uint32_t wt_vocab_find_raw(const struct wt_vocab *v, const char *p, size_t n,
 uint32_t wt_vocab_find(const struct wt_vocab *v, const char *text, size_t n);
 const struct wt_merge *wt_vocab_merge(const struct wt_vocab *v, uint32_t left, uint32_t right);
 
+/* Append the expression that means in PCRE2's syntax what `regex` means in Oniguruma's (regex.c). */
+int wt_regex_translate(struct wt_buf *b, const char *regex, size_t bytes, struct weft_error *error);
+
 /* --- patterns (pattern.c) ------------------------------------------------------------------------*/
 
 struct wt_pattern {

@@ -9,6 +9,10 @@
  * what it does not know. Byte-level BPE and BPE with byte fallback are known; WordPiece, Unigram and
  * WordLevel are not.
  *
+ * What a letter is, that implementation and this library know from tables of Unicode, of their own
+ * versions (here PCRE2's and utf8proc's): at characters that are younger than the older table the two
+ * can cut differently.
+ *
  * Text is UTF-8 with a length; it may hold zeros. What is not valid UTF-8 is read as U+FFFD, one for
  * each maximal ill-formed part (Unicode's recommended practice). At most WEFT_TEXT_MAX_BYTES at once.
  *

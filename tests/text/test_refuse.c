@@ -100,7 +100,7 @@ static void test_wrong(void)
 		"{}", -EINVAL, "no ids");
 	refused(FILE_OF("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(\"},"
 			"\"content\":\"\"},"),
-		"{}", -EINVAL, "cannot be compiled");
+		"{}", -EINVAL, "\"(\" without \")\"");
 	refused(FILE_OF("\"added_tokens\":[{\"id\":3,\"content\":\"x\"}],"),
 		"{\"added_tokens_decoder\":{\"3\":{\"content\":\"y\"}}}", -EINVAL, "another in");
 }
