@@ -104,6 +104,9 @@ static bool accept(const struct wt_scratch *s, const struct wt_added *a, const c
 	if (a->single_word && ((*start && wt_is_word(wt_utf8_last(p, *start))) ||
 			       (*end < n && wt_is_word(wt_utf8_next(p + *end, n - *end, &len)))))
 		return false;
+	/* What the token before has taken it keeps. */
+	if (a->lstrip && *start < begun)
+		*start = begun;
 	while (a->lstrip && *start > begun && wt_is_space(wt_utf8_last(p, *start)))
 		do
 			--*start;
@@ -132,7 +135,8 @@ static int cut_added(struct wt_scratch *s, const struct wt_finder *f, const char
 			continue;
 		}
 		end = at = start + a->bytes;
-		if (!accept(s, a, p, n, begun, &start, &end))
+		/* Of blanks that the token before has taken nothing is left to be a token. */
+		if (!accept(s, a, p, n, begun, &start, &end) || start >= end)
 			continue;
 		if (begun < start)
 			r = encode_rest(s, p + begun, start - begun, normalized, first && !begun);

@@ -80,6 +80,44 @@ static void test_merges_to_special(void)
 	rmdir(dir);
 }
 
+/* Whether a text's ids are these, which the published implementation gives. */
+static void encodes(struct weft_tokenizer *t, const char *text, const char *want)
+{
+	char got[64] = "";
+	uint32_t *ids;
+	size_t n;
+
+	if (weft_encode(t, text, strlen(text), 0, &ids, &n, NULL))
+		bail_out("encode");
+	for (size_t i = 0; i < n && strlen(got) < 48; i++)
+		sprintf(got + strlen(got), " %u", ids[i]);
+	weft_text_free(ids);
+	ok(!strcmp(got, want), "\"%s\":%s (%s)", text, want, got);
+}
+
+/* A token that takes the blanks behind it leaves nothing for one of blanks that follows. */
+static void test_emptied(void)
+{
+	static const char json[] =
+		"{\"added_tokens\":[{\"id\":2,\"content\":\"word\",\"rstrip\":true,\"normalized\":"
+		"false},"
+		"{\"id\":3,\"content\":\" "
+		"\",\"lstrip\":true,\"rstrip\":true,\"normalized\":false}],"
+		"\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"x\":1},\"merges\":[]}}";
+	const struct weft_tokenizer_files files = {
+		.size = sizeof(files), .tokenizer = json, .tokenizer_bytes = sizeof(json) - 1};
+	struct weft_tokenizer *t;
+	struct weft_error e;
+
+	if (weft_tokenizer_new(&t, &files, &e))
+		bail_out(e.message);
+	encodes(t, "word ", " 2");
+	encodes(t, "a word", " 0 3 2");
+	encodes(t, "word   a", " 2 0");
+	encodes(t, "word xword  word a", " 2 1 2 2 0");
+	weft_tokenizer_close(t);
+}
+
 static void test_lookup(void)
 {
 	struct weft_tokenizer *t = open_kind("qwen2");
@@ -202,6 +240,7 @@ int main(void)
 
 	test_untrusted();
 	test_merges_to_special();
+	test_emptied();
 	test_lookup();
 	test_threads();
 	test_run("qwen2", "\xcc\x81\xcc\xa3");
