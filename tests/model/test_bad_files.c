@@ -295,6 +295,13 @@ static const struct {
 	{"llama", "pretraining_tp", "2", "pretraining_tp"},
 	{"llama", "quantization_config", "{\"bits\": 4}", "quantization_config"},
 	{"llama", "is_encoder_decoder", "true", "is_encoder_decoder"},
+	{"llama", "add_cross_attention", "true", "add_cross_attention"},
+	{"llama", "tie_encoder_decoder", "true", "tie_encoder_decoder"},
+	{"llama", "cross_attention_hidden_size", "64", "cross_attention_hidden_size"},
+	{"llama", "quantization_config", "{}", "quantization_config"},
+	{"llama", "pruned_heads", "{\"0\": [1]}", "pruned_heads"},
+	{"llama", "prefix", "\"Answer: \"", "prefix"},
+	{"llama", "auto_map", "{\"AutoModelForCausalLM\": \"modeling_x.X\"}", "code of its own"},
 	{"llama", "sliding_window", "128", "sliding_window"},
 	{"llama", "rope_interleaved", "true", "rope_interleaved"},
 	{"qwen2", "use_mrope", "true", "use_mrope"},
@@ -673,6 +680,52 @@ static void test_shards(void)
 	refused(&b, "shards: an index beside a single file", INDEX, TENSORS);
 }
 
+/* What transformers 4 wrote into every config.json, with values that are not its defaults where it
+ * computes the same logits with them. */
+static void test_harmless(void)
+{
+	static const char keys[] =
+		"{\"_commit_hash\":\"ab\",\"add_cross_attention\":false,\"bad_words_ids\":[[3]],"
+		"\"begin_suppress_tokens\":[3],\"cross_attention_hidden_size\":null,"
+		"\"decoder_start_token_id\":1,\"diversity_penalty\":0.5,\"do_sample\":true,"
+		"\"early_stopping\":true,\"encoder_no_repeat_ngram_size\":2,"
+		"\"exponential_decay_length_penalty\":[5,1.5],\"finetuning_task\":\"x\","
+		"\"forced_bos_token_id\":1,\"forced_eos_token_id\":2,\"gradient_checkpointing\":"
+		"false,"
+		"\"id2label\":{\"0\":\"a\",\"1\":\"b\"},\"is_decoder\":true,\"label2id\":{\"a\":0,"
+		"\"b\":1},"
+		"\"length_penalty\":2.0,\"max_length\":7,\"min_length\":3,\"no_repeat_ngram_size\":"
+		"2,"
+		"\"num_beam_groups\":2,\"num_beams\":4,\"num_return_sequences\":2,\"output_"
+		"scores\":true,"
+		"\"prefix\":null,\"pruned_heads\":{},\"remove_invalid_values\":true,"
+		"\"repetition_penalty\":1.5,\"return_dict_in_generate\":true,\"sep_token_id\":3,"
+		"\"suppress_tokens\":[5],\"task_specific_params\":{\"x\":{\"top_k\":1}},"
+		"\"temperature\":0.5,\"tf_legacy_loss\":false,\"tie_encoder_decoder\":false,"
+		"\"tokenizer_class\":\"LlamaTokenizer\",\"top_k\":3,\"top_p\":0.5,\"torchscript\":"
+		"false,"
+		"\"typical_p\":0.5,\"use_bfloat16\":false}";
+	struct model_config before, after;
+	struct weft_err err = {0};
+	struct box b;
+	json_t *more = value_of(keys);
+
+	box_read(&b, "llama");
+	box_write(&b);
+	if (model_config_read(b.dir, &before, &err))
+		bail_out(err.message);
+	json_object_update(b.config, more);
+	json_decref(more);
+	box_write(&b);
+	if (!ok(!model_config_read(b.dir, &after, &err), "what transformers 4 wrote is accepted"))
+		diag("%s", err.message);
+	else
+		ok(after.max_positions == before.max_positions && after.n_eos == before.n_eos &&
+			   after.eos[0] == before.eos[0] && after.bos == before.bos,
+		   "and changes neither length nor tokens");
+	box_free(&b);
+}
+
 /* Nothing is wrong with the copies themselves. */
 static void test_good(void)
 {
@@ -723,6 +776,7 @@ static void test_good(void)
 int main(void)
 {
 	test_good();
+	test_harmless();
 	test_config_keys();
 	test_config_texts();
 	test_header_keys();

@@ -82,28 +82,72 @@ static const struct known_key {
 	{"partial_rotary_factor", ALL, false},
 	{"use_mrope", QWEN2 | QWEN3, false},
 	{"rope_interleaved", LLAMA, false},
+	{"add_cross_attention", ALL, false},
+	{"auto_map", ALL, false},
+	{"cross_attention_hidden_size", ALL, false},
+	{"prefix", ALL, false},
+	{"pruned_heads", ALL, false},
+	{"tie_encoder_decoder", ALL, false},
 	{"_attn_implementation_autoset", ALL, true},
+	{"_commit_hash", ALL, true},
 	{"_name_or_path", ALL, true},
 	{"architectures", ALL, true},
 	{"attention_dropout", ALL, true},
 	{"chunk_size_feed_forward", ALL, true},
 	{"dtype", ALL, true},
+	{"finetuning_task", ALL, true},
+	{"gradient_checkpointing", ALL, true},
 	{"id2label", ALL, true},
 	{"initializer_range", ALL, true},
+	{"is_decoder", ALL, true},
 	{"is_llama_config", LLAMA, true},
 	{"label2id", ALL, true},
 	{"max_sequence_length", ALL, true},
+	{"num_labels", ALL, true},
 	{"output_attentions", ALL, true},
 	{"output_hidden_states", ALL, true},
 	{"pad_token_id", ALL, true},
 	{"problem_type", ALL, true},
 	{"return_dict", ALL, true},
+	{"sep_token_id", ALL, true},
+	{"task_specific_params", ALL, true},
+	{"tf_legacy_loss", ALL, true},
+	{"tokenizer_class", ALL, true},
 	{"torch_dtype", ALL, true},
+	{"torchscript", ALL, true},
 	{"transformers.js_config", ALL, true},
 	{"transformers_version", ALL, true},
 	{"unsloth_fixed", ALL, true},
 	{"unsloth_version", ALL, true},
+	{"use_bfloat16", ALL, true},
 	{"use_cache", ALL, true},
+	/* How tokens are chosen, which older versions wrote here: a request says that itself. */
+	{"bad_words_ids", ALL, true},
+	{"begin_suppress_tokens", ALL, true},
+	{"decoder_start_token_id", ALL, true},
+	{"diversity_penalty", ALL, true},
+	{"do_sample", ALL, true},
+	{"early_stopping", ALL, true},
+	{"encoder_no_repeat_ngram_size", ALL, true},
+	{"exponential_decay_length_penalty", ALL, true},
+	{"forced_bos_token_id", ALL, true},
+	{"forced_eos_token_id", ALL, true},
+	{"length_penalty", ALL, true},
+	{"max_length", ALL, true},
+	{"min_length", ALL, true},
+	{"no_repeat_ngram_size", ALL, true},
+	{"num_beam_groups", ALL, true},
+	{"num_beams", ALL, true},
+	{"num_return_sequences", ALL, true},
+	{"output_scores", ALL, true},
+	{"remove_invalid_values", ALL, true},
+	{"repetition_penalty", ALL, true},
+	{"return_dict_in_generate", ALL, true},
+	{"suppress_tokens", ALL, true},
+	{"temperature", ALL, true},
+	{"top_k", ALL, true},
+	{"top_p", ALL, true},
+	{"typical_p", ALL, true},
 };
 
 struct reader {
@@ -235,10 +279,22 @@ static int check_fixed(const struct reader *rd)
 		const char *key, *why;
 	} must_be_false[] = {
 		{"is_encoder_decoder", "only decoders are supported"},
+		{"add_cross_attention", "only decoders are supported"},
+		{"tie_encoder_decoder", "only decoders are supported"},
 		{"mlp_bias", "biases in the MLP are not supported"},
 		{"use_mrope", "rotation by sections is not supported"},
 		{"rope_interleaved", "rotation of neighbouring pairs is not supported"},
 	};
+	static const struct {
+		const char *key, *why;
+	} must_be_null[] = {
+		{"quantization_config", "quantized models are not supported"},
+		/* Often the family's own code, copied; but nothing here can tell. */
+		{"auto_map", "the model has code of its own, which may compute something else"},
+		{"cross_attention_hidden_size", "only decoders are supported"},
+		{"prefix", "text before each prompt is not supported"},
+	};
+	json_t *pruned;
 	uint32_t tp;
 	bool on;
 	double rotary;
@@ -246,8 +302,13 @@ static int check_fixed(const struct reader *rd)
 
 	if (get(rd, "hidden_act") && (!act || strcmp(act, "silu")))
 		return fail_key(rd, "hidden_act", "only \"silu\" is supported");
-	if (get(rd, "quantization_config"))
-		return fail_key(rd, "quantization_config", "quantized models are not supported");
+	for (size_t i = 0; i < sizeof(must_be_null) / sizeof(must_be_null[0]); i++)
+		if (get(rd, must_be_null[i].key))
+			return fail_key(rd, must_be_null[i].key, "%s", must_be_null[i].why);
+	pruned = get(rd, "pruned_heads");
+	if (pruned && (!json_is_object(pruned) || json_object_size(pruned)))
+		return fail_key(rd, "pruned_heads",
+				"layers without some of their heads are not supported");
 	r = get_uint_or(rd, "pretraining_tp", 1, 1, 1, &tp);
 	r = r ? r : get_real_or(rd, "partial_rotary_factor", 1, 1, 1, &rotary);
 	for (size_t i = 0; !r && i < sizeof(must_be_false) / sizeof(must_be_false[0]); i++) {
