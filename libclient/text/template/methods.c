@@ -334,6 +334,8 @@ METHOD(str_count)
 	size_t from = 0;
 	ssize_t at;
 
+	if (args->n > 1 && args->n < 4 && !args->n_kw)
+		return wj_refuse(m, "count: a start is not supported");
 	if (wj_bind(m, "count", args, "sub", 1, &v))
 		part = wj_arg_str(m, "count", v);
 	if (!part)
