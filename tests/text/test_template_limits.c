@@ -222,6 +222,8 @@ static void test_lines(void)
 		"line 2: the test 'nosuch' is not supported");
 	refused("no such statement", "{% include 'x' %}", SMALL, -EOPNOTSUPP,
 		"line 1: the statement 'include' is not supported");
+	refused("a great float as an integer", "{{ '%d' % 1e20 }}", SMALL, -EOPNOTSUPP,
+		"'%d': a number of more than 64 bits is not supported");
 	refused("a count from a place on", "{{ 'aa'.count('a', 1) }}", SMALL, -EOPNOTSUPP,
 		"count: a start is not supported");
 	refused("a method", "{{ s.translate() }}", SMALL, -EOPNOTSUPP, "str's member 'translate'");

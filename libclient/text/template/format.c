@@ -101,6 +101,11 @@ static void put_int(struct format *f, struct wj_value v, char conversion)
 
 	if (wj_is(v, WJ_FLOAT) && strchr("diu", conversion) && v.f > -0x1p63 && v.f < 0x1p63)
 		v = wj_int((int64_t)v.f);
+	if (wj_is(v, WJ_FLOAT) && strchr("diu", conversion) && isfinite(v.f)) {
+		wj_refuse(f->m, "'%%%c': a number of more than 64 bits is not supported",
+			  conversion);
+		return;
+	}
 	if (!wj_is_int(v, &i)) {
 		wj_raise(f->m, "'%%%c': a number is needed, not a %s", conversion, wj_kind_name(v));
 		return;
