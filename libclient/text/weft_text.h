@@ -9,6 +9,10 @@
  * what it does not know. Byte-level BPE and BPE with byte fallback are known; WordPiece, Unigram and
  * WordLevel are not.
  *
+ * What ids a text has tokenizer.json alone says. Some classes of transformers 5 (LlamaTokenizer,
+ * Qwen2Tokenizer and others) put normalizers and pre-tokenizers of their own, and add_prefix_space of
+ * tokenizer_config.json, in place of the file's, and can then give other ids.
+ *
  * What a letter is, that implementation and this library know from tables of Unicode, of their own
  * versions (here PCRE2's and utf8proc's): at characters that are younger than the older table the two
  * can cut differently.
@@ -84,9 +88,10 @@ struct weft_tokenizer_info {
 WEFT_API int weft_tokenizer_info(const struct weft_tokenizer *t, struct weft_tokenizer_info *ret);
 
 /*
- * Without WEFT_PARSE_SPECIAL the text cannot become a special token, whatever it says (the token for
- * unknown characters, where a tokenizer has one, excepted): for text of others. Added tokens that
- * are not special are found in either case.
+ * Without WEFT_PARSE_SPECIAL the text cannot become a special token, whatever it says: for text of
+ * others. Two are excepted, as in the format's own implementation: the token for unknown characters,
+ * where a tokenizer has one, and a special token that is at once a single character of the vocabulary.
+ * Added tokens that are not special are found in either case.
  */
 #define WEFT_ADD_SPECIAL   1u /* what the model expects around a text, such as a first token */
 #define WEFT_PARSE_SPECIAL 2u /* "<s>" in the text is the token <s> */
@@ -95,7 +100,11 @@ WEFT_API int weft_tokenizer_info(const struct weft_tokenizer *t, struct weft_tok
 WEFT_API int weft_encode(struct weft_tokenizer *t, const char *text, size_t bytes, uint32_t flags,
 			 uint32_t **ret_ids, size_t *ret_n, struct weft_error *error);
 
-#define WEFT_SKIP_SPECIAL 1u /* leave special tokens out of the text */
+/*
+ * Leave special tokens out of the text; also one that is normalized and whose text the normalizer
+ * changes, which the format's own implementation leaves in.
+ */
+#define WEFT_SKIP_SPECIAL 1u
 
 /*
  * The text is valid UTF-8, with a zero after it that is not counted; freed with weft_text_free().
@@ -190,9 +199,9 @@ struct weft_message {
 
 /*
  * A conversation as the ids that the model was trained to see: the template is rendered, and special
- * tokens are found in the template's own text only. Whatever a message says, it cannot become one
- * (added tokens that are not special are found, as weft_encode() does). Otherwise the ids are those of
- * the rendered text.
+ * tokens are found in the template's own text only. Whatever a message says, it cannot become one,
+ * but for weft_encode()'s exceptions (added tokens that are not special are found, as weft_encode()
+ * does). Otherwise the ids are those of the rendered text.
  *
  * With WEFT_CHAT_AFTER the content of the last message of role "assistant" is not looked at: the ids
  * are those of the text that the template puts after it. A program that keeps a conversation as the
