@@ -52,7 +52,8 @@ enum wctl_type {
 
 	/* weftd -> engine */
 	WLINK_ATTACH = 32,	/* struct wlink_attach + fds: tx, rx, wake, bell */
-	WLINK_DETACH = 33,	/* struct wlink_session: client gone; release everything */
+	WLINK_DETACH = 33,	/* struct wlink_session: release everything; the client is gone, or
+				 * (head.code 1) will be attached again */
 	WLINK_NUDGE = 34,	/* run one tiny step or say that all is idle */
 	WLINK_STATUS = 35,
 	WLINK_DRAIN = 36,	/* struct wlink_drain */

@@ -42,10 +42,10 @@ int cmd_reload(int argc, char **argv)
 
 /* --- drain ---------------------------------------------------------------------------------------*/
 
-static int32_t seconds = -1;
+static uint32_t seconds = UINT32_MAX; /* as configured */
 
 static const struct cli_option drain_table[] = {
-	{"seconds", 's', "N", cli_set_i32, &seconds,
+	{"seconds", 's', "N", cli_set_u32, &seconds,
 	 "how long requests under way may take; default: drain_seconds of the configuration"},
 	ADMIN_OPTIONS,
 	{"json", 'j', NULL, NULL, &json, "the daemon's reply as it is"},
@@ -66,7 +66,7 @@ int cmd_drain(int argc, char **argv)
 
 	cli_parse(&drain_command, argc, argv);
 	request = json_pack("{s:s}", "cmd", "drain");
-	if (seconds >= 0)
+	if (seconds != UINT32_MAX)
 		json_object_set_new(request, "seconds", json_integer(seconds));
 	reply = admin_do(request, ADMIN_QUICK, json);
 	if (!reply)

@@ -39,7 +39,7 @@ static const struct cli_command command = {
 /* The text, freed by the caller; NULL after a message. */
 static char *collect(size_t *ret_bytes)
 {
-	json_t *j = admin_ask(json_pack("{s:s}", "cmd", "status"), ADMIN_QUICK, NULL);
+	json_t *j = admin_do(json_pack("{s:s}", "cmd", "status"), ADMIN_QUICK, false);
 	char *text = NULL;
 	FILE *to;
 
@@ -87,9 +87,13 @@ static int answer_http(void)
 	char *text;
 	int rc;
 
-	if (r == HTTP_NONE)
+	if (r == HTTP_NONE) {
+		http_answer(stdout, "400 Bad Request", "no request came\n", false);
 		return cli_fail("no HTTP request on standard input");
-	if (r == HTTP_OTHER)
+	}
+	if (r == HTTP_METHOD)
+		return http_answer(stdout, "405 Method Not Allowed", "only GET and HEAD\n", false);
+	if (r == HTTP_PATH)
 		return http_answer(stdout, "404 Not Found", "only GET /metrics is here\n", false);
 	text = collect(&n);
 	rc = http_answer(stdout, text ? "200 OK" : "503 Service Unavailable",

@@ -36,18 +36,14 @@ static void show(const json_t *j)
 
 int cmd_status(int argc, char **argv)
 {
-	char *text = NULL;
 	json_t *j;
 
 	cli_parse(&command, argc, argv);
-	j = admin_ask(json_pack("{s:s}", "cmd", "status"), ADMIN_QUICK, &text);
+	j = admin_do(json_pack("{s:s}", "cmd", "status"), ADMIN_QUICK, json);
 	if (!j)
 		return 1;
-	if (json)
-		cli_print(stdout, text, strlen(text));
-	else
+	if (!json)
 		show(j);
-	free(text);
 	json_decref(j);
 	return 0;
 }

@@ -7,7 +7,6 @@
 #include "tools/json_path.h"
 
 #include <stdio.h>
-#include <string.h>
 
 static int json;
 
@@ -25,20 +24,6 @@ static const struct cli_command list_command = {
 	table,	       N_OPTIONS, 0,
 };
 
-/* What an engine says of a tenant, which may be nothing. */
-static const json_t *of_engine(const json_t *engine, const char *tenant)
-{
-	json_t *item;
-	size_t i;
-
-	json_array_foreach(json_path(engine, "engine.tenants"), i, item)
-	{
-		if (!strcmp(admin_text(item, "name"), tenant))
-			return item;
-	}
-	return NULL;
-}
-
 /* Over all engines. */
 static json_int_t sum(const json_t *engines, const char *tenant, const char *key)
 {
@@ -47,7 +32,7 @@ static json_int_t sum(const json_t *engines, const char *tenant, const char *key
 	size_t i;
 
 	json_array_foreach((json_t *)engines, i, e) total +=
-		json_integer_value(json_object_get(of_engine(e, tenant), key));
+		admin_int(json_path_named(json_path(e, "engine.tenants"), "name", tenant), key);
 	return total;
 }
 
@@ -82,7 +67,7 @@ static int list(int argc, char **argv)
 	size_t i;
 
 	cli_parse(&list_command, argc, argv);
-	status = admin_ask(json_pack("{s:s}", "cmd", "status"), ADMIN_QUICK, NULL);
+	status = admin_do(json_pack("{s:s}", "cmd", "status"), ADMIN_QUICK, false);
 	if (!status)
 		return 1;
 	all = tenants_of(status);
@@ -125,7 +110,7 @@ static int sessions(int argc, char **argv)
 	size_t i;
 
 	cli_parse(&sessions_command, argc, argv);
-	reply = admin_ask(json_pack("{s:s}", "cmd", "sessions"), ADMIN_QUICK, NULL);
+	reply = admin_do(json_pack("{s:s}", "cmd", "sessions"), ADMIN_QUICK, false);
 	if (!reply)
 		return 1;
 	all = json_object_get(reply, "sessions");

@@ -46,15 +46,26 @@ static void on_interrupt(int sig)
 	interrupted = 1;
 }
 
-/* One look. */
+/* A terminal of another size wants another picture, and has it at once. */
+static void on_resize(int sig)
+{
+	(void)sig;
+}
+
+/*
+ * A look is weftd's status, in which each engine's own part says when it was had ("at", in seconds). An
+ * engine that did not answer in time keeps what it said before, so that what comes next is compared with that.
+ */
 struct look {
 	json_t *status; /* owned */
-	struct timespec at;
 };
 
 /* --- the difference of two looks -----------------------------------------------------------------*/
 
-/* Objects of one name, then and now; then is NULL if it is new since, or has begun again. */
+/*
+ * Objects of one name, then and now, and the time between; then is NULL if it is new since, or has begun
+ * again. No time between: there is nothing to compare with, and all that grows is NaN.
+ */
 struct pair {
 	const json_t *then, *now;
 	double seconds;
@@ -73,17 +84,19 @@ static double grown(const struct pair *p, const char *path)
 {
 	double then = number(p->then, path), now = number(p->now, path);
 
+	if (!(p->seconds > 0))
+		return NAN;
 	return now >= then ? now - then : now;
 }
 
 static double rate(const struct pair *p, const char *path)
 {
-	return p->seconds > 0 ? grown(p, path) / p->seconds : 0;
+	return grown(p, path) / p->seconds;
 }
 
 static double percent(double part, double of)
 {
-	return of > 0 ? 100 * part / of : 0;
+	return of > 0 ? 100 * part / of : of * 0;
 }
 
 /*
@@ -104,7 +117,7 @@ static double quantile(const struct pair *p, const char *path, double q)
 #define IN(i)                                        \
 	(json_number_value(json_array_get(now, i)) - \
 	 (fresh ? 0 : json_number_value(json_array_get(then, i))))
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n && p->seconds > 0; i++)
 		total += IN(i);
 	for (size_t i = 0; i < n && total > 0; i++) {
 		double high = json_number_value(json_array_get(bounds, i));
@@ -130,35 +143,46 @@ static bool fits(void)
 	return left-- > 0;
 }
 
-static const char *ms(char text[16], double x)
+/* A number in a column, or "-". Each has room of its own until the line is printed: COLUMNS of them. */
+#define COLUMNS 8
+
+static const char *column(double x, const char *format)
 {
+	static char text[COLUMNS][24];
+	static unsigned last;
+	char *at = text[last++ % COLUMNS];
+
 	if (isnan(x))
-		snprintf(text, 16, "-");
-	else
-		snprintf(text, 16, x < 10 ? "%.2f" : x < 100 ? "%.1f" : "%.0f", x);
-	return text;
+		return "-";
+	snprintf(at, sizeof(text[0]), format, x);
+	return at;
 }
 
-/* The one of that name in a list; NULL: none. */
-static const json_t *named(const json_t *list, const char *key, const char *name)
+static const char *per_second(const struct pair *p, const char *path)
 {
-	json_t *item;
-	size_t i;
-
-	json_array_foreach((json_t *)list, i, item)
-	{
-		if (!strcmp(json_path_text(item, key), name))
-			return item;
-	}
-	return NULL;
+	return column(rate(p, path), "%.1f");
 }
 
-static struct pair model_pair(const struct look *then, const json_t *engine, double seconds)
+static const char *share_cached(const struct pair *p)
 {
-	const char *name = json_path_text(engine, "model");
-	const json_t *before = named(json_path(then->status, "engines"), "model", name);
-	struct pair p = {json_path(before, "engine"), json_path(engine, "engine"), seconds};
+	return column(percent(grown(p, "tokens_cached"), grown(p, "tokens_in")), "%.0f%%");
+}
 
+static const char *ms(const struct pair *p, const char *path, double q)
+{
+	double x = quantile(p, path, q);
+
+	return column(x, x < 10 ? "%.2f" : x < 100 ? "%.1f" : "%.0f");
+}
+
+static struct pair model_pair(const struct look *then, const json_t *engine)
+{
+	const json_t *before = json_path_named(json_path(then->status, "engines"), "model",
+					       json_path_text(engine, "model"));
+	struct pair p = {json_path(before, "engine"), json_path(engine, "engine"), 0};
+
+	if (json_is_object(p.then))
+		p.seconds = number(p.now, "at") - number(p.then, "at");
 	/* Another engine counts from 0. */
 	if (strcmp(json_path_text(p.then, "instance_id"), json_path_text(p.now, "instance_id")))
 		p.then = NULL;
@@ -167,20 +191,16 @@ static struct pair model_pair(const struct look *then, const json_t *engine, dou
 
 static void model_line(const json_t *engine, const struct pair *p)
 {
-	char first50[16], first99[16], gap50[16], gap99[16];
 	double blocks = number(p->now, "blocks");
 
 	if (!fits())
 		return;
-	cli_printf(stdout,
-		   "%-16s %-9s %4.0f %5.0f %9.1f %6.0f%% %9.1f %8.1f %9s %9s %8s %8s %5.0f%%\n",
+	cli_printf(stdout, "%-16s %-9s %4.0f %5.0f %9s %7s %9s %8s %9s %9s %8s %8s %5.0f%%\n",
 		   json_path_text(engine, "model"), json_path_text(engine, "state"),
-		   number(p->now, "running"), number(p->now, "queued"), rate(p, "tokens_in"),
-		   percent(grown(p, "tokens_cached"), grown(p, "tokens_in")), rate(p, "tokens_out"),
-		   rate(p, "steps"), ms(first50, quantile(p, "times.first_token", 0.5)),
-		   ms(first99, quantile(p, "times.first_token", 0.99)),
-		   ms(gap50, quantile(p, "times.between_tokens", 0.5)),
-		   ms(gap99, quantile(p, "times.between_tokens", 0.99)),
+		   number(p->now, "running"), number(p->now, "queued"), per_second(p, "tokens_in"),
+		   share_cached(p), per_second(p, "tokens_out"), per_second(p, "steps"),
+		   ms(p, "times.first_token", 0.5), ms(p, "times.first_token", 0.99),
+		   ms(p, "times.between_tokens", 0.5), ms(p, "times.between_tokens", 0.99),
 		   percent(blocks - number(p->now, "blocks_free"), blocks));
 }
 
@@ -189,10 +209,9 @@ static void use_line(const char *model, const char *name, const struct pair *p, 
 {
 	if (!fits())
 		return;
-	cli_printf(stdout, "%-16s %-24s %6.0f %8.1f %9.1f %6.0f%% %9.1f%s%s\n", model, name, active,
-		   rate(p, "requests"), rate(p, "tokens_in"),
-		   percent(grown(p, "tokens_cached"), grown(p, "tokens_in")), rate(p, "tokens_out"),
-		   *note ? "  " : "", note);
+	cli_printf(stdout, "%-16s %-24s %6.0f %8s %9s %7s %9s%s%s\n", model, name, active,
+		   per_second(p, "requests"), per_second(p, "tokens_in"), share_cached(p),
+		   per_second(p, "tokens_out"), *note ? "  " : "", note);
 }
 
 /* Of a list, and a line below it at the least. */
@@ -214,8 +233,8 @@ static void tenants(const struct pair *p, const char *model)
 	json_array_foreach(json_path(p->now, "tenants"), i, item)
 	{
 		const char *name = json_path_text(item, "name");
-		struct pair of = {named(json_path(p->then, "tenants"), "name", name), item,
-				  p->seconds};
+		struct pair of = {json_path_named(json_path(p->then, "tenants"), "name", name),
+				  item, p->seconds};
 
 		use_line(model, name, &of, number(item, "in_flight"), "");
 	}
@@ -236,8 +255,8 @@ static void adapters(const struct pair *p, const char *model)
 	json_array_foreach((json_t *)all, i, item)
 	{
 		const char *name = json_path_text(item, "name");
-		struct pair of = {named(json_path(p->then, "adapters"), "name", name), item,
-				  p->seconds};
+		struct pair of = {json_path_named(json_path(p->then, "adapters"), "name", name),
+				  item, p->seconds};
 
 		use_line(model, name, &of, number(item, "in_use"),
 			 number(item, "resident") > 0 ? json_path_text(item, "kind")
@@ -245,7 +264,7 @@ static void adapters(const struct pair *p, const char *model)
 	}
 }
 
-static void each_model(const struct look *then, const struct look *now, double seconds,
+static void each_model(const struct look *then, const struct look *now,
 		       void (*lines)(const struct pair *p, const char *model))
 {
 	json_t *engine;
@@ -253,7 +272,7 @@ static void each_model(const struct look *then, const struct look *now, double s
 
 	json_array_foreach(json_path(now->status, "engines"), i, engine)
 	{
-		struct pair p = model_pair(then, engine, seconds);
+		struct pair p = model_pair(then, engine);
 
 		lines(&p, json_path_text(engine, "model"));
 	}
@@ -261,8 +280,6 @@ static void each_model(const struct look *then, const struct look *now, double s
 
 static void picture(const struct look *then, const struct look *now)
 {
-	double seconds = (double)(now->at.tv_sec - then->at.tv_sec) +
-			 (double)(now->at.tv_nsec - then->at.tv_nsec) / 1e9;
 	const json_t *d = json_path(now->status, "daemon");
 	json_t *engine;
 	size_t i;
@@ -277,24 +294,48 @@ static void picture(const struct look *then, const struct look *now)
 	left -= 3;
 	json_array_foreach(json_path(now->status, "engines"), i, engine)
 	{
-		struct pair p = model_pair(then, engine, seconds);
+		struct pair p = model_pair(then, engine);
 
 		model_line(engine, &p);
 	}
 	if (headline("tenant"))
-		each_model(then, now, seconds, tenants);
+		each_model(then, now, tenants);
 	if (headline("adapter"))
-		each_model(then, now, seconds, adapters);
+		each_model(then, now, adapters);
 }
 
 /* --- the loop ------------------------------------------------------------------------------------*/
 
-static int look(struct look *l)
+static double seconds_now(void)
 {
-	json_decref(l->status);
-	l->status = admin_ask(json_pack("{s:s}", "cmd", "status"), ADMIN_QUICK, NULL);
-	clock_gettime(CLOCK_MONOTONIC, &l->at);
-	return l->status ? 0 : 1;
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static int look(struct look *l, const struct look *before)
+{
+	json_t *engine, *own;
+	size_t i;
+
+	l->status = admin_do(json_pack("{s:s}", "cmd", "status"), ADMIN_QUICK, false);
+	if (!l->status)
+		return 1;
+	json_array_foreach(json_path(l->status, "engines"), i, engine)
+	{
+		own = json_path(engine, "engine");
+		if (json_is_object(own)) {
+			json_object_set_new(own, "at", json_real(seconds_now()));
+			continue;
+		}
+		own = json_path(json_path_named(json_path(before->status, "engines"), "model",
+						json_path_text(engine, "model")),
+				"engine");
+		if (own)
+			json_object_set(engine, "engine", own);
+	}
+	return 0;
 }
 
 static int height(void)
@@ -306,20 +347,14 @@ static int height(void)
 	return w.ws_row - 1;
 }
 
+/* The first picture has nothing to compare with, and is there at once. */
 static int run(struct look looks[2])
 {
 	struct timespec pause = {.tv_sec = (time_t)interval};
 	bool terminal = isatty(STDOUT_FILENO);
 
 	pause.tv_nsec = (long)((interval - (double)pause.tv_sec) * 1e9);
-	if (look(&looks[0]))
-		return 1;
-	for (uint32_t n = 0; !times || n < times; n++) {
-		nanosleep(&pause, NULL);
-		if (interrupted)
-			break;
-		if (look(&looks[1]))
-			return 1;
+	for (uint32_t n = 0; !interrupted && !look(&looks[1], &looks[0]); n++) {
 		left = height();
 		fputs(terminal ? "\033[H\033[2J" : n ? "\n" : "", stdout);
 		picture(&looks[0], &looks[1]);
@@ -327,13 +362,17 @@ static int run(struct look looks[2])
 		json_decref(looks[0].status);
 		looks[0] = looks[1];
 		looks[1].status = NULL;
+		if (times && n + 1 >= times)
+			return 0;
+		nanosleep(&pause, NULL); /* to its end, or to a signal */
 	}
-	return 0;
+	return interrupted ? 0 : 1;
 }
 
 int cmd_top(int argc, char **argv)
 {
-	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: it ends the pause */
+	struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: they end the pause */
+	struct sigaction resized = {.sa_handler = on_resize};
 	struct look looks[2] = {{.status = NULL}};
 	int rc;
 
@@ -341,8 +380,9 @@ int cmd_top(int argc, char **argv)
 	if (!(interval >= 0.1 && interval <= 3600))
 		return cli_usage("--interval is from 0.1 to 3600");
 	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGWINCH, &resized, NULL);
 	rc = run(looks);
 	json_decref(looks[0].status);
 	json_decref(looks[1].status);
-	return interrupted ? 0 : rc;
+	return rc;
 }

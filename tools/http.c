@@ -32,12 +32,12 @@ static enum http_request request_of(const char *head)
 	else if (!strncmp(head, "HEAD ", 5))
 		r = HTTP_HEAD_METRICS;
 	else
-		return HTTP_OTHER;
+		return HTTP_METHOD;
 	head = strchr(head, ' ') + 1;
 	if (strncmp(head, path, sizeof(path) - 1))
-		return HTTP_OTHER;
+		return HTTP_PATH;
 	head += sizeof(path) - 1;
-	return *head == ' ' || *head == '?' ? r : HTTP_OTHER;
+	return *head == ' ' || *head == '?' ? r : HTTP_PATH;
 }
 
 enum http_request http_read(int fd)

@@ -42,3 +42,16 @@ bool json_path_number(const json_t *o, const char *path, double *ret)
 		return false;
 	return true;
 }
+
+json_t *json_path_named(const json_t *list, const char *key, const char *text)
+{
+	json_t *item;
+	size_t i;
+
+	json_array_foreach((json_t *)list, i, item)
+	{
+		if (!strcmp(json_path_text(item, key), text))
+			return item;
+	}
+	return NULL;
+}

@@ -5,6 +5,7 @@
  */
 #include "tools/metrics.h"
 
+#include "libclient/weft.h"
 #include "tools/json_path.h"
 
 #include <stdbool.h>
@@ -306,24 +307,42 @@ static void write_use(FILE *to, const json_t *engines)
 	}
 }
 
-/* An object of counts, by a label: {"ok": 5, "cancelled": 1}. */
+/*
+ * An object of counts, by a label: {"ok": 5, "cancelled": 1}. What has never happened is 0, so that the
+ * first time is seen as a rate too.
+ */
 static void write_counts(FILE *to, const char *name, const char *help, const json_t *engines,
-			 const char *part, const char *label_name)
+			 const char *part, const char *label_name, const char *(*word)(unsigned i))
 {
 	family(to, name, "counter", help);
 	EACH_ENGINE(engines, i, e)
 	{
-		const char *key;
-		json_t *v;
+		const json_t *counts = json_path(e, part);
 
-		json_object_foreach(json_path(e, part), key, v)
-		{
+		for (unsigned k = 0; counts && word(k); k++) {
 			const char *labels[] = {"model", json_path_text(e, "model"), label_name,
-						key, NULL};
+						word(k), NULL};
+			double value = 0;
 
-			sample(to, name, "", labels, NULL, json_number_value(v));
+			json_path_number(counts, word(k), &value);
+			sample(to, name, "", labels, NULL, value);
 		}
 	}
+}
+
+/* Each in turn, then NULL. WEFT_LOST is libweft's own, and no engine's. */
+static const char *end_word(unsigned i)
+{
+	const char *word = weft_status_name((enum weft_status)(i < WEFT_LOST ? i : i + 1));
+
+	return strcmp(word, "unknown") ? word : NULL;
+}
+
+static const char *finish_word(unsigned i)
+{
+	static const char *const words[] = {"eos", "stop-token", "stop-sequence", "length"};
+
+	return i < 4 ? words[i] : NULL;
 }
 
 /* --- histograms ----------------------------------------------------------------------------------*/
@@ -394,7 +413,7 @@ static void write_vllm(FILE *to, const json_t *engines)
 		const char *labels[] = {"model_name", json_path_text(e, "model"), "finished_reason",
 					"stop", NULL};
 		const json_t *f = json_path(e, "engine.finished");
-		double eos = 0, token = 0, sequence = 0, length = 0;
+		double eos = 0, token = 0, sequence = 0, length = 0, cancelled = 0, left = 0;
 
 		if (!f)
 			continue;
@@ -405,6 +424,10 @@ static void write_vllm(FILE *to, const json_t *engines)
 		sample(to, success, "", labels, NULL, eos + token + sequence);
 		labels[3] = "length";
 		sample(to, success, "", labels, NULL, length);
+		labels[3] = "abort";
+		json_path_number(e, "engine.ended.cancelled", &cancelled);
+		json_path_number(e, "engine.left", &left);
+		sample(to, success, "", labels, NULL, cancelled + left);
 	}
 	write_histograms(to, TABLE(vllm_histograms), engines, "model_name");
 }
@@ -438,10 +461,11 @@ void metrics_write(FILE *to, const json_t *status)
 	write_engines(to, TABLE(of_supervision), engines, NULL, "model");
 	write_engines(to, TABLE(of_engine), engines, "engine", "model");
 	write_use(to, engines);
-	write_counts(to, "weft_requests_ended_total", "Requests by what became of them.", engines,
-		     "engine.ended", "status");
+	write_counts(to, "weft_requests_ended_total",
+		     "Requests by what became of them, refused ones too.", engines, "engine.ended",
+		     "status", end_word);
 	write_counts(to, "weft_answers_finished_total", "Answers by why they came to their end.",
-		     engines, "engine.finished", "reason");
+		     engines, "engine.finished", "reason", finish_word);
 	write_histograms(to, TABLE(histograms), engines, "model");
 	write_lists(to, TABLE(of_adapter), engines, "engine.adapters", "adapter");
 	write_lists(to, TABLE(of_tenant), engines, "engine.tenants", "tenant");

@@ -96,7 +96,7 @@ static void report(struct engine *e)
 	mail_send(&e->to_control, mail);
 }
 
-static void detach(struct engine *e, uint64_t id)
+static void detach(struct engine *e, uint64_t id, bool returns)
 {
 	struct session *s = session_find(e, id);
 
@@ -106,6 +106,7 @@ static void detach(struct engine *e, uint64_t id)
 	}
 	if (s->muted_until_ns)
 		e->n_muted--;
+	s->returns = returns;
 	session_detach(e, s);
 }
 
@@ -134,7 +135,7 @@ static void handle(struct engine *e, struct mail *mail)
 		session_attach(e, mail->object, (enum wlink_resume)mail->value);
 		break;
 	case MAIL_DETACH:
-		detach(e, mail->session_id);
+		detach(e, mail->session_id, mail->value == 1);
 		break;
 	case MAIL_TENANT:
 		tenant(e, mail->object);

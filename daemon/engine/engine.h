@@ -155,6 +155,7 @@ struct session {
 	bool over;     /* broke the protocol; waits to be detached */
 	struct session *next_guarded; /* see orphan.c */
 	bool internal;		      /* the engine's own: weftd knows nothing of it */
+	bool returns;		      /* is detached to be attached again */
 	struct pin_job *pin;	      /* what it computes, while it does; see pins.c */
 	uint32_t wakes;		      /* by its descriptor, within the window below */
 	uint64_t wake_window_ns;
@@ -461,7 +462,8 @@ bool sampling_needs_tokens(const struct wshm_desc *d);	/* those drawn so far */
 /* publish.c: results and states into rx */
 void publish_admitted(struct request *r);
 void publish_placed(struct request *r); /* it was admitted before there was room for its results */
-void publish_started(struct engine *e, struct request *r, uint64_t now);
+/* True: for the first time, in any engine. */
+bool publish_started(struct engine *e, struct request *r, uint64_t now);
 void publish_token(struct sample *a, const struct wk_sampled *drawn);
 void publish_prompt_logprobs(struct request *r, uint32_t index, const struct wk_sampled *drawn);
 void publish_counts(struct engine *e, struct request *r, uint64_t now);

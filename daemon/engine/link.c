@@ -435,7 +435,7 @@ static void dispatch(struct engine *e, const union any_message *m, int *fds, uin
 		on_attach(e, &m->attach, fds, n_fds);
 		break;
 	case WLINK_DETACH:
-		post(e, MAIL_DETACH, m->session.session_id, 0, NULL);
+		post(e, MAIL_DETACH, m->session.session_id, m->head.code == 1, NULL);
 		break;
 	case WLINK_TENANT:
 		on_tenant(e, &m->tenant);

@@ -17,7 +17,7 @@
 enum mail_type {
 	/* control -> core */
 	MAIL_ATTACH, /* object: struct session, opened; value: enum wlink_resume */
-	MAIL_DETACH, /* session_id */
+	MAIL_DETACH, /* session_id; value 1: to be attached again */
 	MAIL_TENANT, /* object: struct wlink_tenant, heap */
 	MAIL_DOMAIN, /* object: struct domain_open, heap */
 	MAIL_PIN,    /* object: struct pin_job */

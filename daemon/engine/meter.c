@@ -47,7 +47,6 @@ void meter_time(struct meter *m, enum meter_time what, uint64_t from_ns, uint64_
 
 	if (!from_ns || !to_ns)
 		return;
-	t->n++;
 	t->sum_ns += ns;
 	t->bucket[bucket(meter_time_bounds, METER_TIME_BOUNDS, ns)]++;
 }
@@ -56,7 +55,6 @@ void meter_size(struct meter *m, enum meter_size what, uint64_t size)
 {
 	struct meter_sizes *t = &m->size[what];
 
-	t->n++;
 	t->sum += size;
 	t->bucket[bucket(meter_size_bounds, METER_SIZE_BOUNDS, size)]++;
 }

@@ -42,11 +42,11 @@ enum meter_size {
 
 /* bucket[i] has what is above bound i - 1 and at most bound i; the last one all that is above. */
 struct meter_times {
-	uint64_t n, sum_ns, bucket[METER_TIME_BOUNDS + 1];
+	uint64_t sum_ns, bucket[METER_TIME_BOUNDS + 1];
 };
 
 struct meter_sizes {
-	uint64_t n, sum, bucket[METER_SIZE_BOUNDS + 1];
+	uint64_t sum, bucket[METER_SIZE_BOUNDS + 1];
 };
 
 /* What one model, the base or an adapter, has done. */

@@ -97,19 +97,27 @@ void publish_placed(struct request *r)
 	}
 }
 
-void publish_started(struct engine *e, struct request *r, uint64_t now)
+/* A request of a client's, from its beginning: of one that an earlier daemon began these are not its times. */
+static bool timed(const struct request *r)
+{
+	return !r->session->internal && !r->desc.n_resume;
+}
+
+bool publish_started(struct engine *e, struct request *r, uint64_t now)
 {
 	struct wshm_slot *s = slot_of(r);
+	bool started = ord_load(&s->t_start_ns) != 0;
 
 	/* A request that is resumed keeps the time of its first start, and what it found then. */
-	if (!ord_load(&s->t_start_ns)) {
+	if (!started) {
 		/* Of the client's own prompt; what was appended may have been found too. */
 		ord_store(&s->cached_tokens, r->cached < r->n_client ? r->cached : r->n_client);
 		ord_store(&s->t_start_ns, now);
-		if (!r->session->internal)
+		if (timed(r))
 			meter_time(&e->meter, METER_QUEUE, s->t_arrival_ns, now);
 	}
 	wshm_slot_set_state(s, WSHM_SLOT_RUNNING);
+	return !started;
 }
 
 static void write_entry(uint8_t *at, uint32_t bytes, const struct wk_sampled *drawn)
@@ -173,7 +181,7 @@ void publish_counts(struct engine *e, struct request *r, uint64_t now)
 		if (!ord_load(&s->t_first_ns)) {
 			ord_store(&s->forward_ns, r->forward_ns);
 			ord_store(&s->t_first_ns, now);
-			if (!r->session->internal)
+			if (timed(r))
 				meter_first(&e->meter, s, now);
 		}
 	}
@@ -253,6 +261,12 @@ void publish_wake_end(struct engine *e)
 		e->ops->aside_end(e->be);
 }
 
+/* Tokens of an answer that an earlier daemon delivered. */
+static uint32_t resumed(const struct request *r, uint32_t sample)
+{
+	return sample < r->desc.n_resume ? r->desc.resume[sample].tokens : 0;
+}
+
 /* Times and sizes of what was broken off say nothing. */
 static void meter_end(struct meter *m, const struct request *r, const struct wshm_slot *s,
 		      enum wshm_status status, uint64_t now)
@@ -261,14 +275,16 @@ static void meter_end(struct meter *m, const struct request *r, const struct wsh
 
 	m->ended[status]++;
 	for (uint32_t i = 0; i < r->desc.n; i++) {
-		n_out += r->samples[i].n_out;
+		n_out += r->samples[i].n_out - resumed(r, i);
 		if (r->samples[i].done)
 			m->finished[r->samples[i].finish]++;
 	}
 	if (status)
 		return;
-	meter_time(m, METER_DECODE, ord_load(&s->t_first_ns), now);
-	meter_time(m, METER_WHOLE, s->t_arrival_ns, now);
+	if (timed(r)) {
+		meter_time(m, METER_DECODE, ord_load(&s->t_first_ns), now);
+		meter_time(m, METER_WHOLE, s->t_arrival_ns, now);
+	}
 	meter_size(m, METER_PROMPT, r->n_prompt);
 	meter_size(m, METER_ANSWER, n_out);
 }

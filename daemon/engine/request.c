@@ -217,7 +217,7 @@ void request_end(struct engine *e, struct request *r, enum wshm_status status, u
 
 void request_drop(struct engine *e, struct request *r)
 {
-	if (!r->session->internal)
+	if (!r->session->internal && !r->session->returns)
 		e->meter.left++;
 	request_leave(e, r);
 	request_free(r);

@@ -166,18 +166,25 @@ static void touch(struct engine *e, struct step *st, struct request *r)
 		abort();
 }
 
+static void count_prompt(struct engine *e, const struct request *r)
+{
+	struct meter_use *use = request_use(e, r);
+
+	r->tenant->tokens_in += r->n_prompt;
+	r->tenant->tokens_cached += r->cached;
+	e->count.tokens_in += r->n_prompt;
+	e->count.tokens_cached += r->cached;
+	use->tokens_in += r->n_prompt;
+	use->tokens_cached += r->cached;
+}
+
 static void request_first_step(struct engine *e, struct request *r, uint64_t now)
 {
 	r->started = true;
 	r->tenant->queued_tokens -= r->n_prompt;
 	r->queued_charged = false;
-	r->tenant->tokens_in += r->n_prompt;
-	r->tenant->tokens_cached += r->cached;
-	e->count.tokens_in += r->n_prompt;
-	e->count.tokens_cached += r->cached;
-	request_use(e, r)->tokens_in += r->n_prompt;
-	request_use(e, r)->tokens_cached += r->cached;
-	publish_started(e, r, now);
+	if (publish_started(e, r, now))
+		count_prompt(e, r);
 	/* The first position of a prompt has no probability; its entry just says the token. */
 	if (r->lay.prompt_logprob_bytes && !r->prompt_ready)
 		publish_prompt_logprobs(r, 0,

@@ -269,8 +269,11 @@ static json_t *engine_restart(struct weftd *d, struct admin_conn *c, const json_
 
 	if (!e)
 		return admin_reply_error(err.message);
+	if (d->draining)
+		return admin_reply_error("weftd is shutting down; what is under way is finished");
 	if (!e->pid)
 		return admin_reply_error("its engine is not running");
+	e->asked = true;
 	engine_kill(e, "an administrator restarts it");
 	return json_pack("{s:b}", "ok", 1);
 }
@@ -423,9 +426,22 @@ static const char *refusal(const struct weftd *d, int sock)
 	    (cred.uid && cred.uid != geteuid() && !in_group(sock, cred.gid, d->admin.group)))
 		return "{\"ok\":false,\"error\":\"only root, the user of weftd and the admin group "
 		       "may do this\"}\n";
-	if (d->admin.n_conns >= MAX_CONNS)
-		return "{\"ok\":false,\"error\":\"too many admin connections\"}\n";
 	return NULL;
+}
+
+/* Where all are taken, who has said nothing yet makes room: the one who came first. */
+static bool place_for_one(struct weftd *d)
+{
+	struct admin_conn *idle = NULL;
+
+	if (d->admin.n_conns < MAX_CONNS)
+		return true;
+	for (struct admin_conn *c = d->admin.conns; c; c = c->next)
+		if (!waits(c) && !c->out && !c->line_bytes)
+			idle = c;
+	if (idle)
+		conn_free(idle);
+	return idle != NULL;
 }
 
 static void on_accept_timer(struct loop_timer *t)
@@ -457,6 +473,8 @@ static void on_accept(struct loop_source *s, uint32_t events)
 		return;
 	}
 	why = refusal(d, sock);
+	if (!why && !place_for_one(d))
+		why = "{\"ok\":false,\"error\":\"too many admin connections\"}\n";
 	if (why)
 		(void)!send(sock, why, strlen(why), MSG_NOSIGNAL | MSG_DONTWAIT);
 	else

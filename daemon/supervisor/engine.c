@@ -216,7 +216,7 @@ static void reset_link_state(struct engine *e)
 	memset(e->told, 0, sizeof(e->told));
 	memset(e->told_domain, 0, sizeof(e->told_domain));
 	e->n_owed = 0;
-	e->busy = e->nudged = e->gave_up = e->lacked = e->killed = e->drained = false;
+	e->busy = e->nudged = e->gave_up = e->lacked = e->killed = e->asked = e->drained = false;
 	e->want_nudge = e->want_status = e->want_drain = false;
 	e->steps_seen = 0;
 	e->done_bytes = e->total_bytes = 0;
@@ -333,7 +333,7 @@ static void engine_gone(struct engine *e)
 		registry_engine_failed(e);
 		pins_engine_failed(e);
 	} else {
-		e->d->counters.engine_crashes++;
+		e->d->counters.engine_crashes += !e->asked;
 		if (!e->killed && !e->lacked)
 			snprintf(e->failure, sizeof(e->failure), "%s", how);
 		start_later(e);

@@ -48,6 +48,7 @@ struct engine {
 	uint64_t instance_id;
 	char failure[WCTL_TEXT_BYTES]; /* why FAILED, or why the last one ended */
 	bool gave_up, killed;	       /* this process said FAILED; was killed, see failure */
+	bool asked;		       /* an administrator wants it to start again */
 	bool lacked;		       /* said FAILED for want of what the next may find */
 	bool killed_outside; /* the last one, by a SIGKILL of neither ours nor the kernel's */
 	uint64_t oom_kills, oom_read_ns;  /* of the machine, when this engine began to work */

@@ -108,7 +108,7 @@ static int send_detach(struct engine *e, struct session *s)
 	struct wlink_session m = {.session_id = s->id};
 	int err;
 
-	wctl_head_init(&m.head, WLINK_DETACH, sizeof(m), 0);
+	wctl_head_init(&m.head, WLINK_DETACH, sizeof(m), s->state == SESSION_OPEN);
 	err = wctl_send(e->link, &m, sizeof(m), NULL, 0);
 	if (err)
 		return err;

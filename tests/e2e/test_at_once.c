@@ -27,7 +27,7 @@
 
 #define WAIT_MS	   120000
 #define LEAST_MS   700 /* of a round; longer until everyone has come round often enough */
-#define LEAST_DONE 4u
+#define LEAST_DONE 8u
 
 static struct world *w;
 static struct weft *session; /* everyone's */
@@ -253,7 +253,7 @@ static void administer(uint32_t turn)
 	      "158,175,1,18,35,52,69,86,103]}",
 	      "");
 	if (turn % 4 == 3)
-		admin("{\"cmd\":\"cache-drop\"}", "");
+		admin("{\"cmd\":\"cache-drop\",\"all\":true}", "");
 	if (turn % 8 == 7)
 		admin("{\"cmd\":\"reload\"}", "");
 	unpin_all();
@@ -265,6 +265,9 @@ static void upset(uint32_t turn)
 	pid_t engine = world_engine(w);
 
 	usleep(100000 * world_slowness());
+	must(engine > 0, "the engine's process", engine);
+	if (engine <= 0)
+		return;
 	if (turn % 2) {
 		kill(world_daemon(w), SIGKILL);
 		must(world_wait_exit(w, WAIT_MS) >= 0, "weftd's end", 0);

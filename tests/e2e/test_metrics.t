@@ -25,7 +25,8 @@ counts() { # METRIC{LABELS} WANT NAME
 scrape
 counts 'weft_generated_tokens_total{model="tiny",adapter=""}' 0 "nothing has been made yet"
 counts 'weft_time_to_first_token_seconds_count{model="tiny"}' 0 "and nothing timed"
-counts 'weft_requests_ended_total{model="tiny",status="ok"}' "" "what never happened has no line"
+counts 'weft_requests_ended_total{model="tiny",status="ok"}' 0 "nothing has ended"
+is "$(grep -c '^weft_requests_ended_total' "$dir/m")" 19 "each way to end has its line, in which it is 0"
 
 run() { weft run --tokens --ignore-eos "$@" > "$dir/out" 2>&1; }
 # Three of the base: 8 + 8 + 20 tokens of prompt, 12 + 5 + 5 of answers. The second finds its first seven.
@@ -127,14 +128,14 @@ ask 'HEAD /metrics?x=1 HTTP/1.1\r\n\r\n' && grep -q '^HTTP/1.1 200' "$dir/http" 
 check $? "HEAD: without the text"
 ask 'GET /metricsandmore HTTP/1.1\r\n\r\n' && head -n 1 "$dir/http" | grep -q ' 404 '
 check $? "another path is not found"
-ask 'POST /metrics HTTP/1.1\r\n\r\n' && head -n 1 "$dir/http" | grep -q ' 404 '
-check $? "nor another method"
+ask 'POST /metrics HTTP/1.1\r\n\r\n' && head -n 1 "$dir/http" | grep -q ' 405 '
+check $? "and another method not allowed"
 ask 'GET /metrics HTTP/1.1\r\n'
-[ $? = 1 ] && [ ! -s "$dir/http" ] && grep -q 'no HTTP request' "$dir/err"
-check $? "half a request gets no answer"
+[ $? = 1 ] && head -n 1 "$dir/http" | grep -q ' 400 ' && grep -q 'no HTTP request' "$dir/err"
+check $? "half a request is a bad one"
 head -c 20000 /dev/zero | tr '\0' a | weft metrics --http > "$dir/http" 2> "$dir/err"
-[ $? = 1 ] && [ ! -s "$dir/http" ]
-check $? "nor does one without an end"
+[ $? = 1 ] && head -n 1 "$dir/http" | grep -q ' 400 '
+check $? "so is one without an end"
 
 # A daemon that stands still, and none.
 kill -STOP "$daemon"
