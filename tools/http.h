@@ -10,9 +10,9 @@
 #include <stdio.h>
 
 enum http_request {
-	HTTP_NONE,   /* nothing whole within five seconds and 8 KiB */
-	HTTP_METHOD, /* neither GET nor HEAD */
-	HTTP_PATH,   /* of something else */
+	HTTP_NONE,	  /* nothing whole within five seconds and 8 KiB */
+	HTTP_METHOD,	  /* neither GET nor HEAD */
+	HTTP_PATH,	  /* of something else */
 	HTTP_GET_METRICS, /* a query behind it is ignored */
 	HTTP_HEAD_METRICS,
 };
