@@ -17,6 +17,24 @@ is() { # GOT WANT NAME
 	check $? "$3"
 	[ "$1" = "$2" ] || { echo "# got:  $1"; echo "# want: $2"; }
 }
+# A command ends with this status and says this, on either stream.
+expect() { # STATUS TEXT COMMAND...
+	want_status=$1 text=$2
+	shift 2
+	"$@" > "$dir/out" 2> "$dir/err" < /dev/null
+	got=$?
+	[ $got = "$want_status" ] && cat "$dir/out" "$dir/err" | grep -q -- "$text"
+	check $? "exit $want_status: $* ($(cat "$dir/out" "$dir/err" | head -n 1))"
+}
+# Or complains so.
+expect_error() { # STATUS TEXT COMMAND...
+	want_status=$1 text=$2
+	shift 2
+	"$@" > "$dir/out" 2> "$dir/err" < /dev/null
+	got=$?
+	[ $got = "$want_status" ] && grep -q -- "$text" "$dir/err"
+	check $? "exit $want_status: $* ($(head -n 1 "$dir/err"))"
+}
 # weftd with $dir/weftd.conf, from $dir/run of this mode. Its socket is there before it listens.
 serve() { # MODE
 	mkdir -m "$1" "$dir/run"

@@ -88,55 +88,47 @@ weft adapter make --model "$model" "$dir/lora" && weft adapter info "$dir/lora" 
 check $? "adapter make, adapter info"
 
 # What must fail, and how.
-expect() { # STATUS TEXT COMMAND...
-	want_status=$1 text=$2
-	shift 2
-	"$@" > /dev/null 2> "$dir/err" < /dev/null
-	got=$?
-	[ $got = "$want_status" ] && grep -q -- "$text" "$dir/err"
-	check $? "exit $want_status: $* ($(head -n 1 "$dir/err"))"
-}
-expect 1 'no adapter ghost' weft probe -a ghost 1 2
-expect 1 'token 4000000000 (number 1 of the prompt, counted from 0) is not in the model.s vocabulary' weft probe 1 4000000000
+expect_error 1 'no adapter ghost' weft probe -a ghost 1 2
+expect_error 1 'token 4000000000 (number 1 of the prompt, counted from 0) is not in the model.s vocabulary' weft probe 1 4000000000
 seq 1 5000 | sed "s/.*/7/" > "$dir/long"
-expect 1 'tokens, the model has [0-9]* positions' weft probe --file "$dir/long"
-expect 1 'no prompt' weft probe --file /dev/null
-expect 1 'Is a directory' weft probe --file "$dir"
-expect 1 'no adapter ghost is loaded' weft run --tokens -a ghost 1 2
-expect 1 'both as' weft probe --file "$dir/out" 1
-expect 1 'cannot\|No such' weft probe --file "$dir/none"
-expect 2 'unknown command' weft fly
-expect 2 'weft model: unknown command "fly"' weft model fly
-expect 2 'weft model: which command? list, make, info' weft model
+expect_error 1 'tokens, the model has [0-9]* positions' weft probe --file "$dir/long"
+expect_error 1 'no prompt' weft probe --file /dev/null
+expect_error 1 'Is a directory' weft probe --file "$dir"
+expect_error 1 'no adapter ghost is loaded' weft run --tokens -a ghost 1 2
+expect_error 1 'both as' weft probe --file "$dir/out" 1
+expect_error 1 'cannot\|No such' weft probe --file "$dir/none"
+expect_error 2 'unknown command' weft fly
+expect_error 2 'weft model: unknown command "fly"' weft model fly
+expect_error 2 'weft model: which command? list, make, info' weft model
 for c in 'adapter fly' 'cache' 'bench fly' 'adapter load' 'adapter unload' 'adapter make' 'model info' 'cache unpin' 'eval' 'run --fly'; do
 	weft $c > "$dir/out" 2> "$dir/err" < /dev/null
 	is "$? $(wc -l < "$dir/out") $(grep -c "^weft ${c%% *}.* (weft ${c%% *}.*--help)$" "$dir/err") $(wc -l < "$dir/err")" "2 0 1 1" \
 		"weft $c: one line, which names the help ($(cat "$dir/err"))"
 done
-expect 1 'no adapter ghost is loaded; ' weft probe -a ghost 1 2
+expect_error 1 'no adapter ghost is loaded; ' weft probe -a ghost 1 2
 seq 10 30 > "$dir/ids"
 is "$(weft probe --file - < "$dir/ids")" "$(weft probe --file "$dir/ids")" "a file - is standard input"
-expect 2 'unknown option' weft run --fly 1
-expect 2 'not a valid' weft run --tokens --top-k many 1
-expect 2 'not a valid' weft run --tokens --top-k -1 1
-expect 2 'needs a value' weft run --tokens 1 --seed
-expect 1 'no prompt' weft run
-expect 1 'no prompt' weft run --tokens
-expect 1 'no tokenizer.json, so it takes token ids only' weft run hello
-expect 1 'not a token' weft run --tokens 1 two
-expect 1 'not in the model' weft run --tokens -t 5 1 100000
-expect 1 "prompt's 3 tokens and max_tokens exceed the model's [0-9]* positions: shorten" weft run --tokens -t 100000 1 2 3
-expect 1 'another kind of socket; sessions are opened at weftd.sock' weft run --tokens --socket "$dir/run/admin.sock" 1
-expect 1 'another kind of socket; --admin-socket is admin.sock' weft status --admin-socket "$dir/run/weftd.sock"
-expect 1 'n must be' weft run --tokens -n 17 1
-expect 1 'no model' weft run --tokens -m other 1
-expect 1 'weftd running' weft run --tokens --socket "$dir/none" 1
-expect 1 'weftd running' weft status --socket "$dir/none"
-expect 1 'cannot\|config.json' weft model info "$dir"
-expect 1 'adapter_config.json: cannot' weft adapter info "$model" --model "$model"
-expect 1 'no linear "x"' weft adapter make --model "$model" --targets q,x "$dir/none"
-expect 1 'is there already' weft adapter make --model "$model" "$dir/lora"
-expect 2 'and --model' weft adapter make "$dir/none"
+expect_error 2 'unknown option' weft run --fly 1
+expect_error 2 'not a valid' weft run --tokens --top-k many 1
+expect_error 2 'not a valid' weft run --tokens --top-k -1 1
+expect_error 2 'needs a value' weft run --tokens 1 --seed
+expect_error 1 'no prompt' weft run
+expect_error 1 'no prompt' weft run --tokens
+expect_error 1 'no tokenizer.json, so it takes token ids only' weft run hello
+expect_error 1 'not a token' weft run --tokens 1 two
+expect_error 1 'not in the model' weft run --tokens -t 5 1 100000
+expect_error 1 "prompt's 3 tokens and max_tokens exceed the model's [0-9]* positions: shorten" weft run --tokens -t 100000 1 2 3
+expect_error 1 'another kind of socket; sessions are opened at weftd.sock' weft run --tokens --socket "$dir/run/admin.sock" 1
+expect_error 1 'another kind of socket; --admin-socket is admin.sock' weft status --admin-socket "$dir/run/weftd.sock"
+expect_error 1 'n must be' weft run --tokens -n 17 1
+expect_error 1 'no model' weft run --tokens -m other 1
+expect_error 1 'weftd running' weft run --tokens --socket "$dir/none" 1
+expect_error 1 'weftd running' weft status --socket "$dir/none"
+expect_error 1 'cannot\|config.json' weft model info "$dir"
+expect_error 1 'adapter_config.json: cannot' weft adapter info "$model" --model "$model"
+expect_error 1 'no linear "x"' weft adapter make --model "$model" --targets q,x "$dir/none"
+expect_error 1 'is there already' weft adapter make --model "$model" "$dir/lora"
+expect_error 2 'and --model' weft adapter make "$dir/none"
 for c in "run" "probe" "status" "model list" "model make" "model info" "adapter make" "adapter info" "bench serve" "bench ring" "bench kernels" "bench machine" "bench model" "bench index"; do
 	weft $c --help | grep -q "^usage: weft $c" && [ -n "$(weft $c --complete)" ]
 	check $? "$c explains and completes itself"

@@ -3,14 +3,6 @@
 # weft adapter and weft cache against a real daemon and engine: adapters come, serve, are replaced
 # and go; prefixes are pinned; caches are emptied; and all of it survives the engine.
 . "${WEFT_SRC:-.}/tests/e2e/shell.sh"
-expect() { # STATUS TEXT COMMAND...
-	want_status=$1 text=$2
-	shift 2
-	"$@" > "$dir/out" 2> "$dir/err" < /dev/null
-	got=$?
-	[ $got = "$want_status" ] && cat "$dir/out" "$dir/err" | grep -q -- "$text"
-	check $? "exit $want_status: $* ($(cat "$dir/out" "$dir/err" | head -n 1))"
-}
 
 model=$src/tests/data/models/llama
 umask 022

@@ -3,14 +3,6 @@
 # weftd as packages install it has no model yet: it serves all the same, says what is missing, and
 # refuses clients and adapters for that reason.
 . "${WEFT_SRC:-.}/tests/e2e/shell.sh"
-expect() { # STATUS TEXT COMMAND...
-	want_status=$1 text=$2
-	shift 2
-	"$@" > "$dir/out" 2>&1 < /dev/null
-	got=$?
-	[ $got = "$want_status" ] && grep -q -- "$text" "$dir/out"
-	check $? "exit $want_status: $* ($(head -n 1 "$dir/out"))"
-}
 
 printf '[daemon]\nengine_user = root\n' > "$dir/weftd.conf"
 expect 0 'no \[model NAME\] section' weftd --check --config "$dir/weftd.conf"

@@ -13,14 +13,6 @@ printf '[model tiny]\npath = %s\nkv_bytes = 4M\n[adapter a1]\nmodel = tiny\npath
 serve 755
 i=0
 while ! weft adapter list | grep -q 'a1.*loaded' && [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done
-expect() { # STATUS TEXT COMMAND...
-	want_status=$1 text=$2
-	shift 2
-	"$@" > "$dir/out" 2> "$dir/err" < /dev/null
-	got=$?
-	[ $got = "$want_status" ] && cat "$dir/out" "$dir/err" | grep -q -- "$text"
-	check $? "exit $want_status: $* ($(cat "$dir/out" "$dir/err" | head -n 1))"
-}
 run() { weft run -m tiny --tokens --ignore-eos "$@" > "$dir/answer" 2>&1; }
 # Some tenths of a second of work.
 under_way() { while kill -0 $long 2> "$dir/err" && ! weft tenant list | grep -q ' 1/1024 '; do :; done; }

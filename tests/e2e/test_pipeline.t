@@ -148,21 +148,13 @@ check $? "the defaults"
 is "$(grep -o '^weft: bench pipeline: .*' "$dir/err" | cut -d, -f1-2 | cut -c23- | tr '\n' ';')" \
 	"base-adapter, prompt 512;parallel, prompt 512;" "are two pipelines and a length"
 
-expect() { # STATUS TEXT COMMAND...
-	want_status=$1 text=$2
-	shift 2
-	"$@" > /dev/null 2> "$dir/err" < /dev/null
-	got=$?
-	[ $got = "$want_status" ] && grep -q -- "$text" "$dir/err"
-	check $? "exit $want_status: $* ($(head -n 1 "$dir/err"))"
-}
-expect 2 'not a valid' weft bench pipeline --arms alora,other
-expect 2 'not a valid' weft bench pipeline --pipelines none
-expect 2 'not a valid' weft bench pipeline --rates 1,-1
-expect 1 'positions' weft bench pipeline --prompts 4096
-expect 1 'cannot share' weft bench pipeline --share 6
-expect 1 'begin at 1' weft bench pipeline --reps 0
-expect 1 'cannot\|No such\|write' weft bench pipeline --pipelines generation --generations 4 \
+expect_error 2 'not a valid' weft bench pipeline --arms alora,other
+expect_error 2 'not a valid' weft bench pipeline --pipelines none
+expect_error 2 'not a valid' weft bench pipeline --rates 1,-1
+expect_error 1 'positions' weft bench pipeline --prompts 4096
+expect_error 1 'cannot share' weft bench pipeline --share 6
+expect_error 1 'begin at 1' weft bench pipeline --reps 0
+expect_error 1 'cannot\|No such\|write' weft bench pipeline --pipelines generation --generations 4 \
 	--reps 1 --arms alora --svg "$dir/none/a.svg"
 
 weft bench adapters --batch 10 --context 32 --tokens 8 --prompt 64 --reps 2 --json > "$dir/out"

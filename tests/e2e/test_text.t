@@ -3,14 +3,6 @@
 # Text in, text out: weft run with a prompt that is text, and weft tokenize, against the fixture's oracle and
 # against what the same ids give.
 . "${WEFT_SRC:-.}/tests/e2e/shell.sh"
-expect() { # STATUS TEXT COMMAND...
-	want_status=$1 text=$2
-	shift 2
-	"$@" > /dev/null 2> "$dir/err" < /dev/null
-	got=$?
-	[ $got = "$want_status" ] && grep -q -- "$text" "$dir/err"
-	check $? "exit $want_status: $* ($(head -n 1 "$dir/err"))"
-}
 command -v python3 > /dev/null || { echo "1..0 # SKIP no python3 to read the oracle"; exit 0; }
 # A field of the last --json answer.
 json() { python3 -c "import json,sys; d=json.load(open('$dir/out')); print($1)"; }
@@ -67,13 +59,13 @@ printf 'a\0b' | weft tokenize -t "$t" --json > "$dir/out"
 is "$(json "d['text'] == 'a' + chr(0) + 'b'")" True "of a text with a zero in it"
 is "$(weft tokenize -m chat "$(line 1)")" "$(line 2)" "without --tokenizer: the served model's"
 is "$(weft tokenize -m chat -d $(line 2))" "$(line 1)" "--decode too"
-expect 1 '2 models are served: name one' weft tokenize x
-expect 1 'without a daemon' weft tokenize --socket "$dir/none" x
-expect 1 'about the served' weft tokenize -t "$t" -m chat x
-expect 1 'tokenizer of' weft tokenize -t "$dir" x
-expect 1 'both as' weft tokenize -t "$t" --file "$dir/text" x
-expect 1 'not a token id' weft tokenize -t "$t" -d x
-expect 1 'not a token of this' weft tokenize -t "$t" -d 100000
+expect_error 1 '2 models are served: name one' weft tokenize x
+expect_error 1 'without a daemon' weft tokenize --socket "$dir/none" x
+expect_error 1 'about the served' weft tokenize -t "$t" -m chat x
+expect_error 1 'tokenizer of' weft tokenize -t "$dir" x
+expect_error 1 'both as' weft tokenize -t "$t" --file "$dir/text" x
+expect_error 1 'not a token id' weft tokenize -t "$t" -d x
+expect_error 1 'not a token of this' weft tokenize -t "$t" -d 100000
 weft tokenize --help | grep -q '^usage: weft tokenize' && weft tokenize --complete | grep -q '^--tokenizer='
 check $? "tokenize explains and completes itself"
 
@@ -130,23 +122,23 @@ hello<|im_end|>
 ' | wc -w)))" "an invocation takes the place of the words before the answer"
 is "$(run -a noted --raw --special 'say <|note|>')" "found $(weft tokenize -t "$t" 'say ' | wc -w)" "or stands in the prompt"
 is "$(run -a lora hello)" "none 0" "a plain LoRA needs none"
-expect 1 'special tokens are not looked for' weft run -m chat -a noted --raw 'say <|note|>'
-expect 1 'merged' weft run -m chat -a printed --raw 'The printer'
-expect 1 'does not contain' weft run -m chat -a noted --raw 'say it'
+expect_error 1 'special tokens are not looked for' weft run -m chat -a noted --raw 'say <|note|>'
+expect_error 1 'merged' weft run -m chat -a printed --raw 'The printer'
+expect_error 1 'does not contain' weft run -m chat -a noted --raw 'say it'
 is "$(run -a printed --raw print)" "found 0" "a word by itself is found"
 
 # What cannot be.
 echo | weft run -m chat > "$dir/out" 2> "$dir/err"
 is "$? $(cat "$dir/out") $(grep -c 'no prompt' "$dir/err")" "1  1" "a newline alone is no prompt"
-expect 1 'no prompt' weft run -m chat
-expect 1 'no prompt' weft run -m chat ''
-expect 1 'no chat template' weft run -m plain --chat x
-expect 1 'no chat template' weft run -m plain --system y x
-expect 1 '--tokens gives' weft run -m chat --tokens --raw 1
-expect 1 '--stop is a text' weft run -m chat --tokens --stop x 1
-expect 1 '--raw goes without' weft run -m chat --raw --chat x
-expect 1 '--bare is about' weft run -m chat --bare x
-expect 2 'not a valid' weft run -m chat --stop '' x
+expect_error 1 'no prompt' weft run -m chat
+expect_error 1 'no prompt' weft run -m chat ''
+expect_error 1 'no chat template' weft run -m plain --chat x
+expect_error 1 'no chat template' weft run -m plain --system y x
+expect_error 1 '--tokens gives' weft run -m chat --tokens --raw 1
+expect_error 1 '--stop is a text' weft run -m chat --tokens --stop x 1
+expect_error 1 '--raw goes without' weft run -m chat --raw --chat x
+expect_error 1 '--bare is about' weft run -m chat --bare x
+expect_error 2 'not a valid' weft run -m chat --stop '' x
 
 # An interrupt keeps what there is, asleep or spinning. It may come when the answer has ended already,
 # which says nothing: then again. One that is not heeded never leaves less than all of the answer.
