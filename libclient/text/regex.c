@@ -356,7 +356,7 @@ static int property(struct reader *t, char e, bool in_class)
 /* \1: to a group that is before it. */
 static int back_reference(struct reader *t)
 {
-	char s[4] = {'\\', t->p[t->i], 0};
+	char s[8] = {'\\', 'g', '{', t->p[t->i], '}'}; /* no digit that follows can join it */
 	uint32_t k = (uint32_t)(t->p[t->i++] - '0');
 
 	if (t->fold || t->named || k > t->captures ||
@@ -492,6 +492,9 @@ static int class_range(struct reader *t, uint32_t from)
 		t->i++;
 		if (has(t, '[') || has_text(t, "&&"))
 			return refuse(t, "a class within a class");
+		if (t->i == t->n)
+			return wt_fail(t->error, -EINVAL,
+				       "a regular expression has \"[\" without \"]\"");
 		r = class_member(t, &to);
 		if (r <= 0)
 			return r ? r : refuse(t, "a range that ends with a class");

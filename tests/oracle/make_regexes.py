@@ -45,7 +45,7 @@ OTHERS = r"""
 \p{L} \p{^L} \P{L} \P{^L} \p{Lu} \p{Lt} \p{Lm} \p{Lo} \p{M} \p{Mn} \p{Mc} \p{N} \p{Nd} \p{Nl} \p{No} \p{P} \p{Pc} \p{Pd}
 \p{Po} \p{S} \p{Sm} \p{So} \p{Sk} \p{Z} \p{Zs} \p{C} \p{Cc} \p{Cf} \p{White_Space} \p{uppercase} \p{Emoji} [\p{L}\p{N}]
 a{2} a{2}+ a{1,2}+ a{1,2}+b a{,2} a{,2}b a{2,} a{1,2}? a{2}? a{2}?b (?:a|b){2}?c (?:a|b){1,2}+c [\p{L}\p{M}]{1,2}+x a*+b a++
-a?+ s{1,}? a{ a{x} a} a{,} ] } (a)\1 (a)\1{1,2}+ (?<n>a)\k<n> (?'n'a) (?>a+)b (?#x)a(?#y)+ a\Kb
+a?+ s{1,}? a{ a{x} a} a{,} ] } (a)\1 (.)\1(?#)0 (a)\1{1,2}+ (?<n>a)\k<n> (?'n'a) (?>a+)b (?#x)a(?#y)+ a\Kb
 (?i:ab) (?i)ab a(?i)b a(?i)b|c (?:a(?i)b|c)k (?:a(?i)b|c)K|s (?i)a|b(?-i)s|k (?-i:a) (?i)'s (?i:'s|'t) (?i:[sdmt]|ll|ve|re)
 (?i)k (?i)[k] (?i)[^k] (?i)[a-c]+ (?i)[a-z]+ (?i)é (?i)σ (?i)ı (?i)\w+ (?i)\p{L}x (?i:ſ)
 (?<=a)b (?<!a)b (?<=a|bc)k (?=a). (?!a). a|b| (|a)b

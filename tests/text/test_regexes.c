@@ -74,6 +74,22 @@ static void refused(const char *regex, const char *word)
 		weft_tokenizer_close(t);
 }
 
+/* Cut off where a range goes on. */
+static void test_cut_off(void)
+{
+	static const char *const cut[] = {"[", "[a", "[a-", "[\\0-", "[a-\\", "\\", "(", "(?"};
+
+	for (size_t i = 0; i < sizeof(cut) / sizeof(*cut); i++) {
+		struct weft_error e = {0};
+		struct weft_tokenizer *t = NULL;
+		int r = open_with(&t, cut[i], &e);
+
+		ok(r < 0 && *e.message, "\"%s\" is not whole: %s", cut[i], e.message);
+		if (!r)
+			weft_tokenizer_close(t);
+	}
+}
+
 static void test_refused(void)
 {
 	refused("\\pL", "\\p without braces");
@@ -131,6 +147,7 @@ int main(void)
 	ok(pattern && n > 150, "%zu expressions", n);
 	json_object_foreach(json_object_get(data, "expressions"), regex, digest)
 		check(regex, (uint32_t)json_integer_value(digest));
+	test_cut_off();
 	test_refused();
 	json_decref(data);
 	return tap_done();
