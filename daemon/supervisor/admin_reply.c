@@ -6,11 +6,28 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+
+/* Reasons quote what files hold, and may be cut within a character: JSON has no room for half of one. */
+static json_t *text_json(const char *text)
+{
+	json_t *j = json_string(text);
+	char *plain = j ? NULL : strdup(text);
+
+	for (char *c = plain; c && *c; c++)
+		if (*c & 0x80)
+			*c = '?';
+	if (plain)
+		j = json_string(plain);
+	free(plain);
+	return j;
+}
 
 json_t *admin_reply_error(const char *text)
 {
-	return json_pack("{s:b, s:s}", "ok", 0, "error", text);
+	return json_pack("{s:b, s:o}", "ok", 0, "error", text_json(text));
 }
 
 static json_int_t ms_since(uint64_t then_ns)
@@ -26,10 +43,10 @@ static json_t *engine_json(const struct engine *e)
 	for (const struct session *s = e->d->sessions; s; s = s->next)
 		sessions += s->engine == e && s->state == SESSION_OPEN;
 	return json_pack(
-		"{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:b, s:I, s:I, s:I, s:i, s:o}", "model",
+		"{s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:I, s:I, s:I, s:i, s:o}", "model",
 		e->conf.name, "path", e->conf.path, "state", engine_state_name(e->state), "pid",
 		(int)e->pid, "starts", (int)e->starts, "restarts_without_step", (int)e->restarts,
-		"last_failure", e->failure, "busy", (int)e->busy, "steps",
+		"last_failure", text_json(e->failure), "busy", (int)e->busy, "steps",
 		e->heartbeat ? (json_int_t)atomic_load(&e->heartbeat->steps) : (json_int_t)0,
 		"loaded_bytes", (json_int_t)e->done_bytes, "total_bytes",
 		(json_int_t)e->total_bytes, "sessions", (int)sessions, "engine",
@@ -118,7 +135,7 @@ json_t *admin_reply_adapter(const struct registry_entry *it)
 		snprintf(digest, sizeof(digest), "%016" PRIx64 "%016" PRIx64, in->digest[1],
 			 in->digest[0]);
 	return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s, s:s, s:o, s:i, s:s, s:o, s:o, "
-			 "s:o, s:s}",
+			 "s:o, s:o}",
 			 "name", it->conf.name, "model", it->engine->conf.name, "state",
 			 registry_state_name(it), "path", it->conf.path, "configured",
 			 (int)it->configured, "survives_restart", (int)(configured || it->saved),
@@ -131,7 +148,7 @@ json_t *admin_reply_adapter(const struct registry_entry *it)
 			 config_on_missing_name(it->conf.on_missing), "invocation", invocation,
 			 "file_bytes", known(it->weights_fd >= 0, (json_int_t)it->bytes),
 			 "pool_bytes", known(it->served, (json_int_t)it->weight_bytes), "why",
-			 it->why);
+			 text_json(it->why));
 }
 
 json_t *admin_reply_skipped(const json_t *entry, const char *why)
