@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *output;
@@ -57,24 +58,37 @@ static char *collect(size_t *ret_bytes)
 	return text;
 }
 
-/* Beside the file first: whoever reads it finds the old text or the new one. */
+static int write_all(FILE *f, const char *text, size_t n)
+{
+	if (!f)
+		return errno;
+	return (fwrite(text, 1, n, f) != n) | (fclose(f) != 0) ? errno : 0;
+}
+
+/* Beside the file first: whoever reads it finds the old text or the new one. A device, or a pipe, stays one. */
 static int write_file(const char *path, const char *text, size_t n)
 {
 	size_t room = strlen(path) + 32;
 	char *beside = malloc(room);
+	struct stat was;
 	FILE *f;
 	int err = 0;
+
+	if (!stat(path, &was) && !S_ISREG(was.st_mode)) {
+		free(beside);
+		err = write_all(fopen(path, "we"), text, n);
+		return err ? cli_fail("write %s: %s", path, strerror(err)) : 0;
+	}
 
 	if (!beside)
 		return cli_fail("out of memory");
 	snprintf(beside, room, "%s.%ld.tmp", path, (long)getpid());
 	f = fopen(beside, "wxe");
-	if (!f)
+	err = write_all(f, text, n);
+	if (!err && rename(beside, path))
 		err = errno;
-	else if ((fwrite(text, 1, n, f) != n) | (fclose(f) != 0) || rename(beside, path)) {
-		err = errno;
+	if (err && f)
 		unlink(beside);
-	}
 	free(beside);
 	return err ? cli_fail("write %s: %s", path, strerror(err)) : 0;
 }

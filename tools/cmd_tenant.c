@@ -61,6 +61,19 @@ static json_t *tenants_of(const json_t *status)
 	return all;
 }
 
+static void say_missing(const json_t *engines)
+{
+	json_t *e;
+	size_t i;
+
+	json_array_foreach((json_t *)engines, i, e)
+	{
+		if (!json_is_object(json_path(e, "engine")))
+			cli_fail("the engine of %s has not answered: its counts are missing",
+				 admin_text(e, "model"));
+	}
+}
+
 static int list(int argc, char **argv)
 {
 	json_t *status, *all, *t;
@@ -71,6 +84,7 @@ static int list(int argc, char **argv)
 	if (!status)
 		return 1;
 	all = tenants_of(status);
+	say_missing(json_path(status, "engines"));
 	json_decref(status);
 	if (json) {
 		admin_print(all);

@@ -195,6 +195,11 @@ static void model_line(const json_t *engine, const struct pair *p)
 
 	if (!fits())
 		return;
+	if (!json_is_object(p->now)) {
+		cli_printf(stdout, "%-16s %-9s has not answered\n", json_path_text(engine, "model"),
+			   json_path_text(engine, "state"));
+		return;
+	}
 	cli_printf(stdout, "%-16s %-9s %4.0f %5.0f %9s %7s %9s %8s %9s %9s %8s %8s %5.0f%%\n",
 		   json_path_text(engine, "model"), json_path_text(engine, "state"),
 		   number(p->now, "running"), number(p->now, "queued"), per_second(p, "tokens_in"),

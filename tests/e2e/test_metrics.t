@@ -113,6 +113,9 @@ weft metrics -o "$dir/weft.prom" && grep -q '^weft_info' "$dir/weft.prom"
 check $? "the same into a file"
 [ "$(ls "$dir" | grep -c weft.prom)" = 1 ]
 check $? "and nothing beside it"
+mkfifo "$dir/pipe" && { cat "$dir/pipe" > "$dir/piped" & } && weft metrics -o "$dir/pipe" && wait $! && [ -p "$dir/pipe" ] &&
+	grep -q '^weft_info' "$dir/piped"
+check $? "a pipe is written to, and stays one"
 weft metrics -o "$dir/none/weft.prom" > "$dir/out" 2> "$dir/err"
 [ $? = 1 ] && grep -q "write $dir/none/weft.prom: No such file" "$dir/err" && [ "$(wc -l < "$dir/err")" = 1 ]
 check $? "one line where it cannot be written: $(cat "$dir/err")"
